@@ -1,0 +1,36 @@
+//! What processes and files must agree on.
+//!
+//! A thing belongs here only if two processes, or a process and a file, would disagree if it
+//! changed: tensors, model names, infer messages, the model package (manifest, reference
+//! profile, parity rows), error codes and the protobuf of the Open Inference Protocol.
+//! Behaviour (retries, configuration, statistics) lives with whoever behaves.
+#![warn(missing_docs)]
+
+mod code;
+mod digest;
+mod format;
+mod infer;
+mod manifest;
+mod name;
+mod parity;
+mod profile;
+mod tensor;
+
+/// The Open Inference Protocol's gRPC messages and service, generated from `proto/`.
+#[allow(missing_docs, unreachable_pub, missing_debug_implementations, clippy::all)]
+pub mod grpc {
+    tonic::include_proto!("inference");
+}
+
+pub use code::Code;
+pub use digest::Digest;
+pub use format::{Format, UnknownFormat};
+pub use infer::{InferRequest, InferResponse, NamedTensor, Parameter, Parameters, RequestedOutput};
+pub use manifest::{
+    FeatureServicePin, MANIFEST_FILE, MODEL_FILE, Manifest, ManifestError, PARITY_FILE,
+    PROFILE_FILE, TensorSpec,
+};
+pub use name::{InvalidName, ModelName, ModelVersion};
+pub use parity::ParityRows;
+pub use profile::{FeatureProfile, ReferenceProfile};
+pub use tensor::{Datatype, ShapeError, Tensor, TensorData, element_count};

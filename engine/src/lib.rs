@@ -1,0 +1,27 @@
+//! Runs a model's graph.
+//!
+//! An [`Engine`] is synchronous and belongs to one thread at a time: whoever batches decides
+//! when it runs. [`OnnxRuntime`] finds ONNX Runtime's shared library, loads it once a process
+//! and opens graphs in it. The gateway serves with it; the trainer checks its exports and
+//! judges the production version with it.
+
+mod error;
+mod library;
+mod onnx;
+mod value;
+
+pub use error::EngineError;
+pub use onnx::{OnnxEngine, OnnxRuntime};
+use sluice_protocol::{Tensor, TensorSpec};
+
+/// A loaded graph.
+pub trait Engine: Send {
+    /// The graph's inputs, in the order that [`Engine::run`] takes them.
+    fn inputs(&self) -> &[TensorSpec];
+
+    /// The graph's outputs, in the order that [`Engine::run`] gives them.
+    fn outputs(&self) -> &[TensorSpec];
+
+    /// Runs the graph once, over one tensor an input, in the order of [`Engine::inputs`].
+    fn run(&mut self, inputs: &[Tensor]) -> Result<Vec<Tensor>, EngineError>;
+}

@@ -1,0 +1,144 @@
+//! ONNX Runtime through `ort`: one environment a process, one session an engine.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+
+use ort::environment::Environment;
+use ort::session::builder::GraphOptimizationLevel;
+use ort::session::{Session, SessionInputValue};
+use ort::value::Outlet;
+use sluice_protocol::{Tensor, TensorSpec};
+
+use crate::{Engine, EngineError, library, value};
+
+/// The loaded library. It is loaded once a process and stays; cloning is cheap.
+#[derive(Clone)]
+pub struct OnnxRuntime {
+    environment: Environment,
+    library: PathBuf,
+}
+
+/// ONNX Runtime can be loaded only once, so later callers get what the first one loaded.
+static LOADED: Mutex<Option<OnnxRuntime>> = Mutex::new(None);
+
+impl OnnxRuntime {
+    /// Loads the library `named`, or else the one found (see the crate's `library` module).
+    /// When the process has one loaded already, that one is returned.
+    pub fn load(named: Option<&Path>) -> Result<Self, EngineError> {
+        let mut loaded = LOADED.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(runtime) = &*loaded {
+            return Ok(runtime.clone());
+        }
+        let library = library::find(named)?;
+        let unusable = |reason: String| EngineError::LibraryUnusable {
+            path: library.clone(),
+            reason: reason.split_whitespace().collect::<Vec<_>>().join(" "),
+        };
+        let environment = ort::init_from(&library)
+            .map_err(|error| unusable(error.to_string()))?
+            .with_name("sluice")
+            .with_telemetry(false)
+            .build()
+            .map_err(|error| unusable(error.to_string()))?;
+        tracing::info!(library = %library.display(), build = ort::info(), "loaded ONNX Runtime");
+        let runtime = Self { environment, library };
+        *loaded = Some(runtime.clone());
+        Ok(runtime)
+    }
+
+    /// The file that was loaded.
+    pub fn library(&self) -> &Path {
+        &self.library
+    }
+
+    /// Opens a graph on the CPU. `threads` is how many threads one run may use; with more
+    /// than one, idle threads sleep instead of spinning.
+    pub fn open(&self, graph: &[u8], threads: usize) -> Result<OnnxEngine, EngineError> {
+        let session = self.session(graph, threads).map_err(|e| EngineError::Graph(one_line(&e)))?;
+        let specs = |kind, outlets: &[Outlet]| {
+            outlets.iter().map(|outlet| tensor_spec(kind, outlet)).collect::<Result<Vec<_>, _>>()
+        };
+        let inputs = specs("input", session.inputs())?;
+        let outputs = specs("output", session.outputs())?;
+        Ok(OnnxEngine { session, inputs, outputs })
+    }
+
+    fn session(&self, graph: &[u8], threads: usize) -> ort::Result<Session> {
+        Session::builder(&self.environment)?
+            .with_optimization_level(GraphOptimizationLevel::Level3)?
+            .with_intra_threads(threads.max(1))?
+            .with_inter_threads(1)?
+            .with_intra_op_spinning(false)?
+            .with_inter_op_spinning(false)?
+            .commit_from_memory(graph)
+    }
+}
+
+impl std::fmt::Debug for OnnxRuntime {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("OnnxRuntime").field("library", &self.library).finish_non_exhaustive()
+    }
+}
+
+/// A graph in ONNX Runtime.
+#[derive(Debug)]
+pub struct OnnxEngine {
+    session: Session,
+    inputs: Vec<TensorSpec>,
+    outputs: Vec<TensorSpec>,
+}
+
+impl Engine for OnnxEngine {
+    fn inputs(&self) -> &[TensorSpec] {
+        &self.inputs
+    }
+
+    fn outputs(&self) -> &[TensorSpec] {
+        &self.outputs
+    }
+
+    fn run(&mut self, inputs: &[Tensor]) -> Result<Vec<Tensor>, EngineError> {
+        if inputs.len() != self.inputs.len() {
+            let (expected, found) = (self.inputs.len(), inputs.len());
+            return Err(EngineError::Run(format!("{expected} inputs expected, got {found}")));
+        }
+        let values: Vec<SessionInputValue<'_>> = inputs
+            .iter()
+            .zip(&self.inputs)
+            .map(|(tensor, spec)| value::borrow(tensor, &spec.name))
+            .collect::<Result<_, _>>()?;
+        let answers =
+            self.session.run(values.as_slice()).map_err(|e| EngineError::Run(one_line(&e)))?;
+        self.outputs
+            .iter()
+            .map(|spec| {
+                let answer = answers
+                    .get(&spec.name)
+                    .ok_or_else(|| EngineError::Run(format!("no output {:?}", spec.name)))?;
+                value::copy(answer, &spec.name)
+            })
+            .collect()
+    }
+}
+
+fn tensor_spec(kind: &'static str, outlet: &Outlet) -> Result<TensorSpec, EngineError> {
+    let name = outlet.name().to_owned();
+    let unsupported = |found: String| EngineError::UnsupportedValue {
+        kind,
+        name: outlet.name().to_owned(),
+        found,
+    };
+    let (Some(element), Some(shape)) =
+        (outlet.dtype().tensor_type(), outlet.dtype().tensor_shape())
+    else {
+        return Err(unsupported("no tensor".to_owned()));
+    };
+    let datatype =
+        value::datatype(element).ok_or_else(|| unsupported(format!("a tensor of {element}")))?;
+    Ok(TensorSpec { name, datatype, shape: shape.iter().copied().collect() })
+}
+
+/// ONNX Runtime's messages span lines; ours do not.
+pub(crate) fn one_line(error: &ort::Error) -> String {
+    error.message().split_whitespace().collect::<Vec<_>>().join(" ")
+}

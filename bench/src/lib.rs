@@ -1,1 +1,31 @@
-//! Placeholder.
+//! Open-loop HTTP load: requests leave at a fixed rate, whether or not earlier ones have been
+//! answered, as those of independent callers do.
+//!
+//! The journey: [`LoadOptions`] are checked and the target resolved (`target`); [`Load`] starts
+//! a thread with a runtime of its own, which opens the connections and gives each a worker.
+//! A worker takes the next request of the schedule (`schedule`), waits for its intended time
+//! (`alarm`), sends it (`connection`), judges the answer (`check`) and records it (`record`).
+//! Latency counts from the *intended* time, so a server that stalls is charged for every
+//! request that should have been sent meanwhile. [`Report`] sums up, by phase and in total.
+//!
+//! It talks to a server over the wire only, and never to this project's other crates.
+
+mod alarm;
+mod check;
+mod connection;
+mod error;
+mod latency;
+mod load;
+mod options;
+mod record;
+mod report;
+mod schedule;
+mod target;
+mod worker;
+
+pub use check::{Check, Failure};
+pub use error::BenchError;
+pub use latency::Latency;
+pub use load::Load;
+pub use options::LoadOptions;
+pub use report::{FailureCount, PhaseReport, Report, Settings};

@@ -1,0 +1,251 @@
+//! The result of a load: figures by phase and in total, as values, JSON, a table and files.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::io::Write as _;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use serde::{Serialize, Serializer};
+use sluice_protocol::Format;
+
+use crate::check::Failure;
+use crate::error::BenchError;
+use crate::latency::{Latency, LatencyHistogram};
+use crate::record::{Counts, Phase};
+
+/// What a load did and how it was answered.
+#[derive(Debug, Clone, Serialize)]
+pub struct Report {
+    format: Format<1>,
+    /// What was sent, and where.
+    #[serde(flatten)]
+    pub settings: Settings,
+    /// The phases in which a request was due, in order.
+    pub phases: Vec<PhaseReport>,
+    /// All phases together.
+    pub total: PhaseReport,
+    #[serde(skip)]
+    histogram: LatencyHistogram,
+}
+
+/// The options that a report's figures depend on.
+#[derive(Debug, Clone, Serialize)]
+pub struct Settings {
+    /// The target.
+    pub url: String,
+    /// Requests per second, as asked for.
+    pub rate: f64,
+    /// Connections.
+    pub connections: usize,
+    /// Patience with one request.
+    #[serde(rename = "timeout_s", serialize_with = "as_seconds")]
+    pub timeout: Duration,
+}
+
+/// One phase's figures. A request belongs to the phase in which it should have been sent.
+#[derive(Debug, Clone, Serialize)]
+pub struct PhaseReport {
+    /// The phase's name.
+    pub name: String,
+    /// When it began, from the start of the load.
+    #[serde(rename = "start_s", serialize_with = "as_seconds")]
+    pub start: Duration,
+    /// How long it took, up to the last request's intended time.
+    #[serde(rename = "duration_s", serialize_with = "as_seconds")]
+    pub duration: Duration,
+    /// Requests that were due: those that ended well, failed or were not sent.
+    pub requests: u64,
+    /// Requests with a good answer.
+    pub ok: u64,
+    /// Requests that were sent and failed.
+    pub failed: u64,
+    /// Requests that found no free connection in time.
+    pub unsent: u64,
+    /// Failures by kind.
+    pub failures: BTreeMap<Failure, FailureCount>,
+    /// Connections that had to be opened anew.
+    pub reconnects: u64,
+    /// Bytes of request bodies.
+    pub bytes_sent: u64,
+    /// Bytes of answer bodies.
+    pub bytes_received: u64,
+    /// Good answers per second.
+    pub ok_per_second: f64,
+    /// From the intended time to the end of the answer: good answers, and timeouts with the
+    /// time after which they were given up.
+    pub latency: Latency,
+    /// The same of the failures other than timeouts.
+    pub failed_latency: Latency,
+    /// From the intended time to the sending: what the callers waited for a free connection
+    /// (and what the generator itself was late).
+    pub wait: Latency,
+}
+
+/// Failures of one kind.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct FailureCount {
+    /// How many.
+    pub count: u64,
+    /// What was seen of the first: the start of the answer, or the error.
+    pub example: String,
+}
+
+impl Report {
+    pub(crate) fn new(settings: Settings, phases: &[Phase], end: Instant) -> Self {
+        let mut total = Counts::new();
+        phases.iter().for_each(|phase| total.add(&phase.counts));
+        let start = phases.first().map_or(end, |phase| phase.start);
+        let since_start = |at: Instant| at.saturating_duration_since(start);
+        let ends = phases.iter().skip(1).map(|phase| phase.start.min(end)).chain([end]);
+        let phases = phases.iter().zip(ends).map(|(phase, end)| {
+            let duration = end.saturating_duration_since(phase.start);
+            PhaseReport::new(phase.name.clone(), since_start(phase.start), duration, &phase.counts)
+        });
+        Self {
+            format: Format::CURRENT,
+            settings,
+            phases: phases.filter(|phase| phase.requests > 0).collect(),
+            total: PhaseReport::new("total".into(), Duration::ZERO, since_start(end), &total),
+            histogram: total.latency,
+        }
+    }
+
+    /// The phase with this name; the first, when several have it. None if no request was due.
+    pub fn phase(&self, name: &str) -> Option<&PhaseReport> {
+        self.phases.iter().find(|phase| phase.name == name)
+    }
+
+    /// The report as JSON: durations in seconds (`_s`), latencies in microseconds (`_us`).
+    pub fn to_json(&self) -> serde_json::Value {
+        serde_json::to_value(self).expect("a report's keys are text")
+    }
+
+    /// Writes the JSON to `path`, whole or not at all.
+    pub fn write_json(&self, path: &Path) -> Result<(), BenchError> {
+        write_whole(path, &format!("{:#}\n", self.to_json()))
+    }
+
+    /// Writes the total's latencies to `path` as HdrHistogram's percentile text (`.hgrm`), in
+    /// milliseconds, whole or not at all.
+    pub fn write_histogram(&self, path: &Path) -> Result<(), BenchError> {
+        write_whole(path, &self.histogram.to_text())
+    }
+}
+
+impl PhaseReport {
+    fn new(name: String, start: Duration, duration: Duration, counts: &Counts) -> Self {
+        let (ok, failed, unsent) = (counts.ok, counts.failed(), counts.unsent);
+        let seconds = duration.as_secs_f64();
+        Self {
+            name,
+            start,
+            duration,
+            requests: ok + failed + unsent,
+            ok,
+            failed,
+            unsent,
+            failures: counts.failures.clone(),
+            reconnects: counts.reconnects,
+            bytes_sent: counts.bytes_sent,
+            bytes_received: counts.bytes_received,
+            ok_per_second: if seconds > 0.0 { ok as f64 / seconds } else { 0.0 },
+            latency: counts.latency.latency(),
+            failed_latency: counts.failed_latency.latency(),
+            wait: counts.wait.latency(),
+        }
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Settings { url, rate, connections, timeout } = &self.settings;
+        writeln!(
+            f,
+            "{url}: {rate} requests/s over {connections} connections, timeout {timeout:?}"
+        )?;
+        writeln!(f, "latency in ms from the intended send time")?;
+        writeln!(f)?;
+        // A name as long as a sentence would push the figures off the screen.
+        let rows = self.phases.iter().chain((self.phases.len() != 1).then_some(&self.total));
+        let names = rows.clone().map(|phase| phase.name.chars().count());
+        let width = names.max().unwrap_or(0).clamp(5, 32);
+        writeln!(
+            f,
+            "{:<width$} {:>9} {:>9} {:>7} {:>7} {:>9} {:>8} {:>8} {:>8} {:>8} {:>8} {:>8} {:>8}",
+            "phase",
+            "requests",
+            "ok",
+            "failed",
+            "unsent",
+            "ok/s",
+            "p50",
+            "p90",
+            "p95",
+            "p99",
+            "p99.9",
+            "max",
+            "mean"
+        )?;
+        for phase in rows {
+            phase.write_row(f, width)?;
+        }
+        self.total.write_notes(f)
+    }
+}
+
+impl PhaseReport {
+    fn write_row(&self, f: &mut fmt::Formatter<'_>, width: usize) -> fmt::Result {
+        let Self { name, requests, ok, failed, unsent, ok_per_second, .. } = self;
+        write!(
+            f,
+            "{name:<width$} {requests:>9} {ok:>9} {failed:>7} {unsent:>7} {ok_per_second:>9.1}"
+        )?;
+        let Latency { p50, p90, p95, p99, p999, max, mean, .. } = self.latency;
+        for figure in [p50, p90, p95, p99, p999, max, mean] {
+            write!(f, " {:>8}", in_millis(figure))?;
+        }
+        writeln!(f)
+    }
+
+    fn write_notes(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Latency { p99, max, .. } = self.wait;
+        let (p99, max) = (in_millis(p99), in_millis(max));
+        writeln!(f)?;
+        writeln!(f, "waited to be sent: p99 {p99} ms, longest {max} ms")?;
+        writeln!(
+            f,
+            "bodies: {} bytes sent, {} received; {} reconnects",
+            self.bytes_sent, self.bytes_received, self.reconnects
+        )?;
+        for (failure, FailureCount { count, example }) in &self.failures {
+            writeln!(f, "failed, {failure}: {count} (the first: {example})")?;
+        }
+        Ok(())
+    }
+}
+
+fn in_millis(duration: Duration) -> String {
+    let millis = duration.as_secs_f64() * 1e3;
+    let decimals = if millis < 100.0 { 3 } else { 1 };
+    format!("{millis:.decimals$}")
+}
+
+fn as_seconds<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_f64(duration.as_secs_f64())
+}
+
+/// Writes beside `path` and renames, so that nobody ever reads half a file.
+fn write_whole(path: &Path, text: &str) -> Result<(), BenchError> {
+    let failed = |source| BenchError::Write { path: path.into(), source };
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    let mut builder = tempfile::Builder::new();
+    // Temporary files are private by default; a report is to be read by others.
+    #[cfg(unix)]
+    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o644));
+    let mut file = builder.tempfile_in(folder.unwrap_or(Path::new("."))).map_err(failed)?;
+    file.write_all(text.as_bytes()).map_err(failed)?;
+    file.as_file().sync_all().map_err(failed)?;
+    file.persist(path).map_err(|error| failed(error.error))?;
+    Ok(())
+}

@@ -1,0 +1,277 @@
+//! `sluice bench`: puts load on a server and reports how it answered.
+
+use std::io::{IsTerminal as _, Write as _};
+use std::path::{Path, PathBuf};
+use std::pin::pin;
+use std::time::Duration;
+
+use anyhow::{Context as _, bail, ensure};
+use bytes::Bytes;
+use clap::{Args, Subcommand};
+use http::{HeaderName, HeaderValue, Method, Uri};
+use sluice_bench::{Check, Load, LoadOptions, Report};
+
+/// Put load on a server and report how it answered.
+#[derive(Debug, Args)]
+pub(crate) struct BenchArgs {
+    #[command(subcommand)]
+    command: BenchCommand,
+}
+
+#[derive(Debug, Subcommand)]
+enum BenchCommand {
+    Run(RunArgs),
+}
+
+/// Send requests at a fixed rate and report latencies.
+///
+/// The load is open-loop: a request leaves when it is due, whether or not earlier ones have
+/// been answered, and its latency counts from that moment. So a server that stalls is charged
+/// for every request that it held up, as its callers would be.
+///
+/// At most --connections requests are in flight. Others that are due wait for a free connection,
+/// in order, and their waiting counts; one that waited longer than --timeout is not sent any
+/// more and counted as unsent. A good answer has status 2xx and, if the request has a body, is a
+/// JSON object without "error" (see --any-body).
+///
+/// The table goes to standard output, progress to a terminal's standard error. Ctrl-C ends the
+/// load early, with the report of what ran; a second one gives up at once.
+#[derive(Debug, Args)]
+#[command(after_long_help = EXAMPLES)]
+struct RunArgs {
+    /// Where to send requests, http only
+    #[arg(long, env = "SLUICE_BENCH_URL", value_name = "URL")]
+    url: Uri,
+    /// Requests per second
+    #[arg(long, env = "SLUICE_BENCH_RATE", value_name = "N", default_value_t = 200.0)]
+    rate: f64,
+    /// How long to send; until Ctrl-C if 0s
+    #[arg(long, env = "SLUICE_BENCH_DURATION", value_name = "TIME", default_value = "10s", value_parser = humantime::parse_duration)]
+    duration: Duration,
+    /// Keep-alive connections
+    #[arg(long, env = "SLUICE_BENCH_CONNECTIONS", value_name = "N", default_value_t = 8)]
+    connections: usize,
+    /// How long a request may take, and how long it may wait to be sent
+    #[arg(long, env = "SLUICE_BENCH_TIMEOUT", value_name = "TIME", default_value = "5s", value_parser = humantime::parse_duration)]
+    timeout: Duration,
+    /// The method; POST with a body and GET without by default
+    #[arg(long, env = "SLUICE_BENCH_METHOD", value_name = "METHOD")]
+    method: Option<Method>,
+    /// The body of every request
+    #[arg(long, env = "SLUICE_BENCH_BODY", value_name = "JSON", conflicts_with = "body_file")]
+    body: Option<String>,
+    /// A file with one JSON body a line, sent in rotation
+    #[arg(long, env = "SLUICE_BENCH_BODY_FILE", value_name = "FILE")]
+    body_file: Option<PathBuf>,
+    /// A header for every request; may be given several times
+    #[arg(long = "header", value_name = "NAME:VALUE", value_parser = parse_header)]
+    headers: Vec<(HeaderName, HeaderValue)>,
+    /// Accept any body of a 2xx answer, JSON or not
+    #[arg(long, env = "SLUICE_BENCH_ANY_BODY")]
+    any_body: bool,
+    // Without an environment variable: leave to hit another machine is given each time.
+    /// Allow a target on another machine
+    #[arg(long)]
+    allow_remote: bool,
+    /// Write the report to this file as JSON
+    #[arg(long, env = "SLUICE_BENCH_JSON", value_name = "FILE")]
+    json: Option<PathBuf>,
+    /// Write the latencies to this file as HdrHistogram's percentile text
+    #[arg(long, env = "SLUICE_BENCH_HISTOGRAM", value_name = "FILE")]
+    histogram: Option<PathBuf>,
+    /// Exit with an error if a request failed or was not sent
+    #[arg(long, env = "SLUICE_BENCH_FAIL_ON_ERROR")]
+    fail_on_error: bool,
+}
+
+const EXAMPLES: &str = r#"Examples:
+  200 requests a second for 10 s, each with the same question:
+    sluice bench run --url http://localhost:8080/v1/models/demand-forecast:predict \
+      --body '{"instances": [{"store_id": 42, "date": "2025-01-15", "promo": 1}]}'
+
+  5,000 a second over 32 connections for a minute, with the bodies of a file in turn:
+    sluice bench run --url http://localhost:8080/v2/models/m/infer --rate 5000 --duration 1m \
+      --connections 32 --body-file bodies.jsonl --json report.json --histogram load.hgrm
+
+  In a script, failing if a single request failed:
+    sluice bench run --url http://localhost:8080/v2/health/ready --fail-on-error
+"#;
+
+/// Runs the subcommand.
+pub(crate) fn run(args: BenchArgs) -> anyhow::Result<()> {
+    match args.command {
+        BenchCommand::Run(args) => run_load(args),
+    }
+}
+
+fn run_load(args: RunArgs) -> anyhow::Result<()> {
+    let (json, histogram, fail_on_error) =
+        (args.json.clone(), args.histogram.clone(), args.fail_on_error);
+    let load = Load::start(options(args)?)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let report = runtime.block_on(follow(load))?;
+    std::io::stdout().write_all(report.to_string().as_bytes()).context("print report")?;
+    if let Some(path) = json {
+        report.write_json(&path)?;
+    }
+    if let Some(path) = histogram {
+        report.write_histogram(&path)?;
+    }
+    let total = &report.total;
+    if fail_on_error && total.ok != total.requests {
+        bail!(
+            "{} of {} requests failed or were not sent",
+            total.requests - total.ok,
+            total.requests
+        );
+    }
+    Ok(())
+}
+
+/// Shows progress until the load ends or Ctrl-C ends it.
+async fn follow(mut load: Load) -> anyhow::Result<Report> {
+    let progress = std::io::stderr().is_terminal();
+    let mut second = tokio::time::interval(Duration::from_secs(1));
+    second.tick().await;
+    let mut interrupted = pin!(tokio::signal::ctrl_c());
+    loop {
+        tokio::select! {
+            () = load.finished() => break,
+            listening = &mut interrupted => {
+                listening.context("wait for Ctrl-C")?;
+                break;
+            }
+            _ = second.tick(), if progress => show_progress(&load.report())?,
+        }
+    }
+    tokio::select! {
+        report = load.stop() => Ok(report),
+        _ = tokio::signal::ctrl_c() => bail!("interrupted while waiting for the last answers"),
+    }
+}
+
+fn show_progress(report: &Report) -> anyhow::Result<()> {
+    let total = &report.total;
+    let line = format!(
+        "{:>5.0} s: {} ok, {} failed, {} unsent, p50 {:.3} ms, p99 {:.3} ms\n",
+        total.duration.as_secs_f64(),
+        total.ok,
+        total.failed,
+        total.unsent,
+        total.latency.p50.as_secs_f64() * 1e3,
+        total.latency.p99.as_secs_f64() * 1e3,
+    );
+    std::io::stderr().write_all(line.as_bytes()).context("show progress")
+}
+
+fn options(args: RunArgs) -> anyhow::Result<LoadOptions> {
+    let bodies = match (args.body, &args.body_file) {
+        (Some(body), _) => vec![json_body(&body).context("read --body")?],
+        (None, Some(path)) => {
+            read_bodies(path).with_context(|| format!("read bodies from {}", path.display()))?
+        }
+        (None, None) => Vec::new(),
+    };
+    let json = !bodies.is_empty() && !args.any_body;
+    Ok(LoadOptions {
+        method: args.method,
+        headers: args.headers.into_iter().collect(),
+        bodies,
+        rate: args.rate,
+        connections: args.connections,
+        duration: (!args.duration.is_zero()).then_some(args.duration),
+        timeout: args.timeout,
+        check: if json { Check::Json } else { Check::Status },
+        allow_remote: args.allow_remote,
+        ..LoadOptions::new(args.url)
+    })
+}
+
+/// The lines of `path` that are not blank, each a JSON document.
+fn read_bodies(path: &Path) -> anyhow::Result<Vec<Bytes>> {
+    let text = std::fs::read_to_string(path)?;
+    let lines = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
+    let bodies: Vec<Bytes> = lines
+        .map(|(number, line)| json_body(line).with_context(|| format!("line {}", number + 1)))
+        .collect::<anyhow::Result<_>>()?;
+    ensure!(!bodies.is_empty(), "the file holds no body");
+    Ok(bodies)
+}
+
+fn json_body(text: &str) -> anyhow::Result<Bytes> {
+    serde_json::from_str::<serde::de::IgnoredAny>(text).context("body is not JSON")?;
+    Ok(Bytes::copy_from_slice(text.as_bytes()))
+}
+
+fn parse_header(text: &str) -> anyhow::Result<(HeaderName, HeaderValue)> {
+    let (name, value) = text.split_once(':').context("a header is NAME:VALUE")?;
+    Ok((name.trim().parse()?, value.trim().parse()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::{BenchArgs, BenchCommand, options};
+
+    #[derive(Debug, Parser)]
+    struct Command {
+        #[command(flatten)]
+        bench: BenchArgs,
+    }
+
+    fn parse(arguments: &[&str]) -> anyhow::Result<sluice_bench::LoadOptions> {
+        let all = ["bench", "run", "--url", "http://localhost:1/x"];
+        let command = Command::try_parse_from(all.iter().chain(arguments))?;
+        let BenchCommand::Run(args) = command.bench.command;
+        options(args)
+    }
+
+    #[test]
+    fn arguments_become_options() {
+        let options = parse(&[
+            "--rate",
+            "0.5",
+            "--duration",
+            "1m 30s",
+            "--header",
+            "x-a: b:c",
+            "--header",
+            "x-a:d",
+            "--body",
+            "{}",
+        ])
+        .unwrap();
+        assert_eq!((options.rate, options.duration.unwrap().as_secs()), (0.5, 90));
+        assert_eq!(options.headers["x-a"], "b:c");
+        assert_eq!((options.bodies.len(), options.check), (1, sluice_bench::Check::Json));
+        assert!(parse(&["--duration", "0s"]).unwrap().duration.is_none());
+        assert_eq!(
+            parse(&["--body", "{}", "--any-body"]).unwrap().check,
+            sluice_bench::Check::Status
+        );
+    }
+
+    #[test]
+    fn arguments_that_cannot_be_used_are_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("bodies");
+        std::fs::write(&file, "{}\n\n{\n").unwrap();
+        let empty = folder.path().join("empty");
+        std::fs::write(&empty, "\n").unwrap();
+        let path = file.to_str().unwrap();
+        for (arguments, says) in [
+            (&["--body", "{"][..], "not JSON"),
+            (&["--body-file", path], "line 3"),
+            (&["--body-file", empty.to_str().unwrap()], "no body"),
+            (&["--body-file", "/no/such/file"], "/no/such/file"),
+            (&["--body-file", path, "--body", "{}"], "cannot be used with"),
+            (&["--header", "x"], "NAME:VALUE"),
+            (&["--header", "a b:c"], "header name"),
+            (&["--rate", "many"], "--rate"),
+        ] {
+            let error = format!("{:#}", parse(arguments).unwrap_err());
+            assert!(error.contains(says), "{arguments:?}: {error}");
+        }
+    }
+}

@@ -46,7 +46,7 @@ mkdir -p "$folder"
 if ! "$folder/bin/python" -m pip install --quiet --disable-pip-version-check --retries 2 --no-deps --require-hashes \
     --only-binary=:all: --requirement "$requirements" >"$folder/.log" 2>&1; then
     tail -n 3 "$folder/.log" >&2
-    fail "pip could not install $requirements; check that a Python package index is within reach"
+    fail "pip could not install $requirements (its last lines are above); it needs a Python package index within reach"
 fi
 echo "$wanted" >"$stamp"
 echo "python: installed $folder ($("$folder/bin/python" --version), $(grep -c '==' "$requirements") pinned packages)"

@@ -28,4 +28,4 @@ pub use error::BenchError;
 pub use latency::Latency;
 pub use load::Load;
 pub use options::LoadOptions;
-pub use report::{FailureCount, PhaseReport, Report, Settings};
+pub use report::{FailureCount, OfferedLoad, PhaseReport, Report};

@@ -14,7 +14,7 @@ use crate::connection::Connection;
 use crate::error::BenchError;
 use crate::options::{LoadOptions, Template};
 use crate::record::Recorder;
-use crate::report::{Report, Settings};
+use crate::report::{OfferedLoad, Report};
 use crate::schedule::Schedule;
 use crate::target::Target;
 use crate::worker::{Run, work};
@@ -23,7 +23,7 @@ use crate::worker::{Run, work};
 #[derive(Debug)]
 pub struct Load {
     run: Arc<Run>,
-    settings: Settings,
+    offered: OfferedLoad,
     done: watch::Receiver<()>,
     thread: Option<JoinHandle<()>>,
 }
@@ -39,7 +39,7 @@ impl Load {
     pub fn start(options: LoadOptions) -> Result<Self, BenchError> {
         options.check_values()?;
         let target = Target::resolve(&options.url, options.allow_remote)?;
-        let settings = Settings {
+        let offered = OfferedLoad {
             url: options.url.to_string(),
             rate: options.rate,
             connections: options.connections,
@@ -61,7 +61,7 @@ impl Load {
         let thread = thread.spawn(generate).map_err(BenchError::Start)?;
         let ended = |_| BenchError::Start(std::io::Error::other("the load thread ended"));
         let run = starts.recv().map_err(ended)??;
-        Ok(Self { run, settings, done, thread: Some(thread) })
+        Ok(Self { run, offered, done, thread: Some(thread) })
     }
 
     /// Starts a new phase: requests that are due from now on are reported under `name`.
@@ -77,7 +77,7 @@ impl Load {
         let end = self.run.end.borrow().map_or(now, |end| end.min(now));
         // Cloned, so that sending goes on while the figures are computed.
         let recorder = self.run.recorder().clone();
-        Report::new(self.settings.clone(), recorder.phases(), end)
+        Report::new(self.offered.clone(), recorder.phases(), end)
     }
 
     /// Waits until the duration has passed and every request that was due has been answered or

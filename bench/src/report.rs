@@ -20,7 +20,7 @@ pub struct Report {
     format: Format<1>,
     /// What was sent, and where.
     #[serde(flatten)]
-    pub settings: Settings,
+    pub offered: OfferedLoad,
     /// The phases in which a request was due, in order.
     pub phases: Vec<PhaseReport>,
     /// All phases together.
@@ -31,7 +31,7 @@ pub struct Report {
 
 /// The options that a report's figures depend on.
 #[derive(Debug, Clone, Serialize)]
-pub struct Settings {
+pub struct OfferedLoad {
     /// The target.
     pub url: String,
     /// Requests per second, as asked for.
@@ -92,7 +92,7 @@ pub struct FailureCount {
 }
 
 impl Report {
-    pub(crate) fn new(settings: Settings, phases: &[Phase], end: Instant) -> Self {
+    pub(crate) fn new(offered: OfferedLoad, phases: &[Phase], end: Instant) -> Self {
         let mut total = Counts::new();
         phases.iter().for_each(|phase| total.add(&phase.counts));
         let start = phases.first().map_or(end, |phase| phase.start);
@@ -104,7 +104,7 @@ impl Report {
         });
         Self {
             format: Format::CURRENT,
-            settings,
+            offered,
             phases: phases.filter(|phase| phase.requests > 0).collect(),
             total: PhaseReport::new("total".into(), Duration::ZERO, since_start(end), &total),
             histogram: total.latency,
@@ -159,7 +159,7 @@ impl PhaseReport {
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Settings { url, rate, connections, timeout } = &self.settings;
+        let OfferedLoad { url, rate, connections, timeout } = &self.offered;
         writeln!(
             f,
             "{url}: {rate} requests/s over {connections} connections, timeout {timeout:?}"
@@ -248,4 +248,74 @@ fn write_whole(path: &Path, text: &str) -> Result<(), BenchError> {
     file.as_file().sync_all().map_err(failed)?;
     file.persist(path).map_err(|error| failed(error.error))?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, Instant};
+
+    use super::{OfferedLoad, Report};
+    use crate::check::{Failure, Fault};
+    use crate::connection::Exchange;
+    use crate::record::Recorder;
+
+    /// Two phases of a second each, one good answer in the first, a failure in the second, and a
+    /// phase in between in which nothing was due.
+    fn report() -> Report {
+        let start = Instant::now();
+        let at = |millis| start + Duration::from_millis(millis);
+        let mut recorder = Recorder::new("before".into(), start);
+        recorder.phase("between".into(), at(1_000));
+        recorder.phase("after".into(), at(1_000));
+        let refused = Fault { failure: Failure::Status(503), detail: "draining".into() };
+        for (intended, outcome) in [(at(0), Ok(())), (at(1_500), Err(refused))] {
+            let done = intended + Duration::from_millis(7);
+            let exchange = Exchange { done, outcome, bytes_received: 1, reconnects: 0 };
+            recorder.exchange(intended, intended, 2, exchange);
+        }
+        let offered = OfferedLoad {
+            url: "http://localhost/".into(),
+            rate: 1.0,
+            connections: 1,
+            timeout: Duration::from_secs(5),
+        };
+        Report::new(offered, recorder.phases(), at(2_000))
+    }
+
+    #[test]
+    fn phases_are_told_apart_and_summed_up() {
+        let report = report();
+        let names: Vec<&str> = report.phases.iter().map(|phase| phase.name.as_str()).collect();
+        assert_eq!(names, ["before", "after"]);
+        let second = Duration::from_secs(1);
+        let after = report.phase("after").unwrap();
+        assert_eq!((after.start, after.duration, after.failed), (second, second, 1));
+        assert_eq!((report.total.requests, report.total.ok, report.total.failed), (2, 1, 1));
+        assert!((report.total.ok_per_second - 0.5).abs() < 1e-9);
+        assert!(report.phase("between").is_none());
+    }
+
+    #[test]
+    fn the_table_has_a_row_a_phase_a_total_and_the_failures() {
+        let text = report().to_string();
+        let row = |name: &str| {
+            let line = text.lines().find(|line| line.starts_with(name)).unwrap();
+            line.split_whitespace().skip(1).map(str::to_owned).collect::<Vec<_>>()
+        };
+        assert_eq!(row("before")[..6], ["1", "1", "0", "0", "1.0", "7.003"]);
+        assert_eq!(row("after")[..4], ["1", "0", "1", "0"]);
+        assert_eq!(row("total")[..4], ["2", "1", "1", "0"]);
+        assert!(text.contains("failed, status 503: 1 (the first: draining)"), "{text}");
+    }
+
+    #[test]
+    fn json_names_units_and_kinds() {
+        let json = report().to_json();
+        assert_eq!(json["format"], 1);
+        assert_eq!(json["timeout_s"], 5.0);
+        assert_eq!(json["phases"][1]["start_s"], 1.0);
+        assert_eq!(json["total"]["failures"]["status 503"]["count"], 1);
+        let expected = json["total"]["latency"]["max_us"].as_u64().unwrap();
+        assert!((7_000..7_010).contains(&expected), "{json}");
+    }
 }

@@ -48,6 +48,9 @@ pub enum EngineError {
         /// Why not.
         reason: String,
     },
+    /// Inputs that the graph refuses, a shape for one.
+    #[error("graph refuses its inputs: {0}")]
+    Refused(String),
     /// A run that failed.
     #[error("run failed: {0}")]
     Run(String),
@@ -58,9 +61,10 @@ impl EngineError {
     pub const fn code(&self) -> Code {
         match self {
             Self::LibraryMissing { .. } | Self::LibraryUnusable { .. } => Code::FailedPrecondition,
-            Self::Graph(_) | Self::UnsupportedValue { .. } | Self::Input { .. } => {
-                Code::InvalidArgument
-            }
+            Self::Graph(_)
+            | Self::UnsupportedValue { .. }
+            | Self::Input { .. }
+            | Self::Refused(_) => Code::InvalidArgument,
             Self::Run(_) => Code::Internal,
         }
     }

@@ -107,8 +107,7 @@ impl Engine for OnnxEngine {
             .zip(&self.inputs)
             .map(|(tensor, spec)| value::borrow(tensor, &spec.name))
             .collect::<Result<_, _>>()?;
-        let answers =
-            self.session.run(values.as_slice()).map_err(|e| EngineError::Run(one_line(&e)))?;
+        let answers = self.session.run(values.as_slice()).map_err(|error| run_error(&error))?;
         self.outputs
             .iter()
             .map(|spec| {
@@ -136,6 +135,13 @@ fn tensor_spec(kind: &'static str, outlet: &Outlet) -> Result<TensorSpec, Engine
     let datatype =
         value::datatype(element).ok_or_else(|| unsupported(format!("a tensor of {element}")))?;
     Ok(TensorSpec { name, datatype, shape: shape.iter().copied().collect() })
+}
+
+fn run_error(error: &ort::Error) -> EngineError {
+    match error.code() {
+        ort::ErrorCode::InvalidArgument => EngineError::Refused(one_line(error)),
+        _ => EngineError::Run(one_line(error)),
+    }
 }
 
 /// ONNX Runtime's messages span lines; ours do not.

@@ -1,1 +1,36 @@
-//! Placeholder.
+//! The data plane: from a request's bytes to an answer.
+//!
+//! One request, in order: a serving core ([`server`]) reads it, [`http`] or [`grpc`] decodes
+//! it, [`pipeline`] routes it to a [`deployment`] by one snapshot of the [`catalog`], looks up
+//! and computes its features ([`inputs`]), hands its rows to the deployment's [`executor`] and
+//! encodes what comes back; [`counters`] take note. Everything that changes what is served
+//! ([`source`], [`load`]) happens aside and is published by one pointer swap.
+//!
+//! The gateway compiles no SQL engine, no registry server and no trainer.
+
+mod admin;
+mod catalog;
+mod config;
+mod counters;
+mod deployment;
+mod error;
+mod executor;
+mod gateway;
+mod grpc;
+mod http;
+mod inputs;
+mod load;
+pub mod logs;
+mod metrics;
+mod pipeline;
+mod server;
+mod settings;
+mod shared;
+mod shutdown;
+mod source;
+
+pub use config::{Addresses, Config};
+pub use error::{GatewayError, LoadError, StartError};
+pub use gateway::Gateway;
+pub use settings::Settings;
+pub use shutdown::run_until_stopped;

@@ -1,0 +1,2 @@
+pub(super) async fn write() {}
+pub(super) async fn read() {}

@@ -1,0 +1,136 @@
+//! All deployments at one moment. A request takes one snapshot and keeps it, so no answer
+//! mixes two versions; a change publishes a new catalog by one pointer swap.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use sluice_protocol::{ModelName, ModelVersion};
+
+use crate::deployment::Deployment;
+use crate::error::GatewayError;
+
+/// Every model that is known, by name.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Catalog {
+    models: HashMap<ModelName, Model>,
+}
+
+/// A model's loaded versions.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Model {
+    pub(crate) versions: BTreeMap<ModelVersion, Arc<Deployment>>,
+    /// The version that answers when none is named.
+    pub(crate) default: Option<ModelVersion>,
+    /// Versions that were refused, and why.
+    pub(crate) refused: BTreeMap<ModelVersion, String>,
+}
+
+impl Catalog {
+    /// The deployment that answers for `model`, or for one version of it.
+    pub(crate) fn resolve(
+        &self,
+        model: &str,
+        version: Option<&str>,
+    ) -> Result<&Arc<Deployment>, GatewayError> {
+        let unknown = |reason| GatewayError::UnknownModel { model: clip(model), reason };
+        let (name, known) = self.models.get_key_value(model).ok_or_else(|| unknown(None))?;
+        match version.filter(|text| !text.is_empty()) {
+            None => known
+                .default
+                .and_then(|version| known.versions.get(&version))
+                .ok_or_else(|| unknown(Some(known.why_unavailable()))),
+            Some(text) => text
+                .parse::<ModelVersion>()
+                .ok()
+                .and_then(|version| known.versions.get(&version))
+                .ok_or_else(|| GatewayError::UnknownVersion {
+                    model: name.clone(),
+                    version: clip(text),
+                    available: known.versions.keys().copied().collect(),
+                }),
+        }
+    }
+
+    /// A model, whether or not one of its versions is loaded.
+    pub(crate) fn model(&self, name: &str) -> Option<&Model> {
+        self.models.get(name)
+    }
+
+    /// All models by name, sorted.
+    pub(crate) fn models(&self) -> BTreeMap<&ModelName, &Model> {
+        self.models.iter().collect()
+    }
+
+    /// Whether every model has a version to answer with.
+    pub(crate) fn is_complete(&self) -> bool {
+        self.models
+            .values()
+            .all(|model| model.default.is_some_and(|version| model.versions.contains_key(&version)))
+    }
+
+    /// Everything that is deployed.
+    pub(crate) fn deployments(&self) -> impl Iterator<Item = &Arc<Deployment>> {
+        self.models.values().flat_map(|model| model.versions.values())
+    }
+}
+
+impl Model {
+    fn why_unavailable(&self) -> String {
+        match self.refused.last_key_value() {
+            None => "has no available versions".to_owned(),
+            Some((version, reason)) => {
+                format!("has no available versions; version {version} was refused: {reason}")
+            }
+        }
+    }
+}
+
+/// The catalog in force, and the only way to change it.
+#[derive(Debug, Default)]
+pub(crate) struct Published(ArcSwap<Catalog>);
+
+impl Published {
+    /// The catalog at this moment.
+    pub(crate) fn snapshot(&self) -> arc_swap::Guard<Arc<Catalog>> {
+        self.0.load()
+    }
+
+    /// Changes one model. Readers see all of the change or nothing of it.
+    pub(crate) fn update(&self, name: &ModelName, change: impl Fn(&mut Model)) {
+        self.0.rcu(|catalog| {
+            let mut next = Catalog::clone(catalog);
+            change(next.models.entry(name.clone()).or_default());
+            next
+        });
+    }
+
+    /// Forgets a model; its deployments end when their last request is answered.
+    pub(crate) fn remove(&self, name: &ModelName) {
+        self.0.rcu(|catalog| {
+            let mut next = Catalog::clone(catalog);
+            next.models.remove(name);
+            next
+        });
+    }
+}
+
+/// What a caller sent as a name, cut to a length fit for a message.
+fn clip(text: &str) -> String {
+    text.chars().take(100).collect()
+}
+
+/// The versions that metadata lists: the one asked for, else all that are loaded.
+pub(crate) fn listed_versions(
+    catalog: &Catalog,
+    deployment: &Deployment,
+    asked: Option<&str>,
+) -> Vec<String> {
+    match asked.filter(|version| !version.is_empty()) {
+        Some(_) => vec![deployment.version.to_string()],
+        None => catalog
+            .model(deployment.model.as_str())
+            .map(|model| model.versions.keys().map(ModelVersion::to_string).collect())
+            .unwrap_or_default(),
+    }
+}

@@ -1,0 +1,190 @@
+//! What a request can be told, and what can stop a gateway from starting.
+
+use std::time::Duration;
+
+use sluice_engine::EngineError;
+use sluice_features::FeatureError;
+use sluice_protocol::{Code, ModelName, ModelVersion, ShapeError};
+
+/// A request that is not answered with a prediction. Its text goes to the caller.
+#[derive(Debug, thiserror::Error)]
+pub enum GatewayError {
+    /// No such model, or none of its versions is loaded.
+    #[error("Request for unknown model: {model:?} is not found{}", reason.as_deref().map(|r| format!(" ({r})")).unwrap_or_default())]
+    UnknownModel {
+        /// The name asked for.
+        model: String,
+        /// Why a known model has no version to answer with.
+        reason: Option<String>,
+    },
+    /// The model is there, that version is not.
+    #[error(
+        "Request for unknown model: {model:?} version {version} is not found; available: {}",
+        available.iter().map(ModelVersion::to_string).collect::<Vec<_>>().join(", ")
+    )]
+    UnknownVersion {
+        /// The model.
+        model: ModelName,
+        /// The version asked for.
+        version: String,
+        /// The versions that are loaded.
+        available: Vec<ModelVersion>,
+    },
+    /// No such route.
+    #[error("Not Found: {0}")]
+    NoRoute(String),
+    /// The route exists for other methods.
+    #[error("method {method} is not allowed for {path}; use {allowed}")]
+    MethodNotAllowed {
+        /// The method used.
+        method: String,
+        /// The path.
+        path: String,
+        /// The method to use.
+        allowed: &'static str,
+    },
+    /// The request cannot be understood or does not fit the model.
+    #[error("{0}")]
+    Invalid(String),
+    /// An input that does not fit.
+    #[error("input {name:?}: {reason}")]
+    Input {
+        /// The input's or field's name.
+        name: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The body or message exceeds the limit.
+    #[error("request body is larger than the limit of {limit} bytes")]
+    TooLarge {
+        /// The limit in bytes.
+        limit: usize,
+    },
+    /// A body encoding that is not understood.
+    #[error("{0}")]
+    UnsupportedEncoding(String),
+    /// The queue's predicted waiting time is past its bound.
+    #[error("model {model} is overloaded: {waiting:?} of work is waiting; try again later")]
+    Overloaded {
+        /// The model.
+        model: ModelName,
+        /// How long the work already waiting is predicted to take.
+        waiting: Duration,
+    },
+    /// The answer did not come in time.
+    #[error("deadline of {0:?} exceeded")]
+    DeadlineExceeded(Duration),
+    /// Draining or not started.
+    #[error("server is {0}")]
+    Unavailable(&'static str),
+    /// Features could not be looked up or computed.
+    #[error(transparent)]
+    Features(#[from] FeatureError),
+    /// The graph refused the request or failed.
+    #[error("model {model} version {version}: {message}")]
+    Engine {
+        /// The model.
+        model: ModelName,
+        /// The version.
+        version: ModelVersion,
+        /// What the engine says.
+        message: String,
+        /// Whose fault it is.
+        code: Code,
+    },
+}
+
+impl GatewayError {
+    /// The code that callers act on.
+    pub fn code(&self) -> Code {
+        match self {
+            Self::UnknownModel { .. } | Self::UnknownVersion { .. } | Self::NoRoute(_) => {
+                Code::NotFound
+            }
+            Self::MethodNotAllowed { .. } | Self::Invalid(_) | Self::Input { .. } => {
+                Code::InvalidArgument
+            }
+            Self::TooLarge { .. } => Code::TooLarge,
+            Self::UnsupportedEncoding(_) => Code::UnsupportedMediaType,
+            Self::Overloaded { .. } => Code::Overloaded,
+            Self::DeadlineExceeded(_) => Code::DeadlineExceeded,
+            Self::Unavailable(_) => Code::Unavailable,
+            Self::Features(error) => error.code(),
+            Self::Engine { code, .. } => *code,
+        }
+    }
+
+    /// An input that does not fit, by name.
+    pub(crate) fn input(name: &str, reason: impl Into<String>) -> Self {
+        Self::Input { name: name.to_owned(), reason: reason.into() }
+    }
+
+    /// An input whose shape and elements disagree.
+    pub(crate) fn shape(name: &str, error: &ShapeError) -> Self {
+        Self::input(name, error.to_string())
+    }
+}
+
+/// A model version that was not put into service, and why. The version that served before it
+/// goes on.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// A file of the version cannot be read.
+    #[error("{path} cannot be read: {reason}")]
+    Read {
+        /// The file.
+        path: String,
+        /// What the system says.
+        reason: String,
+    },
+    /// The package contradicts itself, or is for something else.
+    #[error("{0}")]
+    Package(String),
+    /// The graph does not open, or cannot be served.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+    /// The model's features are not served here, or other ones are.
+    #[error("{0}")]
+    Features(String),
+    /// The graph answers otherwise than the learner did.
+    #[error("parity check failed: {0}")]
+    Parity(String),
+    /// `deployment.toml` is wrong.
+    #[error("deployment.toml: {0}")]
+    Settings(String),
+}
+
+/// Why a gateway does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// Everything that is wrong with the settings, a line each.
+    #[error("settings cannot be used:\n  {}", .0.join("\n  "))]
+    Settings(Vec<String>),
+    /// ONNX Runtime cannot be loaded.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+    /// Feature definitions or the online store cannot be opened.
+    #[error(transparent)]
+    Features(#[from] FeatureError),
+    /// An address cannot be listened on.
+    #[error("cannot listen on {address} for {what}: {source}")]
+    Listen {
+        /// What it is for.
+        what: &'static str,
+        /// The address.
+        address: std::net::SocketAddr,
+        /// What the system says.
+        source: std::io::Error,
+    },
+    /// A file, folder or thread that cannot be had.
+    #[error("{what}: {source}")]
+    System {
+        /// What was tried.
+        what: String,
+        /// What the system says.
+        source: std::io::Error,
+    },
+    /// The registry's address is none.
+    #[error(transparent)]
+    Registry(#[from] sluice_registry::RegistryError),
+}

@@ -1,0 +1,163 @@
+//! What a graph costs by batch size, measured at warm-up, and the limits that follow.
+
+use std::time::{Duration, Instant};
+
+use sluice_engine::{Engine, EngineError};
+use sluice_protocol::Tensor;
+
+/// A row cheaper than this runs on the core that read it: handing it to another thread costs
+/// about as much (a wake-up was measured at 80-170 us on a virtual machine).
+const CHEAP_ROW: Duration = Duration::from_micros(75);
+/// How long the other connections of a core may wait for one batch.
+const TICK_BOUND: Duration = Duration::from_micros(200);
+/// The largest batch that is measured.
+const LARGEST: usize = 64;
+/// A size is worth it when its rows cost at least this much less than the best smaller one's.
+const WORTHWHILE: f64 = 0.95;
+/// Runs a size, the fastest of which counts: noise only ever adds.
+const RUNS: u32 = 5;
+
+/// Run time by batch size.
+#[derive(Debug, Clone)]
+pub(crate) struct CostCurve {
+    /// (rows, fastest run), ascending and never empty.
+    points: Vec<(usize, Duration)>,
+}
+
+/// How much may run and wait.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Limits {
+    /// Rows a batch.
+    pub(crate) max_rows: usize,
+    /// The measured cost of a row in a batch of that size.
+    pub(crate) row_cost: Duration,
+    /// Past this much predicted work, requests are refused.
+    pub(crate) max_waiting: Duration,
+}
+
+impl Limits {
+    /// How long `rows` are predicted to take.
+    pub(crate) fn predicted(&self, rows: usize) -> Duration {
+        self.row_cost.saturating_mul(u32::try_from(rows).unwrap_or(u32::MAX))
+    }
+}
+
+/// Warms `engine` up and measures it, on batches made by repeating `row` (one tensor an input,
+/// one row each). A graph that does not batch is measured at one row.
+pub(crate) fn measure(
+    engine: &mut dyn Engine,
+    row: &[Tensor],
+    batches: bool,
+) -> Result<CostCurve, EngineError> {
+    let mut points = Vec::new();
+    let mut size = 1;
+    while size <= LARGEST {
+        let inputs = repeat(row, size);
+        engine.run(&inputs)?;
+        let mut fastest = Duration::MAX;
+        for _ in 0..RUNS {
+            let started = Instant::now();
+            engine.run(&inputs)?;
+            fastest = fastest.min(started.elapsed());
+        }
+        points.push((size, fastest));
+        // Slow graphs gain nothing from larger batches that a load should wait for.
+        if !batches || fastest > Duration::from_millis(50) {
+            break;
+        }
+        size *= 2;
+    }
+    Ok(CostCurve { points })
+}
+
+impl CostCurve {
+    /// The time of a run of one row.
+    pub(crate) fn single(&self) -> Duration {
+        self.points[0].1
+    }
+
+    /// Whether rows are so cheap that handing them to another thread would cost more.
+    pub(crate) fn is_cheap(&self) -> bool {
+        self.single() <= CHEAP_ROW
+    }
+
+    /// The largest batch that a tick may run, so that it stays short for its core.
+    pub(crate) fn tick_rows(&self) -> usize {
+        self.points.iter().rev().find(|(_, time)| *time <= TICK_BOUND).map_or(1, |(rows, _)| *rows)
+    }
+
+    /// The size past which larger batches stop paying.
+    pub(crate) fn worthwhile_rows(&self) -> usize {
+        let mut best = self.points[0];
+        for &(rows, time) in &self.points[1..] {
+            if per_row(rows, time) < per_row(best.0, best.1) * WORTHWHILE {
+                best = (rows, time);
+            }
+        }
+        best.0
+    }
+
+    /// The cost of a row in a batch of about `rows`.
+    pub(crate) fn row_cost(&self, rows: usize) -> Duration {
+        let (size, time) =
+            self.points.iter().rev().find(|(size, _)| *size <= rows).unwrap_or(&self.points[0]);
+        Duration::from_secs_f64(per_row(*size, *time))
+    }
+}
+
+impl std::fmt::Display for CostCurve {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        for (index, (rows, time)) in self.points.iter().enumerate() {
+            let comma = if index == 0 { "" } else { ", " };
+            write!(f, "{comma}{rows}: {:.1} us", time.as_secs_f64() * 1e6)?;
+        }
+        Ok(())
+    }
+}
+
+fn per_row(rows: usize, time: Duration) -> f64 {
+    time.as_secs_f64() / f64::from(u32::try_from(rows).unwrap_or(u32::MAX))
+}
+
+/// `row` repeated `times` along the first dimension.
+fn repeat(row: &[Tensor], times: usize) -> Vec<Tensor> {
+    row.iter()
+        .map(|tensor| {
+            let (mut shape, mut data) = tensor.clone().into_parts();
+            for _ in 1..times {
+                data.extend_from(tensor.data()).expect("a tensor's own datatype");
+            }
+            if times > 1
+                && let Some(rows) = shape.first_mut()
+            {
+                *rows = i64::try_from(times).unwrap_or(i64::MAX);
+            }
+            Tensor::new(shape, data).expect("rows add up")
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::CostCurve;
+
+    fn curve(points: &[(usize, u64)]) -> CostCurve {
+        let points = points.iter().map(|&(n, us)| (n, Duration::from_micros(us))).collect();
+        CostCurve { points }
+    }
+
+    /// The three kinds of graph that were measured: batching pays up to 16, up to 4, never.
+    #[test]
+    fn bigger_is_not_better() {
+        let small = curve(&[(1, 11), (2, 12), (4, 13), (8, 17), (16, 28), (32, 55), (64, 110)]);
+        assert!(small.is_cheap());
+        assert_eq!((small.worthwhile_rows(), small.tick_rows()), (16, 64));
+        let large = curve(&[(1, 154), (2, 177), (4, 217), (8, 484), (16, 1077)]);
+        assert!(!large.is_cheap());
+        assert_eq!(large.worthwhile_rows(), 4);
+        let convolution = curve(&[(1, 191), (2, 373), (4, 734)]);
+        assert_eq!((convolution.worthwhile_rows(), convolution.tick_rows()), (1, 1));
+    }
+}

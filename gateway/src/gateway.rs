@@ -1,0 +1,207 @@
+//! A running gateway: started from a [`Config`], drained at the end.
+
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use sluice_engine::OnnxRuntime;
+use sluice_features::{Definitions, EmbeddedStore};
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+use crate::admin;
+use crate::config::{Addresses, Config, Source};
+use crate::error::StartError;
+use crate::server::{Listeners, listen, run_core};
+use crate::shared::Shared;
+use crate::source::{Follower, Repository};
+
+/// The online store's file in the state folder.
+const STORE_FILE: &str = "online.redb";
+
+/// Cores that serve, a source of models, and the administration, all of one process.
+#[derive(Debug)]
+pub struct Gateway {
+    shared: Arc<Shared>,
+    addresses: Addresses,
+    stop: watch::Sender<bool>,
+    cores: Vec<JoinHandle<std::io::Result<()>>>,
+    loader: Option<JoinHandle<()>>,
+    control: JoinSet<()>,
+}
+
+impl Gateway {
+    /// Loads the library, opens stores and ports and begins to serve. Models are loaded
+    /// meanwhile: [`Gateway::ready`] waits for them. Must run inside a tokio runtime, which
+    /// carries the administration and the registry's feed.
+    pub async fn start(config: Config) -> Result<Self, StartError> {
+        let shared = Arc::new(open(&config)?);
+        let (stop, stopped) = watch::channel(false);
+        let (addresses, listeners) = open_ports(&config)?;
+        let mut gateway = Self {
+            shared: shared.clone(),
+            addresses,
+            stop,
+            cores: Vec::new(),
+            loader: None,
+            control: JoinSet::new(),
+        };
+        gateway.start_admin().await?;
+        for (index, listeners) in listeners.into_iter().enumerate() {
+            let (shared, stopped) = (shared.clone(), stopped.clone());
+            let run = move || run_core(index, shared, listeners, stopped, config.drain_timeout);
+            gateway.cores.push(thread(format!("core-{index}"), run)?);
+        }
+        gateway.start_source(config.source, stopped)?;
+        let Addresses { http, grpc, admin, .. } = gateway.addresses;
+        tracing::info!(%http, %grpc, %admin, cores = gateway.cores.len(), "serving");
+        Ok(gateway)
+    }
+
+    /// Where it listens.
+    pub const fn addresses(&self) -> Addresses {
+        self.addresses
+    }
+
+    /// Waits until the models that were there at the start are loaded (or refused).
+    pub async fn ready(&self) {
+        while !self.shared.is_started() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    /// Takes no new connections, lets running requests finish within the drain timeout, and
+    /// ends.
+    pub async fn drain(mut self) {
+        tracing::info!("draining");
+        self.shared.set_draining();
+        self.stop.send_replace(true);
+        let threads = std::mem::take(&mut self.cores);
+        let loader = self.loader.take();
+        let joined = tokio::task::spawn_blocking(move || {
+            for core in threads {
+                match core.join() {
+                    Ok(Ok(())) => {}
+                    Ok(Err(error)) => tracing::error!(%error, "a serving core failed"),
+                    Err(_) => tracing::error!("a serving core panicked"),
+                }
+            }
+            loader.map(JoinHandle::join)
+        });
+        drop(joined.await);
+        while self.control.join_next().await.is_some() {}
+        tracing::info!("drained");
+    }
+
+    async fn start_admin(&mut self) -> Result<(), StartError> {
+        let (listener, address) = bind("administration", self.addresses.admin).await?;
+        self.addresses.admin = address;
+        let router = admin::router(self.shared.clone());
+        self.control.spawn(admin::serve(listener, router, self.stop.subscribe()));
+        if let Some(metrics) = self.addresses.metrics {
+            let (listener, address) = bind("metrics", metrics).await?;
+            self.addresses.metrics = Some(address);
+            let router = admin::metrics_router(self.shared.clone());
+            self.control.spawn(admin::serve(listener, router, self.stop.subscribe()));
+        }
+        Ok(())
+    }
+
+    fn start_source(
+        &mut self,
+        source: Source,
+        stopped: watch::Receiver<bool>,
+    ) -> Result<(), StartError> {
+        let shared = self.shared.clone();
+        match source {
+            Source::Repository { root, poll } => {
+                let run = move || follow_repository(&shared, Repository::new(root), poll, &stopped);
+                self.loader = Some(thread("loader".to_owned(), run)?);
+            }
+            Source::Registry(client) => {
+                let follower = Follower::new(shared, client).map_err(|source| {
+                    StartError::System { what: "open state folder".to_owned(), source }
+                })?;
+                self.control.spawn(follower.run(stopped));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Looks through the repository at the start and then every `poll`.
+fn follow_repository(
+    shared: &Shared,
+    mut repository: Repository,
+    poll: Duration,
+    stopped: &watch::Receiver<bool>,
+) {
+    repository.sync(shared);
+    shared.set_started();
+    // A stop must not wait for the next look.
+    const STEP: Duration = Duration::from_millis(50);
+    let mut waited = Duration::ZERO;
+    while !*stopped.borrow() {
+        std::thread::sleep(STEP);
+        waited += STEP;
+        if !poll.is_zero() && waited >= poll {
+            repository.sync(shared);
+            waited = Duration::ZERO;
+        }
+    }
+}
+
+fn open(config: &Config) -> Result<Shared, StartError> {
+    let runtime = OnnxRuntime::load(config.onnxruntime.as_deref())?;
+    let definitions = config.features.as_deref().map(Definitions::load).transpose()?;
+    if let Some(state) = &config.state {
+        std::fs::create_dir_all(state).map_err(|source| StartError::System {
+            what: format!("create state folder {}", state.display()),
+            source,
+        })?;
+    }
+    let store = match (&definitions, &config.state) {
+        (None, _) => None,
+        (Some(_), Some(state)) => Some(Arc::new(EmbeddedStore::open(&state.join(STORE_FILE))?)),
+        (Some(_), None) => {
+            tracing::warn!("no --state: features are kept in memory only");
+            Some(Arc::new(EmbeddedStore::in_memory()))
+        }
+    };
+    let (cores, limits) = (config.cores, config.limits);
+    Ok(Shared::new(runtime, cores, definitions, store, limits, config.state.clone()))
+}
+
+fn open_ports(config: &Config) -> Result<(Addresses, Vec<Listeners>), StartError> {
+    let http = listen("HTTP", config.addresses.http, config.cores)?;
+    let grpc = listen("gRPC", config.addresses.grpc, config.cores)?;
+    let mut addresses = config.addresses;
+    for (address, sockets) in [(&mut addresses.http, &http), (&mut addresses.grpc, &grpc)] {
+        if let Some(bound) = sockets.first().and_then(|socket| socket.local_addr().ok()) {
+            *address = bound;
+        }
+    }
+    let pairs = http.into_iter().zip(grpc).map(|(http, grpc)| Listeners { http, grpc });
+    Ok((addresses, pairs.collect()))
+}
+
+async fn bind(
+    what: &'static str,
+    address: std::net::SocketAddr,
+) -> Result<(TcpListener, std::net::SocketAddr), StartError> {
+    let failed = |source| StartError::Listen { what, address, source };
+    let listener = TcpListener::bind(address).await.map_err(failed)?;
+    let bound = listener.local_addr().map_err(failed)?;
+    Ok((listener, bound))
+}
+
+fn thread<T: Send + 'static>(
+    name: String,
+    run: impl FnOnce() -> T + Send + 'static,
+) -> Result<JoinHandle<T>, StartError> {
+    std::thread::Builder::new()
+        .name(name.clone())
+        .spawn(run)
+        .map_err(|source| StartError::System { what: format!("start thread {name}"), source })
+}

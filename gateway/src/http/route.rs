@@ -1,0 +1,162 @@
+//! Which thing a path names. Queries are ignored; names may be percent-encoded once.
+
+use std::borrow::Cow;
+
+use http::Method;
+
+use crate::error::GatewayError;
+
+/// What a method and a path ask for.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Route<'p> {
+    Alive,
+    Live,
+    Ready,
+    Server,
+    Models,
+    Metadata { model: Cow<'p, str>, version: Option<Cow<'p, str>> },
+    ModelReady { model: Cow<'p, str>, version: Option<Cow<'p, str>> },
+    ModelStatus { model: Cow<'p, str> },
+    Infer { model: Cow<'p, str>, version: Option<Cow<'p, str>> },
+    Predict { model: Cow<'p, str>, version: Option<Cow<'p, str>> },
+}
+
+impl<'p> Route<'p> {
+    /// The route, or 404 for a path that names nothing, 405 for the wrong method.
+    pub(super) fn parse(method: &Method, path: &'p str) -> Result<Self, GatewayError> {
+        let route = Self::of_path(path).ok_or_else(|| GatewayError::NoRoute(clip(path)))?;
+        let allowed = route.method();
+        if method != allowed && !(method == Method::HEAD && allowed == "GET") {
+            let (method, path) = (method.to_string(), clip(path));
+            return Err(GatewayError::MethodNotAllowed { method, path, allowed });
+        }
+        Ok(route)
+    }
+
+    fn of_path(path: &'p str) -> Option<Self> {
+        let parts: Vec<&str> = path.strip_prefix('/')?.split('/').collect();
+        Some(match *parts.as_slice() {
+            [""] => Self::Alive,
+            ["v2", "health", "live"] => Self::Live,
+            ["v2", "health", "ready"] => Self::Ready,
+            ["v2"] => Self::Server,
+            ["v1" | "v2", "models"] => Self::Models,
+            ["v2", "models", model, ref rest @ ..] => Self::of_v2_model(model, rest)?,
+            ["v1", "models", last] => Self::of_v1_model(last, None)?,
+            ["v1", "models", model, "versions", last] => Self::of_v1_model(last, Some(model))?,
+            _ => return None,
+        })
+    }
+
+    fn of_v2_model(model: &'p str, rest: &[&'p str]) -> Option<Self> {
+        let model = decode(model)?;
+        let (version, rest) = match *rest {
+            ["versions", version, ref rest @ ..] => (Some(decode(version)?), rest),
+            _ => (None, rest),
+        };
+        Some(match *rest {
+            [] => Self::Metadata { model, version },
+            ["ready"] => Self::ModelReady { model, version },
+            ["infer"] => Self::Infer { model, version },
+            _ => return None,
+        })
+    }
+
+    /// `name:predict`, `name` or, behind `versions`, `7:predict`. The colon may come encoded.
+    fn of_v1_model(last: &'p str, model: Option<&'p str>) -> Option<Self> {
+        let last = decode(last)?;
+        let (name, verb) = match last.rsplit_once(':') {
+            None if model.is_none() => return Some(Self::ModelStatus { model: last }),
+            None => return None,
+            Some((name, verb)) => (name.to_owned(), verb),
+        };
+        if verb != "predict" {
+            return None;
+        }
+        Some(match model {
+            None => Self::Predict { model: name.into(), version: None },
+            Some(model) => Self::Predict { model: decode(model)?, version: Some(name.into()) },
+        })
+    }
+
+    const fn method(&self) -> &'static str {
+        match self {
+            Self::Infer { .. } | Self::Predict { .. } => "POST",
+            Self::Alive
+            | Self::Live
+            | Self::Ready
+            | Self::Server
+            | Self::Models
+            | Self::Metadata { .. }
+            | Self::ModelReady { .. }
+            | Self::ModelStatus { .. } => "GET",
+        }
+    }
+}
+
+/// Undoes percent-encoding, once. None when it is broken or not UTF-8.
+fn decode(part: &str) -> Option<Cow<'_, str>> {
+    if !part.contains('%') {
+        return Some(part.into());
+    }
+    let mut bytes = Vec::with_capacity(part.len());
+    let mut rest = part.as_bytes();
+    while let [first, tail @ ..] = rest {
+        rest = tail;
+        if *first != b'%' {
+            bytes.push(*first);
+            continue;
+        }
+        let (digits, tail) = tail.split_at_checked(2)?;
+        let digits = std::str::from_utf8(digits).ok()?;
+        bytes.push(u8::from_str_radix(digits, 16).ok()?);
+        rest = tail;
+    }
+    String::from_utf8(bytes).ok().map(Into::into)
+}
+
+fn clip(path: &str) -> String {
+    path.chars().take(200).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use http::Method;
+
+    use super::Route;
+    use crate::error::GatewayError;
+
+    #[test]
+    fn paths_name_routes() {
+        let get = |path| Route::parse(&Method::GET, path);
+        let post = |path| Route::parse(&Method::POST, path);
+        assert_eq!(get("/v2").unwrap(), Route::Server);
+        assert_eq!(get("/v2/health/ready").unwrap(), Route::Ready);
+        let infer = |model: &'static str, version: Option<&'static str>| Route::Infer {
+            model: model.into(),
+            version: version.map(Into::into),
+        };
+        assert_eq!(post("/v2/models/a/infer").unwrap(), infer("a", None));
+        assert_eq!(post("/v2/models/a%20b/versions/3/infer").unwrap(), infer("a b", Some("3")));
+        let predict = |model: &'static str, version: Option<&'static str>| Route::Predict {
+            model: model.into(),
+            version: version.map(Into::into),
+        };
+        assert_eq!(post("/v1/models/a:predict").unwrap(), predict("a", None));
+        assert_eq!(post("/v1/models/a%3Apredict").unwrap(), predict("a", None));
+        assert_eq!(post("/v1/models/a/versions/2:predict").unwrap(), predict("a", Some("2")));
+        assert_eq!(get("/v1/models/a").unwrap(), Route::ModelStatus { model: "a".into() });
+    }
+
+    #[test]
+    fn other_paths_and_methods_are_refused() {
+        for path in
+            ["/v3", "/v2/", "/v2/models/a/b", "//v2", "/v2/models/%zz/infer", "/v1/models/a:x"]
+        {
+            let error = Route::parse(&Method::GET, path).unwrap_err();
+            assert!(matches!(error, GatewayError::NoRoute(_)), "{path}");
+        }
+        let error = Route::parse(&Method::GET, "/v2/models/a/infer").unwrap_err();
+        assert!(matches!(error, GatewayError::MethodNotAllowed { allowed: "POST", .. }));
+    }
+}

@@ -1,0 +1,142 @@
+//! The gateway's metrics: every name once, handles made once, rendered when scraped.
+
+use metrics::{Counter, Gauge, Histogram, counter, gauge, histogram, with_local_recorder};
+use metrics_exporter_prometheus::{
+    Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder,
+};
+use sluice_protocol::{Code, ModelName, ModelVersion};
+
+use crate::counters::{BUCKETS, BucketTotals, Totals};
+
+/// One gateway's recorder. It is not the process's global one, so that a process can hold
+/// several gateways, as the tests do.
+pub(crate) struct Metrics {
+    recorder: PrometheusRecorder,
+    handle: PrometheusHandle,
+    unrouted: [Counter; Code::ALL.len()],
+    ready: Gauge,
+}
+
+impl Metrics {
+    pub(crate) fn new() -> Self {
+        let recorder = PrometheusBuilder::new()
+            .set_buckets_for_metric(Matcher::Suffix("duration_seconds".to_owned()), &BUCKETS)
+            .expect("the buckets are not empty")
+            .build_recorder();
+        let handle = recorder.handle();
+        let (unrouted, ready) = with_local_recorder(&recorder, || {
+            let unrouted = Code::ALL
+                .map(|code| counter!("sluice_unrouted_requests_total", "code" => code.as_str()));
+            (unrouted, gauge!("sluice_ready"))
+        });
+        Self { recorder, handle, unrouted, ready }
+    }
+
+    /// The handles of one deployment.
+    pub(crate) fn deployment(&self, model: &ModelName, version: ModelVersion) -> DeploymentMetrics {
+        let labels = [("model", model.as_str().to_owned()), ("version", version.to_string())];
+        let with_code = |code: &str| {
+            let mut labels = labels.to_vec();
+            labels.push(("code", code.to_owned()));
+            labels
+        };
+        with_local_recorder(&self.recorder, || DeploymentMetrics {
+            answered: counter!("sluice_requests_total", &with_code("ok")),
+            failed: Code::ALL
+                .map(|code| counter!("sluice_requests_total", &with_code(code.as_str()))),
+            degraded: counter!("sluice_degraded_requests_total", &labels),
+            request_time: histogram!("sluice_request_duration_seconds", &labels),
+            batches: counter!("sluice_batches_total", &labels),
+            rows: counter!("sluice_rows_total", &labels),
+            run_time: histogram!("sluice_run_duration_seconds", &labels),
+        })
+    }
+
+    /// A version that was refused.
+    pub(crate) fn count_refused_load(&self, model: &ModelName) {
+        with_local_recorder(&self.recorder, || {
+            counter!("sluice_refused_versions_total", "model" => model.as_str().to_owned())
+                .increment(1);
+        });
+    }
+
+    /// Which version answers for `model` when none is named.
+    pub(crate) fn set_default_version(&self, model: &ModelName, version: Option<ModelVersion>) {
+        #[expect(clippy::cast_precision_loss, reason = "versions stay far below 2^53")]
+        let number = version.map_or(0.0, |version| version.0 as f64);
+        with_local_recorder(&self.recorder, || {
+            gauge!("sluice_default_version", "model" => model.as_str().to_owned()).set(number);
+        });
+    }
+
+    /// A request that reached no deployment.
+    pub(crate) fn count_unrouted(&self, code: Code) {
+        self.unrouted[code as usize].increment(1);
+    }
+
+    pub(crate) fn set_ready(&self, ready: bool) {
+        self.ready.set(f64::from(u8::from(ready)));
+    }
+
+    /// The exposition text.
+    pub(crate) fn render(&self) -> String {
+        self.handle.run_upkeep();
+        self.handle.render()
+    }
+}
+
+impl std::fmt::Debug for Metrics {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Metrics").finish_non_exhaustive()
+    }
+}
+
+/// Handles of one model version's series.
+pub(crate) struct DeploymentMetrics {
+    answered: Counter,
+    failed: [Counter; Code::ALL.len()],
+    degraded: Counter,
+    request_time: Histogram,
+    batches: Counter,
+    rows: Counter,
+    run_time: Histogram,
+}
+
+impl DeploymentMetrics {
+    /// Adds what was counted since the last time.
+    pub(crate) fn record(&self, new: &Totals) {
+        self.answered.increment(new.answered);
+        for (counter, &count) in self.failed.iter().zip(&new.failed) {
+            // A code that never occurred makes no series.
+            if count > 0 {
+                counter.increment(count);
+            }
+        }
+        self.degraded.increment(new.degraded);
+        self.batches.increment(new.batches);
+        self.rows.increment(new.rows);
+        record_durations(&self.request_time, &new.request_time);
+        record_durations(&self.run_time, &new.run_time);
+    }
+}
+
+impl std::fmt::Debug for DeploymentMetrics {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("DeploymentMetrics").finish_non_exhaustive()
+    }
+}
+
+/// Records each bucket's durations at their mean, which lies in the bucket: counts and sum
+/// come out as they were.
+fn record_durations(histogram: &Histogram, buckets: &BucketTotals) {
+    for (bucket, &(count, nanoseconds)) in buckets.iter().enumerate() {
+        let Ok(times) = usize::try_from(count) else { continue };
+        if times == 0 {
+            continue;
+        }
+        #[expect(clippy::cast_precision_loss, reason = "a mean of nanoseconds")]
+        let mean = nanoseconds as f64 / count as f64 / 1e9;
+        let bound = BUCKETS.get(bucket).copied().unwrap_or(f64::INFINITY);
+        histogram.record_many(mean.min(bound), times);
+    }
+}

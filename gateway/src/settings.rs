@@ -1,0 +1,134 @@
+//! Settings as written: flags, environment variables and `sluice.toml`, in that order.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use clap::Args;
+use serde::Deserialize;
+
+use crate::config::Config;
+use crate::error::StartError;
+
+/// Everything that can be set. What is absent has a default.
+#[derive(Debug, Clone, Default, Args, Deserialize)]
+#[serde(default)]
+pub struct Settings {
+    /// Folder of models in Triton's layout: <model>/<version>/model.onnx
+    #[arg(long, value_name = "DIR", env = "SLUICE_MODEL_REPOSITORY", conflicts_with = "registry")]
+    pub model_repository: Option<PathBuf>,
+    /// How often the folder is looked through for changes; 0s never again [default: 5s]
+    #[arg(long, value_name = "TIME", env = "SLUICE_REPOSITORY_POLL", value_parser = humantime::parse_duration)]
+    #[serde(deserialize_with = "duration")]
+    pub repository_poll: Option<Duration>,
+    /// Registry to follow: versions with an alias are served, `champion` answers
+    #[arg(long, value_name = "URL", env = "SLUICE_REGISTRY")]
+    pub registry: Option<String>,
+    /// Feature definitions: a TOML file or a folder of them
+    #[arg(long, value_name = "FILE|DIR", env = "SLUICE_FEATURES")]
+    pub features: Option<PathBuf>,
+    /// Folder for the online store and for what a restart needs
+    #[arg(long, value_name = "DIR", env = "SLUICE_STATE")]
+    pub state: Option<PathBuf>,
+    /// Address for HTTP: V1, V2 and health [default: 0.0.0.0:8080]
+    #[arg(long, value_name = "ADDR", env = "SLUICE_HTTP")]
+    pub http: Option<SocketAddr>,
+    /// Address for gRPC [default: 0.0.0.0:8081]
+    #[arg(long, value_name = "ADDR", env = "SLUICE_GRPC")]
+    pub grpc: Option<SocketAddr>,
+    /// Address for administration and metrics [default: 127.0.0.1:8082]
+    #[arg(long, value_name = "ADDR", env = "SLUICE_ADMIN")]
+    pub admin: Option<SocketAddr>,
+    /// A second address that answers nothing but /metrics, for scrapers
+    #[arg(long, value_name = "ADDR", env = "SLUICE_METRICS")]
+    pub metrics: Option<SocketAddr>,
+    /// ONNX Runtime's shared library, version 1.22 or newer
+    #[arg(long, value_name = "FILE", env = "SLUICE_ONNXRUNTIME")]
+    pub onnxruntime: Option<PathBuf>,
+    /// Serving cores [default: as many as the machine or the container has]
+    #[arg(long, value_name = "N", env = "SLUICE_CORES")]
+    pub cores: Option<usize>,
+    /// Largest request body or message in bytes [default: 67108864]
+    #[arg(long, value_name = "BYTES", env = "SLUICE_MAX_BODY")]
+    pub max_body: Option<usize>,
+    /// How long an answer may take [default: 30s]
+    #[arg(long, value_name = "TIME", env = "SLUICE_REQUEST_TIMEOUT", value_parser = humantime::parse_duration)]
+    #[serde(deserialize_with = "duration")]
+    pub request_timeout: Option<Duration>,
+    /// Past this much predicted work in a queue, requests are refused [default: 1s]
+    #[arg(long, value_name = "TIME", env = "SLUICE_MAX_WAITING", value_parser = humantime::parse_duration)]
+    #[serde(deserialize_with = "duration")]
+    pub max_waiting: Option<Duration>,
+    /// How long running requests may go on after SIGTERM [default: 20s]
+    #[arg(long, value_name = "TIME", env = "SLUICE_DRAIN_TIMEOUT", value_parser = humantime::parse_duration)]
+    #[serde(deserialize_with = "duration")]
+    pub drain_timeout: Option<Duration>,
+    /// Settings file in TOML; its keys are these flags with underscores
+    #[arg(long, value_name = "FILE", env = "SLUICE_CONFIG")]
+    #[serde(skip)]
+    pub config: Option<PathBuf>,
+    /// Check the settings and end
+    #[arg(long)]
+    #[serde(skip)]
+    pub check: bool,
+    /// Keys of the file that nothing reads.
+    #[arg(skip)]
+    #[serde(flatten)]
+    unknown: toml::Table,
+}
+
+fn duration<'de, D: serde::Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<Duration>, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    humantime::parse_duration(&text).map(Some).map_err(serde::de::Error::custom)
+}
+
+impl Settings {
+    /// Fills what neither a flag nor the environment says from the file, then checks all of it
+    /// and gives every complaint at once.
+    pub fn resolve(self) -> Result<Config, StartError> {
+        let file = match &self.config {
+            Some(path) => Self::read(path)?,
+            None => Self::default(),
+        };
+        for key in file.unknown.keys() {
+            tracing::warn!(key, "unknown key in the settings file; is it misspelt?");
+        }
+        Config::new(self.over(file))
+    }
+
+    fn read(path: &Path) -> Result<Self, StartError> {
+        let complain =
+            |reason: String| StartError::Settings(vec![format!("{}: {reason}", path.display())]);
+        let text = std::fs::read_to_string(path).map_err(|error| complain(error.to_string()))?;
+        toml::from_str(&text).map_err(|error| complain(error.to_string()))
+    }
+
+    fn over(self, file: Self) -> Self {
+        // One source of models replaces the other, whichever the file names.
+        let has_source = self.model_repository.is_some() || self.registry.is_some();
+        let (repository, registry) =
+            if has_source { (None, None) } else { (file.model_repository, file.registry) };
+        Self {
+            model_repository: self.model_repository.or(repository),
+            repository_poll: self.repository_poll.or(file.repository_poll),
+            registry: self.registry.or(registry),
+            features: self.features.or(file.features),
+            state: self.state.or(file.state),
+            http: self.http.or(file.http),
+            grpc: self.grpc.or(file.grpc),
+            admin: self.admin.or(file.admin),
+            metrics: self.metrics.or(file.metrics),
+            onnxruntime: self.onnxruntime.or(file.onnxruntime),
+            cores: self.cores.or(file.cores),
+            max_body: self.max_body.or(file.max_body),
+            request_timeout: self.request_timeout.or(file.request_timeout),
+            max_waiting: self.max_waiting.or(file.max_waiting),
+            drain_timeout: self.drain_timeout.or(file.drain_timeout),
+            config: self.config,
+            check: self.check,
+            unknown: file.unknown,
+        }
+    }
+}

@@ -1,0 +1,93 @@
+//! What every core, listener and source of models shares.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use sluice_engine::OnnxRuntime;
+use sluice_features::{Definitions, EmbeddedStore};
+
+use crate::catalog::Published;
+use crate::metrics::Metrics;
+
+/// The state of one gateway. Nothing in it is locked on the request path.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) catalog: Published,
+    pub(crate) metrics: Metrics,
+    pub(crate) runtime: OnnxRuntime,
+    /// How many serving cores there are.
+    pub(crate) cores: usize,
+    pub(crate) definitions: Option<Definitions>,
+    pub(crate) store: Option<Arc<EmbeddedStore>>,
+    pub(crate) limits: RequestLimits,
+    pub(crate) state: Option<PathBuf>,
+    started: AtomicBool,
+    draining: AtomicBool,
+}
+
+/// Bounds of a single request.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct RequestLimits {
+    /// The largest body or message in bytes.
+    pub(crate) max_body: usize,
+    /// How long an answer may take.
+    pub(crate) request_timeout: Duration,
+    /// Past this much predicted work waiting, requests are refused.
+    pub(crate) max_waiting: Duration,
+}
+
+impl Shared {
+    pub(crate) fn new(
+        runtime: OnnxRuntime,
+        cores: usize,
+        definitions: Option<Definitions>,
+        store: Option<Arc<EmbeddedStore>>,
+        limits: RequestLimits,
+        state: Option<PathBuf>,
+    ) -> Self {
+        Self {
+            catalog: Published::default(),
+            metrics: Metrics::new(),
+            runtime,
+            cores,
+            definitions,
+            store,
+            limits,
+            state,
+            started: AtomicBool::new(false),
+            draining: AtomicBool::new(false),
+        }
+    }
+
+    /// The models that were there at the start are loaded.
+    pub(crate) fn set_started(&self) {
+        self.started.store(true, Ordering::Release);
+    }
+
+    /// Whether the models that were there at the start are loaded or refused.
+    pub(crate) fn is_started(&self) -> bool {
+        self.started.load(Ordering::Acquire)
+    }
+
+    /// No new work is wanted.
+    pub(crate) fn set_draining(&self) {
+        self.draining.store(true, Ordering::Release);
+    }
+
+    /// Whether to send requests here: started, not draining, and every model can answer.
+    pub(crate) fn is_ready(&self) -> bool {
+        self.started.load(Ordering::Acquire)
+            && !self.draining.load(Ordering::Acquire)
+            && self.catalog.snapshot().is_complete()
+    }
+
+    /// The metrics' exposition text, with everything counted up to now.
+    pub(crate) fn render_metrics(&self) -> String {
+        let catalog = self.catalog.snapshot();
+        catalog.deployments().for_each(|deployment| deployment.counters.export());
+        self.metrics.set_ready(self.is_ready());
+        self.metrics.render()
+    }
+}

@@ -1,0 +1,174 @@
+//! A model-repository folder in Triton's layout: `<model>/<version>/model.onnx`, with an
+//! optional `<model>/deployment.toml`. The highest version answers when none is named.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use bytes::Bytes;
+use sluice_protocol::{ModelName, ModelVersion};
+
+use super::{install, refuse};
+use crate::error::LoadError;
+use crate::load::{Candidate, DeploymentSettings};
+use crate::shared::Shared;
+
+const DEPLOYMENT_FILE: &str = "deployment.toml";
+
+/// A folder that is looked through now and again.
+#[derive(Debug)]
+pub(crate) struct Repository {
+    root: PathBuf,
+    /// What each version's files were when they were last tried.
+    seen: BTreeMap<ModelName, BTreeMap<ModelVersion, Fingerprint>>,
+}
+
+/// Path, length and time of change of every file that decides how a version is served.
+type Fingerprint = Vec<(PathBuf, u64, Option<SystemTime>)>;
+
+impl Repository {
+    pub(crate) const fn new(root: PathBuf) -> Self {
+        Self { root, seen: BTreeMap::new() }
+    }
+
+    /// Loads what is new or changed, and takes out what is gone. Blocks while it loads.
+    pub(crate) fn sync(&mut self, shared: &Shared) {
+        let found = match scan(&self.root) {
+            Ok(found) => found,
+            // A folder that cannot be read for a moment is no reason to stop serving.
+            Err(error) => {
+                tracing::warn!(folder = %self.root.display(), %error, "cannot read model repository");
+                return;
+            }
+        };
+        for (model, versions) in &found {
+            self.sync_model(shared, model, versions);
+        }
+        for model in self.seen.keys().filter(|model| !found.contains_key(*model)) {
+            tracing::info!(%model, "model is gone from the repository");
+            shared.catalog.remove(model);
+            shared.metrics.set_default_version(model, None);
+        }
+        self.seen = found;
+    }
+
+    fn sync_model(
+        &self,
+        shared: &Shared,
+        model: &ModelName,
+        versions: &BTreeMap<ModelVersion, Fingerprint>,
+    ) {
+        let before = self.seen.get(model);
+        for (&version, fingerprint) in versions {
+            if before.and_then(|seen| seen.get(&version)) != Some(fingerprint) {
+                self.load_version(shared, model, version);
+            }
+        }
+        let here: BTreeSet<ModelVersion> = versions.keys().copied().collect();
+        shared.catalog.update(model, |known| {
+            known.versions.retain(|version, _| here.contains(version));
+            known.refused.retain(|version, _| here.contains(version));
+            known.default = known.versions.keys().next_back().copied();
+        });
+        let default = shared.catalog.snapshot().model(model.as_str()).and_then(|m| m.default);
+        shared.metrics.set_default_version(model, default);
+    }
+
+    fn load_version(&self, shared: &Shared, model: &ModelName, version: ModelVersion) {
+        let folder = self.root.join(model.as_str());
+        let mut candidate = Candidate {
+            model: model.clone(),
+            version,
+            files: BTreeMap::new(),
+            settings: DeploymentSettings::default(),
+        };
+        let read = read_settings(&folder).and_then(|settings| {
+            candidate.settings = settings;
+            candidate.files = read_files(&folder.join(version.to_string()))?;
+            Ok(())
+        });
+        match read {
+            Ok(()) => drop(install(shared, &candidate)),
+            Err(error) => refuse(shared, &candidate, &error.to_string()),
+        }
+    }
+}
+
+/// Every version of every model, by what its files look like from outside.
+fn scan(root: &Path) -> std::io::Result<BTreeMap<ModelName, BTreeMap<ModelVersion, Fingerprint>>> {
+    let mut models = BTreeMap::new();
+    for entry in std::fs::read_dir(root)? {
+        let folder = entry?.path();
+        let Some(model) = name_of(&folder) else { continue };
+        let settings = fingerprint_file(&folder.join(DEPLOYMENT_FILE));
+        let mut versions = BTreeMap::new();
+        for entry in std::fs::read_dir(&folder)? {
+            let path = entry?.path();
+            let Some(version) = name_of::<ModelVersion>(&path) else { continue };
+            let mut fingerprint: Fingerprint = settings.iter().cloned().collect();
+            fingerprint
+                .extend(files_below(&path)?.iter().filter_map(|file| fingerprint_file(file)));
+            versions.insert(version, fingerprint);
+        }
+        if !versions.is_empty() {
+            models.insert(model, versions);
+        }
+    }
+    Ok(models)
+}
+
+/// What a folder is called, if it is one and its name is a `T`.
+fn name_of<T: std::str::FromStr>(path: &Path) -> Option<T> {
+    path.is_dir().then(|| path.file_name()?.to_str()?.parse().ok()).flatten()
+}
+
+fn fingerprint_file(path: &Path) -> Option<(PathBuf, u64, Option<SystemTime>)> {
+    let metadata = path.metadata().ok()?;
+    Some((path.to_owned(), metadata.len(), metadata.modified().ok()))
+}
+
+/// All files below `folder`, sorted, without hidden ones.
+fn files_below(folder: &Path) -> std::io::Result<Vec<PathBuf>> {
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(folder)? {
+        let entry = entry?;
+        if entry.file_name().as_encoded_bytes().starts_with(b".") {
+            continue;
+        }
+        let path = entry.path();
+        if path.is_dir() {
+            files.extend(files_below(&path)?);
+        } else {
+            files.push(path);
+        }
+    }
+    files.sort();
+    Ok(files)
+}
+
+fn read_settings(folder: &Path) -> Result<DeploymentSettings, LoadError> {
+    let path = folder.join(DEPLOYMENT_FILE);
+    match std::fs::read_to_string(&path) {
+        Ok(text) => DeploymentSettings::parse(&text),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            Ok(DeploymentSettings::default())
+        }
+        Err(error) => Err(unreadable(&path, &error)),
+    }
+}
+
+/// A version's files by their path inside it, joined by `/`.
+pub(super) fn read_files(folder: &Path) -> Result<BTreeMap<String, Bytes>, LoadError> {
+    let mut files = BTreeMap::new();
+    for path in files_below(folder).map_err(|error| unreadable(folder, &error))? {
+        let inside = path.strip_prefix(folder).unwrap_or(&path);
+        let parts: Vec<_> = inside.iter().map(|part| part.to_string_lossy()).collect();
+        let bytes = std::fs::read(&path).map_err(|error| unreadable(&path, &error))?;
+        files.insert(parts.join("/"), bytes.into());
+    }
+    Ok(files)
+}
+
+fn unreadable(path: &Path, error: &std::io::Error) -> LoadError {
+    LoadError::Read { path: path.display().to_string(), reason: error.to_string() }
+}

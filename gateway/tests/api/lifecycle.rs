@@ -1,0 +1,144 @@
+//! Versions come, go and are refused while requests go on.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use serde_json::json;
+
+use crate::support::{Running, graph_bytes, place, serve};
+
+const ASK: &str = r#"{"instances": [[1, 2]]}"#;
+
+/// Waits until `/v2/models/m` lists these versions.
+async fn wait_for_versions(running: &Running, versions: &[&str]) {
+    for _ in 0..200 {
+        let (_, body) = running.get("/v2/models/m").await;
+        if body["versions"] == json!(versions) {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    panic!("versions {versions:?} did not come");
+}
+
+/// Waits until the administration says why a version was refused.
+async fn wait_for_refusal(running: &Running, model: &str) -> String {
+    for _ in 0..200 {
+        let body: serde_json::Value =
+            reqwest::get(running.admin("/models")).await.unwrap().json().await.unwrap();
+        let models = body["models"].as_array().unwrap();
+        let found = models.iter().find(|m| m["name"] == model);
+        let versions = found.and_then(|m| m["versions"].as_array());
+        let refused = versions.and_then(|all| all.iter().find(|v| v["state"] == "refused"));
+        if let Some(reason) = refused.and_then(|v| v["reason"].as_str()) {
+            return reason.to_owned();
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    panic!("nothing of {model} was refused");
+}
+
+#[tokio::test]
+async fn a_new_version_is_swapped_in_under_load_without_a_failure() {
+    let running = Arc::new(serve(&[("m", 1, "scale.onnx")]).await);
+    let stop = Arc::new(AtomicBool::new(false));
+    let answered = Arc::new(AtomicUsize::new(0));
+    let load: Vec<_> = (0..8)
+        .map(|_| {
+            let (running, stop, answered) = (running.clone(), stop.clone(), answered.clone());
+            tokio::spawn(async move {
+                while !stop.load(Ordering::Relaxed) {
+                    let (status, body) = running.post("/v1/models/m:predict", ASK).await;
+                    assert_eq!((status, body), (200, json!({"predictions": [[3.0, 5.0]]})));
+                    answered.fetch_add(1, Ordering::Relaxed);
+                }
+            })
+        })
+        .collect();
+    for version in 2..6 {
+        place(running.folder.path(), "m", version, &graph_bytes("scale.onnx"));
+        std::fs::remove_dir_all(running.folder.path().join(format!("m/{}", version - 1))).unwrap();
+        wait_for_versions(&running, &[&version.to_string()]).await;
+    }
+    stop.store(true, Ordering::Relaxed);
+    for requests in load {
+        requests.await.unwrap();
+    }
+    assert!(answered.load(Ordering::Relaxed) > 100);
+}
+
+#[tokio::test]
+async fn a_corrupt_version_is_refused_and_the_old_one_goes_on() {
+    let running = serve(&[("m", 1, "scale.onnx")]).await;
+    let mut graph = graph_bytes("scale.onnx");
+    graph.truncate(60);
+    for (version, bytes) in [(2, &graph[..]), (3, b""), (4, b"not a graph")] {
+        place(running.folder.path(), "m", version, bytes);
+        let reason = wait_for_refusal(&running, "m").await;
+        assert!(reason.contains("graph cannot be opened"), "{reason}");
+        assert_eq!(running.post("/v1/models/m:predict", ASK).await.0, 200);
+        assert_eq!(running.get("/v2/health/ready").await.0, 200);
+        std::fs::remove_dir_all(running.folder.path().join(format!("m/{version}"))).unwrap();
+        tokio::time::sleep(Duration::from_millis(250)).await;
+    }
+}
+
+#[tokio::test]
+async fn a_manifest_that_disagrees_with_the_graph_is_refused() {
+    let running = serve(&[("m", 1, "scale.onnx")]).await;
+    let digest = sluice_protocol::Digest::of(&graph_bytes("scale.onnx"));
+    let other = sluice_protocol::Digest::of(b"other");
+    let manifest = |model: &str, shape: &str, digest: &sluice_protocol::Digest| {
+        format!(
+            "format = 1\nmodel = \"{model}\"\n\
+             inputs = [{{ name = \"x\", datatype = \"FP32\", shape = [-1, 2] }}]\n\
+             outputs = [{{ name = \"y\", datatype = \"FP32\", shape = {shape} }}]\n\
+             [files]\n\"model.onnx\" = \"{digest}\"\n"
+        )
+    };
+    for (version, text, says) in [
+        (2, manifest("m", "[-1, 3]", &digest), "the graph has y FP32 [-1, 2]"),
+        (3, manifest("other", "[-1, 2]", &digest), "of model other"),
+        (4, manifest("m", "[-1, 2]", &other), "the manifest says"),
+        (5, "format = 9".to_owned(), "newer"),
+        (6, "nonsense".to_owned(), "manifest.toml cannot be read"),
+    ] {
+        let folder = running.folder.path().join(format!("m/{version}"));
+        std::fs::create_dir_all(&folder).unwrap();
+        std::fs::write(folder.join("manifest.toml"), text).unwrap();
+        std::fs::write(folder.join("model.onnx"), graph_bytes("scale.onnx")).unwrap();
+        let mut reason = wait_for_refusal(&running, "m").await;
+        // The folder may have been seen before it was whole.
+        for _ in 0..20 {
+            if reason.contains(says) {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            reason = wait_for_refusal(&running, "m").await;
+        }
+        assert!(reason.contains(says), "{reason}");
+        assert_eq!(running.post("/v1/models/m:predict", ASK).await.0, 200);
+        std::fs::remove_dir_all(&folder).unwrap();
+        tokio::time::sleep(Duration::from_millis(250)).await;
+    }
+}
+
+#[tokio::test]
+async fn draining_finishes_what_runs_and_says_not_ready() {
+    let running = serve(&[("m", 1, "slow.onnx")]).await;
+    let body = json!({"instances": vec![[1, 2]; 2000]}).to_string();
+    let request = running.client.post(running.url("/v1/models/m:predict")).body(body);
+    let answer = tokio::spawn(crate::support::answer(request));
+    tokio::time::sleep(Duration::from_millis(30)).await;
+    let drained =
+        running.client.post(running.admin("/drain")).send().await.unwrap().status().as_u16();
+    assert_eq!(drained, 204);
+    assert_eq!(running.get("/v2/health/ready").await.0, 503);
+    let address = running.gateway.addresses().http;
+    running.gateway.drain().await;
+    let (status, body) = answer.await.unwrap();
+    assert_eq!(status, 200, "{body}");
+    assert_eq!(body["predictions"].as_array().unwrap().len(), 2000);
+    assert!(tokio::net::TcpStream::connect(address).await.is_err(), "the port is closed");
+}

@@ -1,0 +1,69 @@
+#!/usr/bin/env python3
+"""Writes the small graphs under gateway/tests/models/. Needs PyPI's onnx (1.22 was used).
+
+    scale.onnx     y[batch, 2] = 2 x[batch, 2] + 1, both FP32: batches
+    slow.onnx      as scale, behind a chain of large matrix products: a costly row
+    mixed.onnx     id INT64 [batch], name STRING [batch], on BOOL [batch] -> each unchanged
+    fixed.onnx     y[1, 2] = -x[1, 2]: does not batch
+    pick.onnx      y[batch] = table[index[batch]]: fails on an index outside 0..3
+"""
+
+import pathlib
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+FOLDER = pathlib.Path(__file__).resolve().parent.parent / "gateway/tests/models"
+
+
+def save(name, nodes, inputs, outputs, constants=()):
+    value = helper.make_tensor_value_info
+    graph = helper.make_graph(
+        nodes,
+        name,
+        [value(*item) for item in inputs],
+        [value(*item) for item in outputs],
+        [numpy_helper.from_array(array, key) for key, array in constants],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    onnx.checker.check_model(model, full_check=True)
+    (FOLDER / f"{name}.onnx").write_bytes(model.SerializeToString())
+
+
+FP32, INT64, STRING, BOOL = TensorProto.FLOAT, TensorProto.INT64, TensorProto.STRING, TensorProto.BOOL
+node = helper.make_node
+
+two, one = ("two", np.float32(2)), ("one", np.float32(1))
+scale = [node("Mul", ["x", "two"], ["twice"]), node("Add", ["twice", "one"], ["y"])]
+save("scale", scale, [("x", FP32, ["batch", 2])], [("y", FP32, ["batch", 2])], [two, one])
+
+# Identity through a wide space, again and again: each row costs some hundred microseconds.
+width = 256
+up = np.zeros((2, width), np.float32)
+up[0, 0] = up[1, 1] = 1
+eye = np.eye(width, dtype=np.float32)
+chain = [node("MatMul", ["x", "up"], ["h0"])]
+chain += [node("MatMul", [f"h{i}", "eye"], [f"h{i + 1}"]) for i in range(40)]
+chain += [
+    node("MatMul", ["h40", "down"], ["wide"]),
+    node("Mul", ["wide", "two"], ["twice"]),
+    node("Add", ["twice", "one"], ["y"]),
+]
+constants = [two, one, ("up", up), ("eye", eye), ("down", up.T.copy())]
+save("slow", chain, [("x", FP32, ["batch", 2])], [("y", FP32, ["batch", 2])], constants)
+
+save(
+    "mixed",
+    [node("Identity", [name], [f"{name}_out"]) for name in ("id", "name", "on")],
+    [("id", INT64, ["batch"]), ("name", STRING, ["batch"]), ("on", BOOL, ["batch"])],
+    [("id_out", INT64, ["batch"]), ("name_out", STRING, ["batch"]), ("on_out", BOOL, ["batch"])],
+)
+save("fixed", [node("Neg", ["x"], ["y"])], [("x", FP32, [1, 2])], [("y", FP32, [1, 2])])
+save(
+    "pick",
+    [node("Gather", ["table", "index"], ["y"])],
+    [("index", INT64, ["batch"])],
+    [("y", FP32, ["batch"])],
+    [("table", np.array([10, 20, 30, 40], np.float32))],
+)

@@ -144,13 +144,13 @@ fn with_features(
 fn freshness(found: &FeatureRows) -> Freshness {
     Freshness {
         as_of: found.as_of.map(|moment| moment.date().to_string()),
-        degraded_views: found.degraded.iter().map(|view| view.view.to_string()).collect(),
+        degraded_views: found.degraded.iter().map(|view| view.view.clone()).collect(),
     }
 }
 
 /// The raw fields as columns: shape [rows] or [rows, 1].
 fn fields(given: Vec<NamedTensor>) -> Result<Fields, GatewayError> {
-    let mut fields = Vec::with_capacity(given.len());
+    let mut fields = Fields::new();
     for NamedTensor { name, tensor } in given {
         if !matches!(tensor.shape(), [_] | [_, 1]) {
             let shape = tensor.shape();
@@ -161,9 +161,9 @@ fn fields(given: Vec<NamedTensor>) -> Result<Fields, GatewayError> {
         }
         let column =
             column(tensor.into_parts().1).map_err(|reason| GatewayError::input(&name, reason))?;
-        fields.push((name, column));
+        fields.push(name, column)?;
     }
-    Ok(Fields::new(fields)?)
+    Ok(fields)
 }
 
 fn column(data: TensorData) -> Result<Column, String> {

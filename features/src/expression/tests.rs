@@ -1,0 +1,2 @@
+//! Expressions: input -> expected tables and laws.
+

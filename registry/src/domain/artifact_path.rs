@@ -92,7 +92,7 @@ mod tests {
 
     #[test]
     fn paths_that_could_leave_their_directory_are_refused() {
-        for good in ["model.onnx", "1/models/m-0/artifacts/a b.txt", "100%", "ü/.hidden", "a:b"] {
+        for good in ["model.onnx", "1/models/m-0/artifacts/a b.txt", "100%", "ü/.hidden", "ab:c"] {
             assert!(good.parse::<ArtifactPath>().is_ok(), "{good}");
         }
         let deep = vec!["a"; 65].join("/");

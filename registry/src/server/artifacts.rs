@@ -68,6 +68,8 @@ pub(super) async fn put(
 }
 
 pub(super) async fn delete(State(registry): State<Arc<Registry>>, path: Wildcard) -> Answer {
+    // MLflow's client names a directory with a slash at its end.
+    let path = path.map(|Path(text)| Path(text.strip_suffix('/').unwrap_or(&text).to_owned()));
     registry.store.delete_artifacts(&artifact_path(path)?).await?;
     Ok(Json(json!({})))
 }

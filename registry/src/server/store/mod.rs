@@ -20,7 +20,7 @@ use sqlx::migrate::{MigrateError, Migrator};
 use sqlx::sqlite::{
     SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
 };
-use sqlx::{Sqlite, SqliteConnection, Transaction};
+use sqlx::{Connection as _, Sqlite, SqliteConnection, Transaction};
 use tokio::sync::watch;
 
 pub(crate) use artifacts::{Artifact, Listed};
@@ -113,6 +113,15 @@ fn pool(connections: u32) -> SqlitePoolOptions {
         .idle_timeout(None)
         .max_lifetime(None)
         .test_before_acquire(false)
+        // When the disk is full, SQLite takes a transaction back by itself, and the connection
+        // still counts it as open. Such a connection is replaced. The ping lets a rollback that
+        // is on its way happen first.
+        .after_release(|connection, _| {
+            Box::pin(async move {
+                connection.ping().await?;
+                Ok(!connection.is_in_transaction())
+            })
+        })
 }
 
 async fn identity(writer: &SqlitePool) -> Result<String> {
@@ -165,3 +174,6 @@ async fn model_id(connection: &mut SqliteConnection, name: &str) -> Result<i64> 
             RegistryError::NotFound(format!("Registered Model with name={name} not found"))
         })
 }
+
+#[cfg(test)]
+mod tests;

@@ -103,189 +103,87 @@ async fn bodies_are_written_as_mlflow_writes_them() {
 }
 
 #[tokio::test]
-async fn errors_have_mlflows_names_and_texts() {
+async fn what_is_not_there_is_named() {
     let server = Running::start().await;
     server.client.create_model(&name("m"), "").await.unwrap();
-    let models = "/api/2.0/mlflow/registered-models";
-    let versions = "/api/2.0/mlflow/model-versions";
-    for (method, path, body, status, code, text) in [
-        (
-            "POST",
-            format!("{models}/create"),
-            json!({ "name": "m" }),
-            400,
-            "RESOURCE_ALREADY_EXISTS",
-            "Registered Model (name=m) already exists.",
-        ),
-        (
-            "GET",
-            format!("{models}/get?name=x"),
-            Value::Null,
-            404,
-            "RESOURCE_DOES_NOT_EXIST",
-            "Registered Model with name=x not found",
-        ),
-        (
-            "GET",
-            format!("{versions}/get?name=m&version=1"),
-            Value::Null,
-            404,
-            "RESOURCE_DOES_NOT_EXIST",
-            "Model Version (name=m, version=1) not found",
-        ),
-        (
-            "GET",
-            format!("{versions}/get?name=m"),
-            Value::Null,
-            400,
-            "INVALID_PARAMETER_VALUE",
-            "Missing value for required parameter 'version'",
-        ),
-        (
-            "GET",
-            format!("{versions}/get?name=m&version=x"),
-            Value::Null,
-            400,
-            "INVALID_PARAMETER_VALUE",
-            "must be a positive whole number",
-        ),
-        (
-            "GET",
-            format!("{models}/alias?name=m&alias=a"),
-            Value::Null,
-            400,
-            "INVALID_PARAMETER_VALUE",
-            "Registered model alias a not found.",
-        ),
-        (
-            "POST",
-            format!("{models}/create"),
-            json!({ "name": 123 }),
-            400,
-            "INVALID_PARAMETER_VALUE",
-            "Invalid value 123 for parameter 'name' supplied",
-        ),
-        (
-            "POST",
-            format!("{models}/create"),
-            json!({ "name": "../m" }),
-            400,
-            "INVALID_PARAMETER_VALUE",
-            "model name",
-        ),
-        (
-            "POST",
-            format!("{models}/create"),
-            json!({ "name": "n", "tags": "x" }),
-            400,
-            "INVALID_PARAMETER_VALUE",
-            "'tags'",
-        ),
-        (
-            "POST",
-            format!("{models}/create"),
-            json!([]),
-            400,
-            "INVALID_PARAMETER_VALUE",
-            "not a JSON object",
-        ),
-        (
-            "POST",
-            format!("{models}/rename"),
-            json!({ "name": "m", "new_name": "m" }),
-            400,
-            "RESOURCE_ALREADY_EXISTS",
-            "(name=m)",
-        ),
-        (
-            "GET",
-            format!("{models}/search?max_results=1001"),
-            Value::Null,
-            400,
-            "INVALID_PARAMETER_VALUE",
-            "at most 1000",
-        ),
-        (
-            "GET",
-            format!("{models}/search?max_results=-1"),
-            Value::Null,
-            400,
-            "INVALID_PARAMETER_VALUE",
-            "'max_results'",
-        ),
-        (
-            "GET",
-            format!("{models}/search?page_token=x"),
-            Value::Null,
-            400,
-            "INVALID_PARAMETER_VALUE",
-            "page token",
-        ),
-        (
-            "GET",
-            format!("{models}/search?filter=size%3D1"),
-            Value::Null,
-            400,
-            "INVALID_PARAMETER_VALUE",
-            "Valid keys are name",
-        ),
-        (
-            "GET",
-            format!("{models}/search?order_by=size"),
-            Value::Null,
-            400,
-            "INVALID_PARAMETER_VALUE",
-            "order_by",
-        ),
-        (
-            "POST",
-            format!("{versions}/create"),
-            json!({ "name": "m", "source": "file:///etc" }),
-            400,
-            "INVALID_PARAMETER_VALUE",
-            "Invalid model version source",
-        ),
-        (
-            "POST",
-            format!("{versions}/create"),
-            json!({ "name": "m", "source": "mlflow-artifacts:/x" }),
-            400,
-            "INVALID_PARAMETER_VALUE",
-            "no files",
-        ),
-        (
-            "POST",
-            format!("{versions}/create"),
-            json!({ "name": "m", "source": "models:/m/1" }),
-            404,
-            "RESOURCE_DOES_NOT_EXIST",
-            "version=1",
-        ),
-        (
-            "GET",
-            "/api/1.0/sluice/models/..%2F/versions/1/files".into(),
-            Value::Null,
-            400,
-            "INVALID_PARAMETER_VALUE",
-            "model name",
-        ),
-        (
-            "GET",
-            "/api/1.0/sluice/blobs/xyz".into(),
-            Value::Null,
-            400,
-            "INVALID_PARAMETER_VALUE",
-            "64 hex digits",
-        ),
-    ] {
-        let (got, answer) = server.call(method, &path, body).await;
-        assert_eq!(
-            (got, &answer["error_code"]),
-            (status, &json!(code)),
-            "{method} {path}: {answer}"
-        );
-        assert!(answer["message"].as_str().unwrap().contains(text), "{method} {path}: {answer}");
-    }
+    let check = async |path: &str, text: &str| {
+        check(&server, "GET", path, Value::Null, (404, "RESOURCE_DOES_NOT_EXIST", text)).await;
+    };
+    check("registered-models/get?name=x", "Registered Model with name=x not found").await;
+    check("registered-models/get-latest-versions?name=x", "with name=x not found").await;
+    let version = "Model Version (name=m, version=1) not found";
+    check("model-versions/get?name=m&version=1", version).await;
+    check("model-versions/get-download-uri?name=m&version=1", version).await;
+}
+
+#[tokio::test]
+async fn parameters_are_checked() {
+    let server = Running::start().await;
+    server.client.create_model(&name("m"), "").await.unwrap();
+    let check = async |path: &str, text: &str| {
+        check(&server, "GET", path, Value::Null, (400, "INVALID_PARAMETER_VALUE", text)).await;
+    };
+    check("model-versions/get?name=m", "Missing value for required parameter 'version'").await;
+    check("model-versions/get?name=m&version=x", "must be a positive whole number").await;
+    check("registered-models/alias?name=m&alias=a", "Registered model alias a not found.").await;
+    check("registered-models/search?max_results=1001", "at most 1000").await;
+    check("registered-models/search?max_results=-1", "'max_results'").await;
+    check("registered-models/search?page_token=x", "page token").await;
+    check("registered-models/search?filter=size%3D1", "Valid keys are name").await;
+    check("registered-models/search?filter=name", "an operator is missing").await;
+    check("registered-models/search?order_by=size", "order_by").await;
+    check("registered-models/search?order_by=name&order_by=name", "duplicate").await;
+    check("sluice/models/..%2F/versions/1/files", "model name").await;
+    check("sluice/blobs/xyz", "64 hex digits").await;
+}
+
+#[tokio::test]
+async fn bodies_are_checked() {
+    let server = Running::start().await;
+    server.client.create_model(&name("m"), "").await.unwrap();
+    let check = async |path: &str, body: Value, text: &str| {
+        check(&server, "POST", path, body, (400, "INVALID_PARAMETER_VALUE", text)).await;
+    };
+    let create = "registered-models/create";
+    check(create, json!({ "name": 123 }), "Invalid value 123 for parameter 'name' supplied").await;
+    check(create, json!({ "name": "../m" }), "model name").await;
+    check(create, json!({ "name": "n", "tags": "x" }), "'tags'").await;
+    check(create, json!({ "name": "n", "tags": [{ "value": "x" }] }), "'tags'").await;
+    check(create, json!([]), "not a JSON object").await;
+    let create = "model-versions/create";
+    let source = |text: &str| json!({ "name": "m", "source": text });
+    check(create, source("file:///etc"), "Invalid model version source").await;
+    check(create, source("mlflow-artifacts:/x"), "no files").await;
+    check(create, source("models:/m-0123"), "logged models").await;
+    check(create, json!({ "name": "m" }), "Missing value for required parameter 'source'").await;
+}
+
+#[tokio::test]
+async fn a_taken_name_is_refused() {
+    let server = Running::start().await;
+    server.client.create_model(&name("m"), "").await.unwrap();
+    let text = "Registered Model (name=m) already exists.";
+    let expected = (400, "RESOURCE_ALREADY_EXISTS", text);
+    check(&server, "POST", "registered-models/create", json!({ "name": "m" }), expected).await;
+    let rename = json!({ "name": "m", "new_name": "m" });
+    check(&server, "POST", "registered-models/rename", rename, expected).await;
+}
+
+/// Checks status, name and text of a refusal. Paths are MLflow's, or our own from `sluice/` on.
+async fn check(
+    server: &Running,
+    method: &str,
+    path: &str,
+    body: Value,
+    (status, code, text): (u16, &str, &str),
+) {
+    let path = match path.strip_prefix("sluice/") {
+        Some(own) => format!("/api/1.0/sluice/{own}"),
+        None => format!("/api/2.0/mlflow/{path}"),
+    };
+    let (found, answer) = server.call(method, &path, body).await;
+    assert_eq!((found, &answer["error_code"]), (status, &json!(code)), "{method} {path}: {answer}");
+    assert!(answer["message"].as_str().unwrap().contains(text), "{method} {path}: {answer}");
 }
 
 #[tokio::test]

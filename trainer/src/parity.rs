@@ -3,8 +3,11 @@
 //! infinite and huge values. A few of these rows are shipped with the model, so that whoever
 //! loads it can look too.
 
-use std::collections::{BTreeSet, HashSet};
+mod boundary;
 
+use std::collections::HashSet;
+
+use boundary::{Boundary, boundaries};
 use rand::{RngExt, SeedableRng};
 use rand_pcg::Pcg64Mcg;
 use sluice_engine::{Engine, OnnxRuntime};
@@ -19,10 +22,13 @@ pub const TOLERANCE: f32 = 1e-5;
 
 /// Real rows that are checked at most.
 const REAL_ROWS: usize = 2_000;
-/// Thresholds at and around which rows are made at most, drawn if there are more.
+/// Rows of values from different real rows.
+const MIXED_ROWS: usize = 500;
+/// Distinct thresholds at and beside which rows are made at most, evenly spread if there are
+/// more.
 const THRESHOLDS: usize = 5_000;
 /// Rows that are shipped at most.
-const SHIPPED_ROWS: usize = 48;
+const SHIPPED_ROWS: usize = 54;
 /// Rows in one run of the graph.
 const BATCH: usize = 1_024;
 
@@ -37,6 +43,7 @@ struct Probe {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
     Real,
+    Mixed,
     AtThreshold { column: usize },
     BelowThreshold { column: usize },
     AboveThreshold { column: usize },
@@ -97,6 +104,7 @@ impl Kind {
     fn describe(self, columns: &[String]) -> String {
         match self {
             Self::Real => "a real row".into(),
+            Self::Mixed => "values of different real rows".into(),
             Self::AtThreshold { column } => format!("{} exactly on a threshold", columns[column]),
             Self::BelowThreshold { column } => {
                 format!("{} just below a threshold", columns[column])
@@ -113,45 +121,51 @@ impl Kind {
 }
 
 fn probes(booster: &Booster, sample: &Matrix, random: &mut Pcg64Mcg) -> Vec<Probe> {
-    let columns = booster.columns().len();
-    let mut any_row = || sample.row(random.random_range(0..sample.rows()));
+    let mut any = || random.random_range(0..sample.rows());
     let mut probes = Vec::new();
     for _ in 0..REAL_ROWS.min(sample.rows()) {
-        probes.push(Probe { kind: Kind::Real, row: any_row() });
+        probes.push(Probe { kind: Kind::Real, row: sample.row(any()) });
     }
-    let mut with = |kind, column: usize, value| {
-        let mut row = any_row();
-        row[column] = value;
-        probes.push(Probe { kind, row });
-    };
-    for (column, threshold) in thresholds(booster) {
-        with(Kind::AtThreshold { column }, column, threshold);
-        with(Kind::BelowThreshold { column }, column, threshold.next_down());
-        with(Kind::AboveThreshold { column }, column, threshold.next_up());
+    for _ in 0..MIXED_ROWS {
+        let row = sample.columns().iter().map(|column| column[any()]).collect();
+        probes.push(Probe { kind: Kind::Mixed, row });
     }
-    const EXTREMES: [f32; 6] =
-        [f32::INFINITY, f32::NEG_INFINITY, f32::MAX, f32::MIN, f32::MIN_POSITIVE, -0.0];
-    for column in 0..columns {
-        with(Kind::Missing { column }, column, f32::NAN);
-        for value in EXTREMES {
-            with(Kind::Extreme { column }, column, value);
-        }
+    for boundary in boundaries(booster, THRESHOLDS) {
+        probes.extend(at_boundary(&boundary, || sample.row(any())));
     }
-    probes.push(Probe { kind: Kind::AllMissing, row: vec![f32::NAN; columns] });
-    for value in EXTREMES {
-        probes.push(Probe { kind: Kind::AllExtreme, row: vec![value; columns] });
-    }
+    probes.extend(extremes(booster.columns().len(), || sample.row(any())));
     probes
 }
 
-/// The distinct thresholds of all trees; if they are too many, evenly spread ones.
-fn thresholds(booster: &Booster) -> Vec<(usize, f32)> {
-    let splits = booster.trees().iter().flat_map(|tree| &tree.splits);
-    let distinct: BTreeSet<(usize, u32)> =
-        splits.map(|split| (split.column, split.threshold.to_bits())).collect();
-    let step = distinct.len().div_ceil(THRESHOLDS).max(1);
-    let kept = distinct.into_iter().step_by(step);
-    kept.map(|(column, bits)| (column, f32::from_bits(bits))).collect()
+fn at_boundary(boundary: &Boundary, mut row: impl FnMut() -> Vec<f32>) -> [Probe; 3] {
+    let Boundary { column, threshold, .. } = *boundary;
+    [
+        (Kind::AtThreshold { column }, threshold),
+        (Kind::BelowThreshold { column }, threshold.next_down()),
+        (Kind::AboveThreshold { column }, threshold.next_up()),
+    ]
+    .map(|(kind, value)| {
+        let mut row = row();
+        boundary.place(&mut row, value);
+        Probe { kind, row }
+    })
+}
+
+fn extremes(columns: usize, mut row: impl FnMut() -> Vec<f32>) -> Vec<Probe> {
+    const VALUES: [f32; 6] =
+        [f32::INFINITY, f32::NEG_INFINITY, f32::MAX, f32::MIN, f32::MIN_POSITIVE, -0.0];
+    let mut probes = vec![Probe { kind: Kind::AllMissing, row: vec![f32::NAN; columns] }];
+    probes.extend(VALUES.map(|value| Probe { kind: Kind::AllExtreme, row: vec![value; columns] }));
+    for column in 0..columns {
+        let mut with = |kind, value| {
+            let mut row = row();
+            row[column] = value;
+            probes.push(Probe { kind, row });
+        };
+        with(Kind::Missing { column }, f32::NAN);
+        VALUES.iter().for_each(|&value| with(Kind::Extreme { column }, value));
+    }
+    probes
 }
 
 fn run(engine: &mut dyn Engine, probes: &[Probe]) -> Result<Vec<f32>, Error> {
@@ -232,7 +246,7 @@ mod tests {
                 let booster = fit(&parameters, &matrix, &labels);
                 let shipped = check(&runtime(), &booster, &to_onnx(&booster), &matrix, seed);
                 let shipped = shipped.map_err(|error| TestCaseError::fail(error.to_string()))?;
-                prop_assert!(!shipped.rows.is_empty() && shipped.rows.len() <= 48);
+                prop_assert!(!shipped.rows.is_empty() && shipped.rows.len() <= 54);
                 prop_assert_eq!(shipped.rows.len(), shipped.expected.len());
                 for (row, &expected) in shipped.rows.iter().zip(&shipped.expected) {
                     let row: Vec<f32> = row.iter().map(|&bits| f32::from_bits(bits)).collect();

@@ -5,7 +5,7 @@ use sluice_protocol::Format;
 
 use super::matrix::Matrix;
 use super::objective::Objective;
-use super::tree::Tree;
+use super::tree::{Tree, bits};
 use crate::error::Error;
 
 /// Gradient-boosted trees. Predictions are summed in f32, leaves in the order of the trees and
@@ -18,6 +18,7 @@ pub struct Booster {
     /// What it was trained for; its link turns raw scores into predictions.
     objective: Objective,
     /// The raw score before any tree.
+    #[serde(with = "bits::one")]
     initial_score: f32,
     /// The names of the columns, in the order of a row.
     columns: Vec<String>,

@@ -15,6 +15,9 @@ use super::parameters::Parameters;
 use super::sampling::Sampler;
 use crate::error::Error;
 
+/// No leaf answers more than this, so that no sum of leaves is infinite; labels are far smaller.
+const LARGEST_ANSWER: f64 = 1e20;
+
 /// Rows and their labels.
 #[derive(Debug, Clone, Copy)]
 pub struct Labelled<'a> {
@@ -174,7 +177,7 @@ impl<'a> Boosting<'a> {
             } else {
                 scale.newton_step(*sum, lambda_l2)
             };
-            (whole * learning_rate) as f32
+            (whole * learning_rate).clamp(-LARGEST_ANSWER, LARGEST_ANSWER) as f32
         };
         grown.leaves.iter().map(answer).collect()
     }

@@ -92,35 +92,35 @@ impl Split {
 }
 
 /// Floats as their bits: JSON has no infinity, and decimal digits may not come back the same.
-mod bits {
-    pub(super) mod one {
+pub(super) mod bits {
+    pub(in crate::learner) mod one {
         use serde::{Deserialize, Deserializer, Serializer};
 
-        pub(in super::super) fn serialize<S: Serializer>(
+        pub(in crate::learner) fn serialize<S: Serializer>(
             x: &f32,
             to: S,
         ) -> Result<S::Ok, S::Error> {
             to.serialize_u32(x.to_bits())
         }
 
-        pub(in super::super) fn deserialize<'de, D: Deserializer<'de>>(
+        pub(in crate::learner) fn deserialize<'de, D: Deserializer<'de>>(
             from: D,
         ) -> Result<f32, D::Error> {
             u32::deserialize(from).map(f32::from_bits)
         }
     }
 
-    pub(super) mod list {
+    pub(in crate::learner) mod list {
         use serde::{Deserialize, Deserializer, Serializer};
 
-        pub(in super::super) fn serialize<S: Serializer>(
+        pub(in crate::learner) fn serialize<S: Serializer>(
             x: &[f32],
             to: S,
         ) -> Result<S::Ok, S::Error> {
             to.collect_seq(x.iter().map(|x| x.to_bits()))
         }
 
-        pub(in super::super) fn deserialize<'de, D: Deserializer<'de>>(
+        pub(in crate::learner) fn deserialize<'de, D: Deserializer<'de>>(
             from: D,
         ) -> Result<Vec<f32>, D::Error> {
             Ok(Vec::<u32>::deserialize(from)?.into_iter().map(f32::from_bits).collect())

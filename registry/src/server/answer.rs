@@ -1,7 +1,7 @@
 //! Answers: JSON, and errors under MLflow's names.
 
 use axum::Json;
-use axum::http::{StatusCode, header};
+use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use serde_json::Value;
 
@@ -28,13 +28,6 @@ impl IntoResponse for Refusal {
             tracing::error!(status, error = %self.0, "request failed");
         }
         let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        let mut response = (status, Json(message)).into_response();
-        if matches!(self.0, RegistryError::TooLarge(_)) {
-            // The rest of the body is not read, so the connection cannot be used again.
-            response
-                .headers_mut()
-                .insert(header::CONNECTION, header::HeaderValue::from_static("close"));
-        }
-        response
+        (status, Json(message)).into_response()
     }
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use axum::Json;
-use axum::body::Body;
+use axum::body::{Body, BodyDataStream};
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, Request, State};
 use axum::http::{HeaderMap, StatusCode, header};
@@ -14,6 +14,7 @@ use sluice_protocol::Digest;
 use super::Registry;
 use super::answer::{Answer, Refusal};
 use super::blobs::too_large;
+use super::body::linger;
 use super::download::download;
 use super::models::page_json;
 use super::params::Params;
@@ -55,16 +56,15 @@ pub(super) async fn put(
     path: Wildcard,
     request: Request,
 ) -> Answer {
-    let path = artifact_path(path)?;
-    let limit = registry.max_upload_bytes;
-    if announced(request.headers()).is_some_and(|length| length > limit) {
-        return Err(too_large(limit).into());
+    let announced = announced(request.headers());
+    let mut body = request.into_body().into_data_stream();
+    match receive(&registry, path, announced, &mut body).await {
+        Ok(()) => Ok(Json(json!({}))),
+        Err(error) => {
+            linger(body);
+            Err(error.into())
+        }
     }
-    registry.store.check_writable(&path).await?;
-    let body: Body = request.into_body();
-    let artifact = registry.blobs.receive(body.into_data_stream(), limit).await?;
-    registry.store.put_artifact(&path, artifact).await?;
-    Ok(Json(json!({})))
 }
 
 pub(super) async fn delete(State(registry): State<Arc<Registry>>, path: Wildcard) -> Answer {
@@ -94,6 +94,22 @@ pub(super) async fn get_blob(
     }
     let size = registry.blobs.size(digest).await?;
     Ok(download(&registry.blobs, Artifact { digest, size }, &text, &headers).await?)
+}
+
+async fn receive(
+    registry: &Registry,
+    path: Wildcard,
+    announced: Option<u64>,
+    body: &mut BodyDataStream,
+) -> Result<()> {
+    let path = artifact_path(path)?;
+    let limit = registry.max_upload_bytes;
+    if announced.is_some_and(|length| length > limit) {
+        return Err(too_large(limit));
+    }
+    registry.store.check_writable(&path).await?;
+    let artifact = registry.blobs.receive(body, limit).await?;
+    registry.store.put_artifact(&path, artifact).await
 }
 
 fn artifact_path(path: Wildcard) -> Result<ArtifactPath> {

@@ -6,6 +6,7 @@
 mod answer;
 mod artifacts;
 mod blobs;
+mod body;
 mod connections;
 mod download;
 mod feed;
@@ -22,6 +23,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use tokio::net::TcpListener;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -31,6 +33,9 @@ use store::Store;
 
 /// After this time an upload that became no version is taken for given up.
 const UPLOAD_LIFE: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// How long to wait for another process to let go of the data folder.
+const LOCK_WAIT: Duration = Duration::from_secs(1);
 
 /// Where a registry keeps its data and what it accepts.
 #[derive(Debug, Clone)]
@@ -72,7 +77,7 @@ impl Server {
                 data.display()
             ))
         })?;
-        let lock = lock(&data)?;
+        let lock = lock(&data).await?;
         let store = Store::open(&data.join("registry.db")).await?;
         let blobs = Blobs::open(data.join("blobs")).await?;
         clear(&store, &blobs).await?;
@@ -108,24 +113,29 @@ impl Server {
     }
 }
 
-fn lock(data: &Path) -> Result<File> {
+/// Takes the folder's lock, waiting a moment for a predecessor that is just ending.
+async fn lock(data: &Path) -> Result<File> {
     let path = data.join("lock");
     let unavailable = |error: std::io::Error| {
         RegistryError::Unavailable(format!("cannot lock {}: {error}", path.display()))
     };
-    let file = File::options()
-        .create(true)
-        .truncate(false)
-        .write(true)
-        .open(&path)
-        .map_err(unavailable)?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(RegistryError::Conflict(format!(
-            "data folder {} is in use by another registry",
-            data.display()
-        ))),
-        Err(TryLockError::Error(error)) => Err(unavailable(error)),
+    let open = File::options().create(true).truncate(false).write(true).open(&path);
+    let file = open.map_err(unavailable)?;
+    let deadline = Instant::now() + LOCK_WAIT;
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Ok(file),
+            Err(TryLockError::Error(error)) => return Err(unavailable(error)),
+            Err(TryLockError::WouldBlock) if Instant::now() < deadline => {
+                tokio::time::sleep(LOCK_WAIT / 20).await;
+            }
+            Err(TryLockError::WouldBlock) => {
+                return Err(RegistryError::Conflict(format!(
+                    "data folder {} is in use by another registry",
+                    data.display()
+                )));
+            }
+        }
     }
 }
 

@@ -1,7 +1,6 @@
 //! A call's parameters: the query of a GET, the JSON object in the body of anything else,
 //! DELETE included.
 
-use axum::body::{Body, to_bytes};
 use axum::extract::{FromRequest, Query, Request};
 use axum::http::{Method, header};
 use serde::de::DeserializeOwned;
@@ -9,12 +8,11 @@ use serde_json::{Map, Value};
 use sluice_protocol::{ModelName, ModelVersion};
 
 use super::answer::Refusal;
+use super::body::collect;
 use crate::{RegistryError, Result};
 
 /// The longest JSON body.
 const MAX_BODY: usize = 1 << 20;
-/// How long a JSON body may take to arrive.
-const ARRIVAL: std::time::Duration = std::time::Duration::from_secs(30);
 
 /// The parameters of one call, by name.
 #[derive(Debug, Default)]
@@ -103,7 +101,7 @@ impl<S: Send + Sync> FromRequest<S> for Params {
             return Ok(Self::from_query(query.0));
         }
         check_type(&request)?;
-        let body = read(request.into_body()).await?;
+        let body = collect(request.into_body(), MAX_BODY).await?;
         if body.is_empty() {
             return Ok(Self::default());
         }
@@ -128,22 +126,6 @@ fn check_type(request: &Request) -> Result<()> {
     Err(RegistryError::InvalidArgument(format!(
         "Content-Type must be application/json, not {essence:?}"
     )))
-}
-
-async fn read(body: Body) -> Result<bytes::Bytes> {
-    match tokio::time::timeout(ARRIVAL, to_bytes(body, MAX_BODY)).await {
-        Ok(Ok(body)) => Ok(body),
-        Ok(Err(error)) => {
-            let inner = std::error::Error::source(&error);
-            if inner.is_some_and(|inner| inner.to_string().contains("length limit")) {
-                return Err(RegistryError::TooLarge(format!(
-                    "body is longer than {MAX_BODY} bytes"
-                )));
-            }
-            Err(RegistryError::InvalidArgument(format!("body broke off: {error}")))
-        }
-        Err(_) => Err(RegistryError::InvalidArgument("body did not arrive in time".into())),
-    }
 }
 
 fn missing(name: &str) -> RegistryError {

@@ -146,18 +146,32 @@ mod tests {
     use super::{Fixed, MAX_ROWS, Scale, Sum};
     use crate::learner::objective::Derivatives;
 
-    #[test]
-    fn the_largest_sum_fits() {
-        let row = Derivatives { gradient: -1.999_999_9, hessian: 1.999_999_9 };
-        let scale = Scale::fit(MAX_ROWS, &[row]);
-        let mut fixed = Vec::<Fixed>::new();
-        scale.fix(&[row], &mut fixed);
-        let mut sum = scale.sum(fixed[0]);
-        for _ in 0..MAX_ROWS.ilog2() {
-            sum += sum;
+    /// The sum of `rows` rows that are all alike.
+    fn times(sum: Sum, rows: usize) -> Sum {
+        let (mut total, mut power) = (Sum::default(), sum);
+        for bit in 0..usize::BITS - rows.leading_zeros() {
+            if rows >> bit & 1 == 1 {
+                total += power;
+            }
+            power += power;
         }
-        assert_eq!(scale.count(sum), MAX_ROWS);
-        assert!((scale.newton_step(sum, 0.0) - 1.0).abs() < 0.01);
+        total
+    }
+
+    #[test]
+    fn the_largest_sums_fit() {
+        for rows in [1, 2, 3, 255, 256, 1 << 17, (1 << 20) - 1, MAX_ROWS - 1, MAX_ROWS] {
+            for gradient in [1.999_999_9, -1.999_999_9] {
+                let row = [Derivatives { gradient, hessian: 1.999_999_9 }];
+                let scale = Scale::fit(rows, &row);
+                let mut fixed = Vec::<Fixed>::new();
+                scale.fix(&row, &mut fixed);
+                let sum = times(scale.sum(fixed[0]), rows);
+                assert_eq!(scale.count(sum), rows);
+                let step = scale.newton_step(sum, 0.0);
+                assert!((step + f64::from(gradient.signum())).abs() < 0.01, "{rows}: {step}");
+            }
+        }
     }
 
     #[test]

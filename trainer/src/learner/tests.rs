@@ -128,6 +128,69 @@ proptest! {
     }
 }
 
+/// What the best single cut takes off half the squared error, times two, tried on every value
+/// of every column with missing values on either side.
+fn best_gain(parameters: &Parameters, matrix: &Matrix, residuals: &[f64]) -> f64 {
+    let score = |rows: &[f64]| {
+        rows.iter().sum::<f64>().powi(2) / (rows.len() as f64 + parameters.lambda_l2)
+    };
+    let least = parameters.min_hessian_per_leaf.max(parameters.min_rows_per_leaf as f64);
+    let mut best = 0.0_f64;
+    for column in matrix.columns() {
+        for &threshold in column.iter().filter(|value| !value.is_nan()) {
+            for missing_left in [false, true] {
+                let goes_left = |x: f32| x <= threshold || (missing_left && x.is_nan());
+                let rows = column.iter().zip(residuals);
+                let (left, right): (Vec<_>, Vec<_>) = rows.partition(|row| goes_left(*row.0));
+                let [left, right] = [left, right]
+                    .map(|side| side.into_iter().map(|row| *row.1).collect::<Vec<f64>>());
+                if left.len().min(right.len()) as f64 >= least {
+                    best = best.max(score(&left) + score(&right) - score(residuals));
+                }
+            }
+        }
+    }
+    best
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(200))]
+
+    #[test]
+    fn the_first_cut_is_the_best_of_all(
+        (matrix, labels) in frame(),
+        lambda_l2 in prop_oneof![Just(0.0), 0.0..20.0],
+        min_hessian_per_leaf in prop_oneof![Just(0.0), 0.0..12.0],
+        min_gain in prop_oneof![Just(0.0), 0.0..2000.0],
+    ) {
+        let parameters = Parameters {
+            lambda_l2, min_hessian_per_leaf, min_gain,
+            learning_rate: 1.0, max_leaves: 2, max_rounds: 1,
+            row_fraction: 1.0, column_fraction: 1.0, ..quick()
+        };
+        let booster = fit(&parameters, &matrix, &labels);
+        let initial = f64::from(booster.initial_score());
+        let residuals: Vec<f64> = labels.iter().map(|&y| f64::from(y) - initial).collect();
+        let best = best_gain(&parameters, &matrix, &residuals);
+        let close = 1e-3 * (1.0 + best);
+        let Some(tree) = booster.trees().first() else {
+            prop_assert!(best <= min_gain + close, "{} was there", best);
+            return Ok(());
+        };
+        prop_assert!((tree.splits[0].gain - best).abs() <= close, "{:?}, not {}", tree, best);
+        prop_assert!(best > min_gain - close);
+        let mut leaves = [(0.0, lambda_l2); 2];
+        for (row, residual) in residuals.iter().enumerate() {
+            let (sum, count) = &mut leaves[tree.leaf(&matrix.row(row))];
+            *sum += residual;
+            *count += 1.0;
+        }
+        for (answer, (sum, count)) in tree.leaves.iter().zip(leaves) {
+            prop_assert!((f64::from(*answer) - sum / count).abs() < 1e-2, "{:?}", tree);
+        }
+    }
+}
+
 #[test]
 fn steps_are_learned() {
     let (matrix, labels) = steps();
@@ -308,4 +371,16 @@ fn a_missing_value_goes_with_the_majority_where_none_was_seen() {
     assert_eq!((split.threshold, split.missing_left), (2.5, false));
     assert_eq!((split.left, split.right), (Child::Leaf(0), Child::Leaf(1)));
     assert_eq!(booster.predict_row(&[f32::NAN]).unwrap(), booster.predict_row(&[9.0]).unwrap());
+}
+
+#[test]
+fn whether_a_value_is_there_can_be_all_that_matters() {
+    let rows = matrix(vec![(0..20_u8).map(|i| if i % 3 == 0 { f32::NAN } else { 7.0 }).collect()]);
+    let labels: Vec<f32> = (0..20_u8).map(|i| if i % 3 == 0 { 4.0 } else { 1.0 }).collect();
+    let one = Parameters { learning_rate: 1.0, max_rounds: 1, row_fraction: 1.0, ..quick() };
+    let booster = fit(&one, &rows, &labels);
+    assert_eq!(booster.predict_row(&[f32::NAN]).unwrap(), 4.0);
+    for there in [7.0, 0.0, f32::INFINITY, f32::NEG_INFINITY] {
+        assert_eq!(booster.predict_row(&[there]).unwrap(), 1.0, "{there}");
+    }
 }

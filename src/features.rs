@@ -1,0 +1,347 @@
+//! `sluice features`: checks and records definitions, fills the online store, shows an entity.
+
+use std::fmt::Write as _;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::time::{Instant, SystemTime};
+
+use anyhow::{Context as _, bail};
+use chrono::NaiveDate;
+use clap::{Args, Subcommand};
+use sluice_features::{
+    Change, Definitions, EmbeddedStore, ServiceVector, Snapshot, ViewRows, WriteReport,
+    check_sources, materialize,
+};
+
+/// Define features, fill the online store, and look at what it holds.
+#[derive(Debug, Args)]
+#[command(after_long_help = EXAMPLES)]
+pub(crate) struct FeaturesArgs {
+    #[command(subcommand)]
+    command: FeaturesCommand,
+}
+
+#[derive(Debug, Subcommand)]
+enum FeaturesCommand {
+    Apply(ApplyArgs),
+    Materialize(MaterializeArgs),
+    Get(GetArgs),
+}
+
+/// Check definitions and record them.
+///
+/// Everything is checked first: files, names, types, expressions, and that each source's file
+/// is there with the declared columns. All complaints come at once, and nothing is recorded
+/// while there is one. Then the plan is printed, which says what is new, changed or unchanged,
+/// and the state folder's features.json is replaced as a whole.
+#[derive(Debug, Args)]
+#[command(after_long_help = APPLY_EXAMPLES)]
+struct ApplyArgs {
+    #[command(flatten)]
+    definitions: DefinitionsArg,
+    /// Folder that remembers what was applied
+    #[arg(long, env = "SLUICE_STATE", value_name = "DIR", default_value = "state")]
+    state: PathBuf,
+    /// Check only, print no plan and record nothing
+    #[arg(long)]
+    check: bool,
+}
+
+/// Fill the online store with every entity's latest features.
+///
+/// Reads the sources, checks them as a whole (a value of the wrong type, a missing key or time,
+/// two rows for the same key and time are refused before anything is stored), computes each
+/// view's latest row per entity and stores it, one transaction a view. A row never replaces a
+/// newer one; one of the same time is replaced, so corrected data can be materialised again.
+///
+/// While a gateway serves, it owns the online store: name its admin address with --admin.
+#[derive(Debug, Args)]
+#[command(after_long_help = MATERIALIZE_EXAMPLES)]
+struct MaterializeArgs {
+    #[command(flatten)]
+    definitions: DefinitionsArg,
+    #[command(flatten)]
+    place: StorePlace,
+    /// Last day whose rows are read; all rows without it
+    #[arg(long, value_name = "DATE")]
+    until: Option<NaiveDate>,
+    /// Only this view, as name or name@version; may be given several times
+    #[arg(long = "view", value_name = "VIEW")]
+    views: Vec<String>,
+}
+
+/// Show what the online store holds for one entity.
+///
+/// Prints the stored features of every view of the service and the day that they are as of.
+/// When every required request field is given with --field, the model's inputs are computed
+/// and printed too.
+#[derive(Debug, Args)]
+#[command(after_long_help = GET_EXAMPLES)]
+struct GetArgs {
+    /// The feature service
+    #[arg(value_name = "SERVICE")]
+    service: String,
+    /// Which entity
+    #[arg(long, value_name = "KEY", allow_hyphen_values = true)]
+    key: String,
+    /// A request field, as name=value; may be given several times
+    #[arg(long = "field", value_name = "NAME=VALUE", value_parser = parse_field)]
+    fields: Vec<(String, String)>,
+    /// Definitions; needed unless a gateway is asked
+    #[arg(long, env = "SLUICE_FEATURES", value_name = "FILE|DIR")]
+    features: Option<PathBuf>,
+    #[command(flatten)]
+    place: StorePlace,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Args)]
+struct DefinitionsArg {
+    /// Feature definitions: a TOML file or a folder of them
+    #[arg(long, env = "SLUICE_FEATURES", value_name = "FILE|DIR")]
+    features: PathBuf,
+}
+
+/// Where the online store is.
+#[derive(Debug, Args)]
+struct StorePlace {
+    /// Folder of the online store, when no gateway has it open
+    #[arg(long, env = "SLUICE_STATE", value_name = "DIR", required_unless_present = "admin")]
+    state: Option<PathBuf>,
+    /// Admin address of the gateway that owns the online store
+    #[arg(long, env = "SLUICE_ADMIN_URL", value_name = "URL")]
+    admin: Option<String>,
+}
+
+const EXAMPLES: &str = "Examples:
+  Check definitions, record them, fill the store, look at store 42:
+    sluice features apply --features demo/features.toml --state state
+    sluice features materialize --features demo/features.toml --state state
+    sluice features get demand-forecast --features demo/features.toml --state state --key 42
+";
+
+const APPLY_EXAMPLES: &str = "Examples:
+  What is wrong, if anything:
+    sluice features apply --features demo/features.toml --check
+
+  Show the plan and record it:
+    sluice features apply --features demo/features.toml --state state
+";
+
+const MATERIALIZE_EXAMPLES: &str = "Examples:
+  Features as of the end of September, while no gateway runs:
+    sluice features materialize --features demo/features.toml --state state --until 2011-09-30
+
+  Into a running gateway:
+    sluice features materialize --features demo/features.toml --admin http://127.0.0.1:8082
+";
+
+const GET_EXAMPLES: &str = "Examples:
+  The stored features of store 42:
+    sluice features get demand-forecast --features demo/features.toml --state state --key 42
+
+  Also the model's inputs, from a running gateway, as JSON:
+    sluice features get demand-forecast --admin http://127.0.0.1:8082 --key 42 \\
+        --field date=2025-01-15 --field promo=1 --json
+";
+
+/// The online store's file in the state folder.
+const STORE_FILE: &str = "online.redb";
+
+/// Runs the subcommand.
+pub(crate) async fn run(args: FeaturesArgs) -> anyhow::Result<()> {
+    match args.command {
+        FeaturesCommand::Apply(args) => apply(&args).await,
+        FeaturesCommand::Materialize(args) => fill(&args).await,
+        FeaturesCommand::Get(args) => get(&args).await,
+    }
+}
+
+async fn apply(args: &ApplyArgs) -> anyhow::Result<()> {
+    let definitions = Definitions::load(&args.definitions.features).context("check definitions")?;
+    check_sources(&definitions).await.context("check sources")?;
+    let snapshot = Snapshot::of(&definitions).context("hash definitions")?;
+    if args.check {
+        let (views, services) = (snapshot.views.len(), snapshot.services.len());
+        return print(&format!(
+            "definitions are right: feature views {views}, services {services}\n"
+        ));
+    }
+    let before = Snapshot::read(&args.state).context("read what was applied")?;
+    let changes = snapshot.changes_from(before.as_ref());
+    let mut plan = String::new();
+    for (name, change) in &changes {
+        writeln!(plan, "{change:<10} {name}").context("print")?;
+    }
+    if changes.iter().any(|(_, change)| *change != Change::Unchanged) {
+        snapshot.write(&args.state).context("record definitions")?;
+        writeln!(plan, "applied to {}", args.state.display()).context("print")?;
+    } else {
+        plan.push_str("nothing to apply\n");
+    }
+    print(&plan)
+}
+
+async fn fill(args: &MaterializeArgs) -> anyhow::Result<()> {
+    let started = Instant::now();
+    let definitions = Definitions::load(&args.definitions.features).context("check definitions")?;
+    let store = Store::open(&args.place)?;
+    let views = (!args.views.is_empty()).then_some(args.views.as_slice());
+    let batches = materialize(&definitions, views, args.until).await.context("materialize")?;
+    let (mut stored, mut text) = (0, String::new());
+    for batch in &batches {
+        let report = store.write(batch).await.context("store features")?;
+        stored += report.written;
+        let as_of = batch.as_of().map_or_else(|| "no rows".into(), |day| format!("as of {day}"));
+        let stale = match report.stale {
+            0 => String::new(),
+            stale => format!(", {stale} left out because the store has newer ones"),
+        };
+        let view = &batch.header().view;
+        writeln!(text, "{view}: {} rows stored, {as_of}{stale}", report.written)
+            .context("print")?;
+    }
+    let seconds = started.elapsed().as_secs_f64();
+    let rate = stored as f64 / seconds;
+    writeln!(text, "{stored} rows in {seconds:.2} s, {rate:.0} rows/s").context("print")?;
+    print(&text)
+}
+
+async fn get(args: &GetArgs) -> anyhow::Result<()> {
+    let vector = match &args.place.admin {
+        Some(admin) => ask(admin, args).await?,
+        None => {
+            let Some(features) = &args.features else { bail!("name the definitions: --features") };
+            let definitions = Definitions::load(features).context("check definitions")?;
+            let Store::Own(store) = Store::open(&args.place)? else { bail!("name --state DIR") };
+            let plan = definitions.plan(&args.service)?;
+            plan.vector(&store, &args.key, &args.fields, SystemTime::now())?
+        }
+    };
+    if args.json {
+        let json = serde_json::to_string_pretty(&vector).context("write JSON")?;
+        return print(&format!("{json}\n"));
+    }
+    print(&shown(&vector))
+}
+
+/// The online store, ours or a gateway's.
+enum Store {
+    Own(EmbeddedStore),
+    Gateway(String),
+}
+
+impl Store {
+    fn open(place: &StorePlace) -> anyhow::Result<Self> {
+        match (&place.admin, &place.state) {
+            (Some(admin), _) => Ok(Self::Gateway(base_url(admin))),
+            (None, Some(state)) => Ok(Self::Own(open_own(state)?)),
+            (None, None) => bail!("name the online store: --state DIR or --admin URL"),
+        }
+    }
+
+    async fn write(&self, batch: &ViewRows) -> anyhow::Result<WriteReport> {
+        let admin = match self {
+            Self::Own(store) => return Ok(store.write(batch)?),
+            Self::Gateway(admin) => admin,
+        };
+        let request = reqwest::Client::new()
+            .post(format!("{admin}/features/rows"))
+            .header("content-type", "application/octet-stream")
+            .body(batch.encode());
+        Ok(serde_json::from_slice(&answer(request).await?)?)
+    }
+}
+
+fn open_own(state: &Path) -> anyhow::Result<EmbeddedStore> {
+    Ok(EmbeddedStore::open(&state.join(STORE_FILE))?)
+}
+
+async fn ask(admin: &str, args: &GetArgs) -> anyhow::Result<ServiceVector> {
+    let mut query = vec![("key".to_owned(), args.key.clone())];
+    query.extend(args.fields.iter().cloned());
+    let url = format!("{}/features/{}", base_url(admin), args.service);
+    let body = answer(reqwest::Client::new().get(url).query(&query)).await?;
+    serde_json::from_slice(&body).context("read the gateway's answer")
+}
+
+/// The body of a good answer; the gateway's own words for a bad one.
+async fn answer(request: reqwest::RequestBuilder) -> anyhow::Result<Vec<u8>> {
+    let response = request.send().await.context("ask the gateway")?;
+    let status = response.status();
+    let body = response.bytes().await.context("read the gateway's answer")?;
+    if status.is_success() {
+        return Ok(body.to_vec());
+    }
+    let json: serde_json::Value = serde_json::from_slice(&body).unwrap_or_default();
+    let reason = json.get("error").and_then(|error| error.as_str()).map(str::to_owned);
+    bail!("gateway: {}", reason.unwrap_or_else(|| format!("status {status}")))
+}
+
+fn base_url(admin: &str) -> String {
+    let url = admin.trim_end_matches('/');
+    if url.contains("://") { url.to_owned() } else { format!("http://{url}") }
+}
+
+/// The vector as a table.
+fn shown(vector: &ServiceVector) -> String {
+    let mut lines = vec![format!("{} {}={}", vector.service, vector.join_key, plain(&vector.key))];
+    let names = vector.views.iter().flat_map(|view| &view.features.0);
+    let names = names.chain(vector.columns.iter().flat_map(|columns| &columns.0));
+    let width = names.map(|(name, _)| name.len()).max().unwrap_or(0);
+    let row =
+        |(name, value): &(String, serde_json::Value)| format!("  {name:width$}  {}", plain(value));
+    for view in &vector.views {
+        let as_of = view.as_of.as_deref().map_or("no row".into(), |day| format!("as of {day}"));
+        let degraded = if view.degraded { ", past its freshness bound" } else { "" };
+        lines.push(format!("{}, {as_of}{degraded}", view.view));
+        lines.extend(view.features.0.iter().map(row));
+    }
+    if let Some(columns) = &vector.columns {
+        lines.push("model inputs".into());
+        lines.extend(columns.0.iter().map(row));
+    }
+    lines.join("\n") + "\n"
+}
+
+fn plain(value: &serde_json::Value) -> String {
+    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
+}
+
+fn parse_field(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
+        _ => Err(format!("{text:?} is not NAME=VALUE")),
+    }
+}
+
+fn print(text: &str) -> anyhow::Result<()> {
+    let mut output = std::io::stdout();
+    output.write_all(text.as_bytes()).and_then(|()| output.flush()).context("print")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{base_url, parse_field};
+
+    #[test]
+    fn fields_are_names_and_values() {
+        let check = |text: &str, expected: Option<(&str, &str)>| {
+            let expected = expected.map(|(name, value)| (name.to_owned(), value.to_owned()));
+            assert_eq!(parse_field(text).ok(), expected, "{text}");
+        };
+        check("promo=1", Some(("promo", "1")));
+        check("note=a=b", Some(("note", "a=b")));
+        check("empty=", Some(("empty", "")));
+        check("promo", None);
+        check("=1", None);
+    }
+
+    #[test]
+    fn an_address_becomes_a_url() {
+        assert_eq!(base_url("127.0.0.1:8082"), "http://127.0.0.1:8082");
+        assert_eq!(base_url("https://gate.example/"), "https://gate.example");
+    }
+}

@@ -5,11 +5,16 @@ The frame is a CSV with a header `split,label,<columns...>`: split is train, val
 test, an empty cell is a missing value. Both sides train on `train`, stop early on
 `validation` and are judged on `test`, with the settings in SETTINGS below.
 
-Sluice's side is a JSON file (`--ours`), written by the trainer or by `--command`, which is
-run before each repetition so that both sides meet the same noise:
+Sluice's side is a JSON file (`--ours`), written by the trainer's example `learner`, or by
+whatever `--command` says, which is run before each repetition so that both sides meet the
+same noise:
     {"format": 1, "results": [{"objective": "squared", "mae": 2.2, "rmse": 4.9,
                                "cpu_seconds": 1.9, "rounds": 120}, ...]}
-In the command `{seed}` is replaced by the repetition's seed and `{ours}` by the JSON file.
+In the command `{seed}` is replaced by the repetition's seed, `{frame}` and `{ours}` by the
+files:
+    cargo build --release -p sluice-trainer --example learner
+    compare.py --frame FRAME.csv --ours OURS.json \\
+        --command 'target/release/examples/learner {frame} {seed} {ours}'
 
 CPU seconds are user + system time of training, from raw numbers in memory to a model:
 binning is counted, reading files and predicting the test rows is not. Medians over the
@@ -18,6 +23,7 @@ repetitions are compared. Exit status: 0 within the bounds, 1 outside, 2 unusabl
 
 import argparse
 import json
+import shlex
 import statistics
 import subprocess
 import sys
@@ -55,8 +61,7 @@ def main():
     ours, theirs = [], []
     for seed in range(1, arguments.repeat + 1):
         if arguments.command:
-            command = arguments.command.replace("{seed}", str(seed))
-            subprocess.run(command.replace("{ours}", arguments.ours), shell=True, check=True)
+            run_ours(arguments, seed)
         if arguments.command or not ours:
             ours.append(read_ours(arguments.ours))
         theirs.append({name: train(frame, own, seed) for name, own in OBJECTIVES.items()})
@@ -69,7 +74,7 @@ def parse_arguments():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--frame", required=True, help="CSV: split,label,<columns...>")
     parser.add_argument("--ours", required=True, help="JSON with Sluice's results")
-    parser.add_argument("--command", help="writes the JSON; {seed} and {ours} are filled in")
+    parser.add_argument("--command", help="writes the JSON; {seed}, {frame} and {ours} are filled in")
     parser.add_argument("--repeat", type=int, default=3, help="repetitions, each its own seed")
     parser.add_argument("--mae-bound", type=float, default=1.015, help="ours / LightGBM's")
     parser.add_argument("--cpu-bound", type=float, default=1.3, help="ours / LightGBM's")
@@ -119,6 +124,15 @@ def train(frame, objective, seed):
         "cpu_seconds": cpu_seconds,
         "rounds": booster.best_iteration,
     }
+
+
+def run_ours(arguments, seed):
+    values = {"{seed}": str(seed), "{frame}": arguments.frame, "{ours}": arguments.ours}
+    words = [values.get(word, word) for word in shlex.split(arguments.command)]
+    try:
+        subprocess.run(words, check=True)
+    except (OSError, subprocess.CalledProcessError) as error:
+        unusable(f"the command failed: {error}")
 
 
 def read_ours(path):

@@ -7,14 +7,8 @@ use tracing_subscriber::EnvFilter;
 #[derive(Debug, Clone, Args)]
 pub struct LogSettings {
     /// Levels to log: `info`, or by part as in `warn,sluice_gateway=debug`
-    #[arg(
-        long,
-        value_name = "FILTER",
-        env = "SLUICE_LOG",
-        default_value = "info,ort=warn",
-        global = true
-    )]
-    pub log: String,
+    #[arg(long, value_name = "FILTER", env = "SLUICE_LOG", global = true)]
+    pub log: Option<String>,
     /// Form of a log line
     #[arg(
         long,
@@ -35,10 +29,11 @@ pub enum LogFormat {
     Json,
 }
 
-/// Starts logging for the process. A second call changes nothing.
-pub fn start(settings: &LogSettings) -> Result<(), String> {
-    let filter = EnvFilter::try_new(&settings.log)
-        .map_err(|error| format!("--log {:?}: {error}", settings.log))?;
+/// Starts logging for the process, at `default` where nobody says otherwise. A second call
+/// changes nothing.
+pub fn start(settings: &LogSettings, default: &str) -> Result<(), String> {
+    let filter = settings.log.as_deref().unwrap_or(default);
+    let filter = EnvFilter::try_new(filter).map_err(|error| format!("--log {filter:?}: {error}"))?;
     let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     let _already_started = match settings.log_format {
         LogFormat::Text => lines.with_target(false).try_init(),

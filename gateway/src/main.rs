@@ -40,7 +40,7 @@ fn main() -> ExitCode {
 }
 
 fn run(command: Command) -> anyhow::Result<()> {
-    logs::start(&command.logs).map_err(anyhow::Error::msg)?;
+    logs::start(&command.logs, "info,ort=warn").map_err(anyhow::Error::msg)?;
     let check_only = command.settings.check;
     let config = command.settings.resolve()?;
     if check_only {

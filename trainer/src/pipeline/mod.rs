@@ -1,0 +1,13 @@
+//! From a pipeline file to a judged, registered version, stage by stage.
+//!
+//! Nothing that anybody else sees changes before the last two stages: a version appears in the
+//! registry whole, and its alias moves last. A run that is killed before leaves all as it was.
+
+mod file;
+mod frame;
+mod register;
+mod run;
+
+pub use file::{Baseline, Data, Judge, Pipeline, Split, Validation};
+pub use frame::{Example, Examples, Part, write_csv};
+pub use run::{RunOptions, RunReport, Stage, Step, run, validate};

@@ -1,0 +1,388 @@
+//! A run: the stages in order.
+
+use std::collections::BTreeMap;
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail};
+use serde::Serialize;
+use sluice_engine::OnnxRuntime;
+use sluice_features::Definitions;
+use sluice_protocol::{Digest, ModelName, ModelVersion, ParityRows};
+use sluice_registry::Client;
+
+use super::file::Pipeline;
+use super::frame::{Examples, Part, write_csv};
+use super::register::{Champion, register};
+use crate::export::to_onnx;
+use crate::judge::{Judgement, Verdict, judge};
+use crate::learner::{Labelled, Objective, Progress, Trained, train};
+use crate::package::{Contents, Service, files};
+use crate::{parity, reference_profile};
+
+/// What a run may do beside training.
+#[derive(Debug, Default)]
+pub struct RunOptions {
+    /// Where versions are registered; nowhere when absent.
+    pub registry: Option<Client>,
+    /// ONNX Runtime's library, found by itself when absent.
+    pub onnxruntime: Option<PathBuf>,
+    /// Where the package and the report are written, if anywhere.
+    pub out: Option<PathBuf>,
+    /// Where the examples are written as CSV, if anywhere.
+    pub frame_out: Option<PathBuf>,
+    /// Register, but leave the alias where it is.
+    pub no_promote: bool,
+}
+
+/// A part of a run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stage {
+    /// The training frame is built and held against expectations.
+    Frame,
+    /// The model is trained.
+    Train,
+    /// The graph is written and compared with the learner.
+    Export,
+    /// The candidate is judged.
+    Judge,
+    /// The version is registered.
+    Register,
+}
+
+impl Stage {
+    /// The stage as a word.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Frame => "frame",
+            Self::Train => "train",
+            Self::Export => "export",
+            Self::Judge => "judge",
+            Self::Register => "register",
+        }
+    }
+}
+
+/// What a run tells while it goes on.
+#[derive(Debug, Clone)]
+pub enum Step {
+    /// A stage began.
+    Began(Stage),
+    /// A round of training ended.
+    Trained(Progress),
+    /// A stage ended.
+    Ended {
+        /// The stage.
+        stage: Stage,
+        /// What came of it, for people.
+        outcome: String,
+        /// How long it took.
+        took: Duration,
+    },
+}
+
+/// What came of a run.
+#[derive(Debug, Clone, Serialize)]
+pub struct RunReport {
+    /// Version 1.
+    pub format: u32,
+    /// The model.
+    pub model: ModelName,
+    /// What was minimised.
+    pub objective: Objective,
+    /// Trees that were kept.
+    pub rounds: usize,
+    /// CPU seconds of training, binning included, where it can be told.
+    pub cpu_seconds: Option<f64>,
+    /// Examples of each part.
+    pub examples: BTreeMap<&'static str, usize>,
+    /// The verdict and what it was made from.
+    pub judgement: Judgement,
+    /// The registered version.
+    pub version: Option<ModelVersion>,
+    /// Whether the alias was moved to it.
+    pub promoted: bool,
+    /// How much each column contributed to the splits, largest first.
+    pub importance: Vec<(String, f64)>,
+}
+
+/// Builds and validates the examples, and ends.
+pub async fn validate(pipeline: &Pipeline) -> anyhow::Result<Examples> {
+    let definitions = Definitions::load(&pipeline.data.features)?;
+    Examples::build(pipeline, &definitions).await
+}
+
+/// Runs a pipeline. `tell` hears of every step.
+pub async fn run(
+    pipeline: &Pipeline,
+    options: &RunOptions,
+    tell: &mut (dyn FnMut(Step) + Send),
+) -> anyhow::Result<RunReport> {
+    let runtime = OnnxRuntime::load(options.onnxruntime.as_deref())?;
+    let definitions = Definitions::load(&pipeline.data.features)?;
+    let mut stages = Stages { tell, began: Instant::now() };
+
+    stages.begin(Stage::Frame);
+    let examples = Examples::build(pipeline, &definitions).await?;
+    if let Some(path) = &options.frame_out {
+        write_csv(&examples, path)?;
+    }
+    stages.end(Stage::Frame, describe(&examples));
+
+    stages.begin(Stage::Train);
+    // Training is minutes of arithmetic; the runtime's other tasks go on beside it.
+    let trained = tokio::task::block_in_place(|| {
+        learn(pipeline, &examples, &mut |progress| (stages.tell)(Step::Trained(progress)))
+    })?;
+    stages.end(Stage::Train, describe_training(&trained));
+
+    stages.begin(Stage::Export);
+    let graph = to_onnx(&trained.booster);
+    let sample = &examples.train.features;
+    let rows = parity::check(&runtime, &trained.booster, &graph, sample, pipeline.learner.seed)?;
+    stages.end(Stage::Export, format!("{} bytes of ONNX answer as the learner does", graph.len()));
+
+    stages.begin(Stage::Judge);
+    let champion = match &options.registry {
+        Some(client) => Champion::fetch(client, &pipeline.model, &pipeline.judge.alias).await?,
+        None => None,
+    };
+    let judgement = judge_candidate(pipeline, &examples, &trained, champion.as_ref(), &runtime)?;
+    stages.end(Stage::Judge, describe_judgement(&judgement));
+
+    let package = package(pipeline, &definitions, &examples, &trained, graph, &rows, &judgement)?;
+    let mut report = report(pipeline, &examples, &trained, judgement);
+    if let Some(client) = &options.registry {
+        stages.begin(Stage::Register);
+        register_version(pipeline, options, client, &package, &mut report).await?;
+        stages.end(Stage::Register, describe_registration(pipeline, &report));
+    }
+    if let Some(folder) = &options.out {
+        write_out(folder, &package, &report)?;
+    }
+    Ok(report)
+}
+
+struct Stages<'t> {
+    tell: &'t mut (dyn FnMut(Step) + Send),
+    began: Instant,
+}
+
+impl Stages<'_> {
+    fn begin(&mut self, stage: Stage) {
+        self.began = Instant::now();
+        (self.tell)(Step::Began(stage));
+    }
+
+    fn end(&mut self, stage: Stage, outcome: String) {
+        (self.tell)(Step::Ended { stage, outcome, took: self.began.elapsed() });
+    }
+}
+
+fn learn(
+    pipeline: &Pipeline,
+    examples: &Examples,
+    tell: &mut dyn FnMut(Progress),
+) -> anyhow::Result<Trained> {
+    fn labelled(part: &Part) -> Labelled<'_> {
+        Labelled { features: &part.features, labels: &part.labels }
+    }
+    let (training, stopping) = (labelled(&examples.train), labelled(&examples.validation));
+    let trained = train(&pipeline.learner, training, Some(stopping), &mut |progress| {
+        tell(progress);
+        ControlFlow::Continue(())
+    });
+    Ok(trained?)
+}
+
+fn judge_candidate(
+    pipeline: &Pipeline,
+    examples: &Examples,
+    trained: &Trained,
+    champion: Option<&Champion>,
+    runtime: &OnnxRuntime,
+) -> anyhow::Result<Judgement> {
+    let test = &examples.test;
+    let predictions = trained.booster.predict(&test.features)?;
+    let mut baselines = Vec::new();
+    for baseline in &pipeline.judge.baselines {
+        let names = test.features.names();
+        let Some(column) = names.iter().position(|name| *name == baseline.column) else {
+            bail!("baseline {:?}: service has no column {:?}", baseline.name, baseline.column);
+        };
+        // Where nothing is known yet, the forecast that costs nothing is nothing.
+        let values = &test.features.columns()[column];
+        let forecast = values.iter().map(|&value| if value.is_nan() { 0.0 } else { value });
+        baselines.push((baseline.name.clone(), forecast.collect()));
+    }
+    let champion = match champion {
+        Some(champion) => champion
+            .predict(runtime, examples.schema_hash, &test.features)?
+            .map(|theirs| (format!("version {}", champion.version), theirs)),
+        None => None,
+    };
+    let (labels, days) = (&test.labels, &test.days);
+    Ok(judge(&pipeline.judge, &predictions, labels, days, baselines, champion))
+}
+
+fn package(
+    pipeline: &Pipeline,
+    definitions: &Definitions,
+    examples: &Examples,
+    trained: &Trained,
+    graph: Vec<u8>,
+    parity: &ParityRows,
+    judgement: &Judgement,
+) -> anyhow::Result<BTreeMap<String, Vec<u8>>> {
+    let plan = definitions.plan(&pipeline.data.service)?;
+    let predictions = trained.booster.predict(&examples.train.features)?;
+    let profile = reference_profile(&examples.train.features, &predictions);
+    let service = Service {
+        name: plan.name().to_owned(),
+        views: plan.views(),
+        schema_hash: plan.schema_hash(),
+        columns: plan.columns().to_vec(),
+    };
+    let training = training_table(pipeline, definitions, examples, trained, judgement)?;
+    let model = &pipeline.model;
+    Ok(files(Contents { model, graph, profile: &profile, parity, service, training }))
+}
+
+/// How the version came about, for people and audits.
+fn training_table(
+    pipeline: &Pipeline,
+    definitions: &Definitions,
+    examples: &Examples,
+    trained: &Trained,
+    judgement: &Judgement,
+) -> anyhow::Result<toml::Table> {
+    let mut table = toml::Table::new();
+    let mut put = |key: &str, value: toml::Value| table.insert(key.to_owned(), value);
+    put("learner", toml::Value::try_from(&pipeline.learner)?);
+    put("rounds", i64::try_from(trained.booster.trees().len())?.into());
+    let days = pipeline.data.horizon.as_secs() / 86_400;
+    put("horizon_days", i64::try_from(days)?.into());
+    for (name, part) in examples.parts() {
+        put(&format!("{name}_rows"), i64::try_from(part.labels.len())?.into());
+        if let (Some(first), Some(last)) = part.range() {
+            put(&format!("{name}_days"), format!("{first} to {last}").into());
+        }
+    }
+    put("test_mae", judgement.measures.mae.into());
+    put("test_rmse", judgement.measures.rmse.into());
+    put("verdict", judgement.verdict.as_str().into());
+    let mut sources = toml::Table::new();
+    for source in definitions.sources() {
+        let bytes = std::fs::read(&source.path)
+            .with_context(|| format!("read source {}", source.path.display()))?;
+        sources.insert(source.name.clone(), Digest::of(&bytes).to_string().into());
+    }
+    put("sources", sources.into());
+    Ok(table)
+}
+
+fn report(
+    pipeline: &Pipeline,
+    examples: &Examples,
+    trained: &Trained,
+    judgement: Judgement,
+) -> RunReport {
+    let names = trained.booster.columns().iter().cloned();
+    let mut importance: Vec<(String, f64)> = names.zip(trained.booster.importance()).collect();
+    importance.sort_by(|a, b| b.1.total_cmp(&a.1));
+    RunReport {
+        format: 1,
+        model: pipeline.model.clone(),
+        objective: pipeline.learner.objective,
+        rounds: trained.booster.trees().len(),
+        cpu_seconds: trained.cpu_time.map(|time| time.as_secs_f64()),
+        examples: examples.parts().map(|(name, part)| (name, part.labels.len())).into(),
+        judgement,
+        version: None,
+        promoted: false,
+        importance,
+    }
+}
+
+async fn register_version(
+    pipeline: &Pipeline,
+    options: &RunOptions,
+    client: &Client,
+    package: &BTreeMap<String, Vec<u8>>,
+    report: &mut RunReport,
+) -> anyhow::Result<()> {
+    let (model, judge) = (&pipeline.model, &pipeline.judge);
+    let version =
+        register(client, model, &pipeline.description, package, &report.judgement).await?;
+    report.version = Some(version);
+    // The alias moves last: whoever follows it finds the version whole.
+    if report.judgement.verdict == Verdict::Promote && !options.no_promote {
+        let moved = client.set_alias(model, &judge.alias, version).await;
+        moved.with_context(|| format!("move alias {} to version {version}", judge.alias))?;
+        report.promoted = true;
+    }
+    Ok(())
+}
+
+/// Writes the package and the report into a folder that appears whole or not at all.
+fn write_out(
+    folder: &Path,
+    package: &BTreeMap<String, Vec<u8>>,
+    report: &RunReport,
+) -> anyhow::Result<()> {
+    let parent = folder.parent().filter(|parent| !parent.as_os_str().is_empty());
+    let parent = parent.unwrap_or(Path::new("."));
+    std::fs::create_dir_all(parent).with_context(|| format!("create {}", parent.display()))?;
+    if folder.exists() {
+        bail!("output folder {} is there already; name another", folder.display());
+    }
+    let aside = tempfile::Builder::new().prefix(".sluice-run-").tempdir_in(parent)?;
+    let inside = aside.path().join("package");
+    std::fs::create_dir(&inside)?;
+    for (path, bytes) in package {
+        std::fs::write(inside.join(path), bytes).with_context(|| format!("write {path}"))?;
+    }
+    std::fs::write(aside.path().join("report.json"), serde_json::to_vec_pretty(report)?)?;
+    std::fs::rename(aside.path(), folder)
+        .with_context(|| format!("move the run to {}", folder.display()))?;
+    // The folder has moved, so there is nothing left to remove.
+    let _moved = aside.keep();
+    Ok(())
+}
+
+fn describe(examples: &Examples) -> String {
+    let parts = examples.parts().map(|(name, part)| {
+        let range = match part.range() {
+            (Some(first), Some(last)) => format!("{first} to {last}"),
+            _ => "no day".to_owned(),
+        };
+        format!("{name} {} ({range})", part.labels.len())
+    });
+    format!("{} columns; {}", examples.train.features.names().len(), parts.join(", "))
+}
+
+fn describe_training(trained: &Trained) -> String {
+    let best = trained.validation_losses.iter().copied().fold(f64::INFINITY, f64::min);
+    let metric = trained.metric.as_str();
+    format!("{} trees, validation {metric} {best:.4}", trained.booster.trees().len())
+}
+
+fn describe_judgement(judgement: &Judgement) -> String {
+    let rivals = judgement.baselines.iter().chain(&judgement.champion);
+    let rivals = rivals.map(|rival| format!("{} {:.2}", rival.name, rival.measures.mae));
+    format!(
+        "MAE {:.2} ({}): {}, {}",
+        judgement.measures.mae,
+        rivals.collect::<Vec<_>>().join(", "),
+        judgement.verdict.as_str(),
+        judgement.reason
+    )
+}
+
+fn describe_registration(pipeline: &Pipeline, report: &RunReport) -> String {
+    let version = report.version.map_or_else(String::new, |version| version.to_string());
+    let alias = &pipeline.judge.alias;
+    let alias = if report.promoted { format!(", now {alias}") } else { format!(", {alias} stays") };
+    format!("{} version {version}{alias}", pipeline.model)
+}

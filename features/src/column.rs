@@ -42,6 +42,7 @@ impl<T> Values<T> {
     }
 
     /// The raw slots, which hold a default where the value is null.
+    #[cfg(feature = "offline")]
     pub(crate) fn slots(&self) -> &[T] {
         &self.values
     }
@@ -220,7 +221,9 @@ impl Column {
             convert: impl Fn(&T) -> f32,
         ) {
             let slots = out.iter_mut().skip(offset).step_by(stride);
-            slots.zip(values.iter()).for_each(|(slot, value)| *slot = value.map_or(f32::NAN, &convert));
+            slots
+                .zip(values.iter())
+                .for_each(|(slot, value)| *slot = value.map_or(f32::NAN, &convert));
         }
         let at = (stride, offset);
         match self {

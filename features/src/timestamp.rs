@@ -105,7 +105,9 @@ mod tests {
     fn days_are_read_strictly() {
         assert_eq!(parse_date("1970-01-02"), Some(1));
         assert_eq!(parse_date("2024-02-29"), Some(19_782));
-        for bad in ["2023-02-29", "2025-1-5", "2025/01/15", "", "20250115", "2025-01-15 ", "yesterday"] {
+        for bad in
+            ["2023-02-29", "2025-1-5", "2025/01/15", "", "20250115", "2025-01-15 ", "yesterday"]
+        {
             assert_eq!(parse_date(bad), None, "{bad}");
         }
     }

@@ -108,7 +108,8 @@ fn entries<T: DeserializeOwned>(
     complaining: &mut Complaining,
 ) {
     for (at, value) in values.into_iter().enumerate() {
-        let field = |key: &str| value.get(key).map(|v| v.as_str().map_or(v.to_string(), Into::into));
+        let field =
+            |key: &str| value.get(key).map(|v| v.as_str().map_or(v.to_string(), Into::into));
         let name = match (field("name"), field("version")) {
             (Some(name), Some(version)) => format!("{kind} {name}@{version}"),
             (Some(name), None) => format!("{kind} {name}"),
@@ -180,7 +181,9 @@ fn build_entity(
 pub(super) fn plain_name(name: String) -> Result<String, String> {
     let allowed = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
     if name.is_empty() || name.len() > 100 || !name.chars().all(allowed) {
-        return Err(format!("name {name:?} must be 1 to 100 of ASCII letters, digits, '_' and '-'"));
+        return Err(format!(
+            "name {name:?} must be 1 to 100 of ASCII letters, digits, '_' and '-'"
+        ));
     }
     Ok(name)
 }
@@ -200,10 +203,9 @@ pub(super) fn default_value(written: &toml::Value, data_type: DataType) -> Resul
         (toml::Value::Integer(whole), DataType::Int64) => Some(Value::Int64(*whole)),
         (toml::Value::Integer(whole), DataType::Float64) => Some(Value::Float64(*whole as f64)),
         (toml::Value::Float(number), DataType::Float64) => Some(Value::Float64(*number)),
-        (
-            toml::Value::String(text),
-            DataType::String | DataType::Date | DataType::Timestamp,
-        ) => Value::parse(text, data_type),
+        (toml::Value::String(text), DataType::String | DataType::Date | DataType::Timestamp) => {
+            Value::parse(text, data_type)
+        }
         _ => None,
     };
     value.ok_or_else(|| format!("default {written} is not {}", data_type.expected()))

@@ -14,7 +14,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-pub use service::{Field, FeatureService};
+pub use service::{FeatureService, Field};
 pub use source::{Source, SourceFormat};
 pub use view::{Feature, FeatureView, Stale, ViewId};
 
@@ -78,6 +78,7 @@ impl Definitions {
 
     /// The views that `names` (`name@version`, or a name for all its versions) mean; all
     /// without names.
+    #[cfg(feature = "offline")]
     pub(crate) fn select_views(
         &self,
         names: Option<&[String]>,

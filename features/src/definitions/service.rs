@@ -115,8 +115,7 @@ fn views(
             continue;
         };
         if view.entity.name != entity.name {
-            let reason =
-                format!("view {text} is about {}, not {}", view.entity.name, entity.name);
+            let reason = format!("view {text} is about {}, not {}", view.entity.name, entity.name);
             complaining.add(place, reason);
         }
         if views.iter().any(|other| other.id.name == view.id.name) {

@@ -212,7 +212,9 @@ fn features(
         builder.build(at, complaining);
     }
     let built = builder.built.into_iter();
-    built.filter_map(|state| if let State::Done(feature) = state { Some(feature) } else { None }).collect()
+    built
+        .filter_map(|state| if let State::Done(feature) = state { Some(feature) } else { None })
+        .collect()
 }
 
 enum State {

@@ -64,7 +64,10 @@ fn to_whole(value: &Value) -> Option<i64> {
 }
 
 /// The whole part, none when INT64 does not hold it.
-#[expect(clippy::cast_possible_truncation, reason = "the range is checked; the fraction is cut off")]
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "the range is checked; the fraction is cut off"
+)]
 pub(crate) fn float_to_whole(number: f64) -> Option<i64> {
     // -2^63 is a float, 2^63 is the first one above the range.
     let range = -9_223_372_036_854_775_808.0..9_223_372_036_854_775_808.0;

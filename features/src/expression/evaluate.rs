@@ -146,7 +146,8 @@ impl<'a> Evaluator<'a> {
         for (condition, value) in branches {
             let truths = self.over(condition, &open)?;
             let hit = |at: usize| truths.value(at) == Value::Bool(true);
-            let taken: Vec<usize> = (0..open.len()).filter(|at| hit(*at)).map(|at| open[at]).collect();
+            let taken: Vec<usize> =
+                (0..open.len()).filter(|at| hit(*at)).map(|at| open[at]).collect();
             self.fill(value, &taken, &mut result)?;
             let mut at = 0;
             open.retain(|_| {
@@ -172,7 +173,8 @@ impl<'a> Evaluator<'a> {
         if rows.len() == self.rows {
             return evaluate(node, self.inputs, self.rows);
         }
-        let mut taken: Vec<Cow<'_, Column>> = self.inputs.iter().map(|c| Cow::Borrowed(*c)).collect();
+        let mut taken: Vec<Cow<'_, Column>> =
+            self.inputs.iter().map(|c| Cow::Borrowed(*c)).collect();
         node.visit(&mut |below| {
             if let Node::Column { index, .. } = below {
                 let chosen = rows.iter().map(|row| Some(*row));
@@ -188,12 +190,7 @@ fn each<T: Default>(rows: usize, value: impl FnMut(usize) -> Option<T>) -> Value
     (0..rows).map(value).collect()
 }
 
-fn unary(
-    function: &Function,
-    x: &Operand<'_>,
-    data_type: DataType,
-    rows: usize,
-) -> Option<Column> {
+fn unary(function: &Function, x: &Operand<'_>, data_type: DataType, rows: usize) -> Option<Column> {
     Some(match function {
         Function::Not => {
             let x = x.bools();
@@ -216,9 +213,12 @@ fn unary(
             Column::Int64(each(rows, |row| x.get(row).and_then(one)))
         }
         Function::Extract(unit) => extracted(*unit, x, data_type, rows),
-        Function::Truncate(unit) => moved(x, rows, |days| truncate_date(*unit, days), |micros| {
-            truncate_timestamp(*unit, micros)
-        }),
+        Function::Truncate(unit) => moved(
+            x,
+            rows,
+            |days| truncate_date(*unit, days),
+            |micros| truncate_timestamp(*unit, micros),
+        ),
         Function::AddInterval(interval) => moved(
             x,
             rows,
@@ -243,9 +243,7 @@ fn extracted(unit: Unit, x: &Operand<'_>, data_type: DataType, rows: usize) -> C
         extract(unit, micros)
     };
     match data_type {
-        DataType::Int64 => {
-            Column::Int64(each(rows, |row| read(row).and_then(float_to_whole)))
-        }
+        DataType::Int64 => Column::Int64(each(rows, |row| read(row).and_then(float_to_whole))),
         _ => Column::Float64(each(rows, read)),
     }
 }
@@ -271,10 +269,18 @@ fn moved(
 
 fn binary(function: &Function, a: &Operand<'_>, b: &Operand<'_>, rows: usize) -> Option<Column> {
     Some(match function {
-        Function::Add | Function::Subtract | Function::Multiply | Function::Divide
-        | Function::Modulo | Function::Pow => numbers(function, a, b, rows),
-        Function::Equal | Function::NotEqual | Function::Less | Function::LessOrEqual
-        | Function::Greater | Function::GreaterOrEqual => compared(function, a, b, rows),
+        Function::Add
+        | Function::Subtract
+        | Function::Multiply
+        | Function::Divide
+        | Function::Modulo
+        | Function::Pow => numbers(function, a, b, rows),
+        Function::Equal
+        | Function::NotEqual
+        | Function::Less
+        | Function::LessOrEqual
+        | Function::Greater
+        | Function::GreaterOrEqual => compared(function, a, b, rows),
         Function::And | Function::Or => {
             let combine = if *function == Function::And { and } else { or };
             let (a, b) = (a.bools(), b.bools());
@@ -337,8 +343,10 @@ fn variadic(
 ) -> Column {
     let values: Vec<Value> = (0..rows)
         .map(|row| {
-            let mut known =
-                operands.iter().map(|x| x.value(row)).map(|v| Some(v).filter(|v| *v != Value::Null));
+            let mut known = operands
+                .iter()
+                .map(|x| x.value(row))
+                .map(|v| Some(v).filter(|v| *v != Value::Null));
             let best = match function {
                 Function::Coalesce => known.find_map(|value| value),
                 function => {

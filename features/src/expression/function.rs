@@ -48,8 +48,26 @@ pub(crate) enum Function {
 
 /// The functions that are written by name, without those that only a window can compute.
 pub(super) const NAMES: [&str; 20] = [
-    "abs", "ceil", "ceiling", "coalesce", "date_part", "date_trunc", "exp", "extract", "floor",
-    "greatest", "least", "length", "ln", "lower", "nullif", "pow", "power", "round", "sqrt", "upper",
+    "abs",
+    "ceil",
+    "ceiling",
+    "coalesce",
+    "date_part",
+    "date_trunc",
+    "exp",
+    "extract",
+    "floor",
+    "greatest",
+    "least",
+    "length",
+    "ln",
+    "lower",
+    "nullif",
+    "pow",
+    "power",
+    "round",
+    "sqrt",
+    "upper",
 ];
 
 /// The functions that only a window can compute.

@@ -23,11 +23,14 @@ mod tests;
 use crate::column::Column;
 use crate::value::DataType;
 
-pub(crate) use cast::{cast_column, float_to_whole};
+#[cfg(feature = "offline")]
+pub(crate) use cast::cast_column;
+pub(crate) use cast::float_to_whole;
 pub(crate) use nearest::nearest;
 pub(crate) use parse::Windows;
 pub(crate) use schema::Schema;
 pub(crate) use tree::Node;
+#[cfg(feature = "offline")]
 pub(crate) use window::Window;
 
 /// A value for which an expression cannot be computed.
@@ -68,11 +71,13 @@ impl Expression {
 
     /// The same expression, cast to `to` where that loses nothing and is usual: a whole number
     /// to a float, a day to a moment, a bool to a number.
+    #[cfg(feature = "offline")]
     pub(crate) fn coerced(self, to: DataType) -> Option<Self> {
         parse::coerce(self.node, to).map(Self::from_node)
     }
 
     /// The same expression with an explicit SQL cast to `to`.
+    #[cfg(feature = "offline")]
     pub(crate) fn cast(self, to: DataType) -> Option<Self> {
         parse::explicit_cast(self.node, to, false).ok().map(Self::from_node)
     }
@@ -104,7 +109,11 @@ impl Expression {
 
     /// Computes the expression, which must hold no window, over `rows` rows. `inputs[i]` is the
     /// schema's column `i`, of its type and as long as `rows` wherever the expression reads it.
-    pub(crate) fn evaluate(&self, inputs: &[&Column], rows: usize) -> Result<Column, EvaluateError> {
+    pub(crate) fn evaluate(
+        &self,
+        inputs: &[&Column],
+        rows: usize,
+    ) -> Result<Column, EvaluateError> {
         evaluate::evaluate(&self.node, inputs, rows)
     }
 }

@@ -78,11 +78,9 @@ impl Node {
         }
         match self {
             Self::Column { .. } | Self::Literal(_) | Self::Null => self.clone(),
-            Self::Cast { input, to, try_cast } => Self::Cast {
-                input: Box::new(input.rewrite(replace)),
-                to: *to,
-                try_cast: *try_cast,
-            },
+            Self::Cast { input, to, try_cast } => {
+                Self::Cast { input: Box::new(input.rewrite(replace)), to: *to, try_cast: *try_cast }
+            }
             Self::Call { function, arguments, data_type } => Self::Call {
                 function: function.clone(),
                 arguments: arguments.iter().map(|node| node.rewrite(replace)).collect(),

@@ -141,7 +141,8 @@ impl Frame {
         let rows = times.len();
         match self {
             Self::Rows { start, end } => Box::new((0..rows).map(move |row| {
-                let at = |offset: i64| i64::try_from(row).unwrap_or(i64::MAX).saturating_add(offset);
+                let at =
+                    |offset: i64| i64::try_from(row).unwrap_or(i64::MAX).saturating_add(offset);
                 let first = usize::try_from(at(start)).unwrap_or(0);
                 let past = usize::try_from(at(end).saturating_add(1)).unwrap_or(0).min(rows);
                 first.min(past)..past

@@ -30,14 +30,22 @@ pub(super) const fn arrow_type(data_type: DataType) -> ArrowType {
 /// The column as an array of [`arrow_type`].
 pub(super) fn to_array(column: &Column) -> ArrayRef {
     match column {
-        Column::Bool(values) => Arc::new(values.iter().map(Option::<&bool>::copied).collect::<BooleanArray>()),
-        Column::Int64(values) => Arc::new(values.iter().map(Option::<&i64>::copied).collect::<Int64Array>()),
-        Column::Float64(values) => Arc::new(values.iter().map(Option::<&f64>::copied).collect::<Float64Array>()),
-        Column::String(values) => Arc::new(values.iter().collect::<StringArray>()),
-        Column::Date(values) => Arc::new(values.iter().map(Option::<&i32>::copied).collect::<Date32Array>()),
-        Column::Timestamp(values) => {
-            Arc::new(values.iter().map(Option::<&i64>::copied).collect::<TimestampMicrosecondArray>())
+        Column::Bool(values) => {
+            Arc::new(values.iter().map(Option::<&bool>::copied).collect::<BooleanArray>())
         }
+        Column::Int64(values) => {
+            Arc::new(values.iter().map(Option::<&i64>::copied).collect::<Int64Array>())
+        }
+        Column::Float64(values) => {
+            Arc::new(values.iter().map(Option::<&f64>::copied).collect::<Float64Array>())
+        }
+        Column::String(values) => Arc::new(values.iter().collect::<StringArray>()),
+        Column::Date(values) => {
+            Arc::new(values.iter().map(Option::<&i32>::copied).collect::<Date32Array>())
+        }
+        Column::Timestamp(values) => Arc::new(
+            values.iter().map(Option::<&i64>::copied).collect::<TimestampMicrosecondArray>(),
+        ),
     }
 }
 
@@ -45,7 +53,8 @@ pub(super) fn to_array(column: &Column) -> ArrayRef {
 /// not fit becomes null.
 pub(super) fn to_column(array: &ArrayRef, data_type: DataType) -> Result<Column, DataFusionError> {
     let wanted = arrow_type(data_type);
-    let array = if *array.data_type() == wanted { Arc::clone(array) } else { cast(array, &wanted)? };
+    let array =
+        if *array.data_type() == wanted { Arc::clone(array) } else { cast(array, &wanted)? };
     Ok(match data_type {
         DataType::Bool => Column::Bool(array.as_boolean().iter().collect()),
         DataType::Int64 => Column::Int64(array.as_primitive::<Int64Type>().iter().collect()),

@@ -81,19 +81,21 @@ pub async fn training_frame(
     let labels = Labels::new(definitions, service, request)?;
     let session = session::new();
     let key = &service.entity.join_key;
-    source::validate(&session, &labels.source, key, false).await?;
-    let mut validated: Vec<&str> = Vec::new();
-    for view in &service.views {
-        if !validated.contains(&view.source.name.as_str()) {
-            source::validate(&session, &view.source, key, true).await?;
-            validated.push(&view.source.name);
-        }
+    // A source of features must have one row a key and time; one of labels only need not.
+    let views = service.views.iter().map(|view| (&view.source, true));
+    let sources: BTreeMap<&str, (&Arc<Source>, bool)> = std::iter::once((&labels.source, false))
+        .chain(views)
+        .map(|(source, unique)| (source.name.as_str(), (source, unique)))
+        .collect();
+    for (source, unique) in sources.into_values() {
+        source::validate(&session, source, key, unique).await?;
     }
     let table = source::open(&session, &labels.source, key, request.known_until).await?;
     let mut table = labels.select(table, request)?;
     for (at, view) in service.views.iter().enumerate() {
         let rows = view_rows(&session, view, request.known_until).await?;
-        let names = (0..view.features.len()).map(|slot| (format!("f{slot}"), feature_name(at, slot)));
+        let names =
+            (0..view.features.len()).map(|slot| (format!("f{slot}"), feature_name(at, slot)));
         table = as_of::join(table, rows, &names.collect::<Vec<_>>(), view.ttl.map(micros))?;
     }
     let batches = model_inputs(table, service)?.collect().await?;
@@ -185,8 +187,11 @@ impl Labels {
             let service = &service.name;
             return Err(wrong(format!("feature service {service} has no request field {unknown}")));
         }
-        let mut labels =
-            Self { source: Arc::clone(source), horizon: micros(request.horizon), outputs: Vec::new() };
+        let mut labels = Self {
+            source: Arc::clone(source),
+            horizon: micros(request.horizon),
+            outputs: Vec::new(),
+        };
         labels.push("label", &request.label, DataType::Float64)?;
         if let Some(filter) = &request.filter {
             labels.push("filter", filter, DataType::Bool)?;
@@ -249,7 +254,8 @@ impl Labels {
 /// `expression` as `to`, where that is an implied conversion or one between numbers and BOOL.
 fn coerced(expression: Expression, to: DataType) -> Result<Expression, String> {
     let from = expression.data_type();
-    let numbers = |data_type| matches!(data_type, DataType::Bool | DataType::Int64 | DataType::Float64);
+    let numbers =
+        |data_type| matches!(data_type, DataType::Bool | DataType::Int64 | DataType::Float64);
     let simple = (numbers(from) && to == DataType::Float64)
         || (from == DataType::Bool && to == DataType::Int64);
     let converted = if simple { expression.cast(to) } else { expression.coerced(to) };

@@ -81,8 +81,9 @@ async fn latest(
     let mut rows = Vec::new();
     for batch in &batches {
         let columns = batch.columns().iter().zip(&types);
-        let columns: Vec<Column> =
-            columns.map(|(array, data_type)| to_column(array, *data_type)).collect::<Result<_, _>>()?;
+        let columns: Vec<Column> = columns
+            .map(|(array, data_type)| to_column(array, *data_type))
+            .collect::<Result<_, _>>()?;
         for row in 0..batch.num_rows() {
             let key = EntityKey::from_value(&columns[0].value(row));
             let (Some(key), Value::Int64(time)) = (key, columns[1].value(row)) else { continue };

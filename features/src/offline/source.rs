@@ -17,7 +17,9 @@ use datafusion::logical_expr::{
     ColumnarValue, ExprFunctionExt, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature,
     Volatility,
 };
-use datafusion::prelude::{CsvReadOptions, DataFrame, Expr, ParquetReadOptions, SessionContext, lit};
+use datafusion::prelude::{
+    CsvReadOptions, DataFrame, Expr, ParquetReadOptions, SessionContext, lit,
+};
 
 use super::array::{arrow_type, to_array, to_column};
 use super::fault::Fault;
@@ -56,7 +58,10 @@ pub(super) async fn open(
         .order_by(latest)
         .build()?
         .alias("place");
-    Ok(table.window(vec![place])?.filter(column("place").eq(lit(1u64)))?.drop_columns(&["place"])?)
+    Ok(table
+        .window(vec![place])?
+        .filter(column("place").eq(lit(1u64)))?
+        .drop_columns(&["place"])?)
 }
 
 /// Checks that the file is there and has the declared columns.
@@ -67,6 +72,21 @@ pub(super) async fn check(session: &SessionContext, source: &Source) -> Result<(
 /// Reads the whole source and reports the first value that is not of its type and, with
 /// `unique`, the first two rows for the same key and time of which none is the later written.
 pub(super) async fn validate(
+    session: &SessionContext,
+    source: &Arc<Source>,
+    key: &str,
+    unique: bool,
+) -> Result<(), FeatureError> {
+    match check_rows(session, source, key, unique).await {
+        // Nothing but the source is read here, so what fails is the source.
+        Err(FeatureError::Offline(reason)) => {
+            Err(Fault::of(source, format!("cannot be read: {reason}")).into())
+        }
+        other => other,
+    }
+}
+
+async fn check_rows(
     session: &SessionContext,
     source: &Arc<Source>,
     key: &str,
@@ -130,7 +150,8 @@ async fn raw(session: &SessionContext, source: &Source) -> Result<DataFrame, Fea
     .map_err(|error| fault(format!("cannot be read: {}", error.strip_backtrace())))?;
     let schema = table.schema();
     let missing = |name: &&String| schema.field_with_unqualified_name(name).is_err();
-    let missing: Vec<&String> = source.columns.iter().map(|(name, _)| name).filter(missing).collect();
+    let missing: Vec<&String> =
+        source.columns.iter().map(|(name, _)| name).filter(missing).collect();
     if let [first, ..] = missing.as_slice() {
         let known: Vec<&str> = schema.fields().iter().map(|field| field.name().as_str()).collect();
         return Err(fault(format!(

@@ -52,9 +52,9 @@ impl StoreFile {
             found
         };
         match found {
-            Some(found) => Format::<FORMAT>::new(found)
-                .map(drop)
-                .map_err(|source| FeatureError::Format { what: self.path.display().to_string(), source }),
+            Some(found) => Format::<FORMAT>::new(found).map(drop).map_err(|source| {
+                FeatureError::Format { what: self.path.display().to_string(), source }
+            }),
             None => transaction.commit().map_err(|e| self.failed(e)),
         }
     }

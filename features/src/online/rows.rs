@@ -1,13 +1,16 @@
 //! A batch of materialised rows of one view, and its bytes on the wire and in files.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
+use chrono::NaiveDate;
 use sluice_protocol::{Digest, Format};
 
 use super::row::Row;
 use crate::definitions::{FeatureView, ViewId};
 use crate::entity::EntityKey;
 use crate::error::FeatureError;
+use crate::timestamp::Timestamp;
 use crate::value::{DataType, Value};
 
 const MAGIC: &[u8; 4] = b"SLVR";
@@ -58,7 +61,7 @@ impl ViewHeader {
 
 impl ViewRows {
     /// A batch of rows: key, event time in microseconds since 1970, one value a column. Fails
-    /// when a key or value is not of the header's type.
+    /// when a key or value is not of the header's type, or a key comes twice.
     pub fn new(
         header: ViewHeader,
         rows: impl IntoIterator<Item = (EntityKey, i64, Vec<Value>)>,
@@ -75,7 +78,15 @@ impl ViewRows {
             }
             out.push((key, Row::new(time, &values)));
         }
-        Ok(Self { header, rows: out })
+        Self { header, rows: out }.unique()
+    }
+
+    fn unique(self) -> Result<Self, FeatureError> {
+        let mut keys = HashSet::new();
+        match self.rows.iter().find(|(key, _)| !keys.insert(key)) {
+            Some((key, _)) => Err(damaged(&format!("it has two rows of {key}"))),
+            None => Ok(self),
+        }
     }
 
     /// A batch without rows.
@@ -91,6 +102,11 @@ impl ViewRows {
     /// The rows by key, in the order of materialisation.
     pub fn rows(&self) -> &[(EntityKey, Row)] {
         &self.rows
+    }
+
+    /// The day of the newest row, none without rows.
+    pub fn as_of(&self) -> Option<NaiveDate> {
+        self.rows.iter().map(|(_, row)| row.time()).max().map(|time| Timestamp(time).date())
     }
 
     /// A batch of the same view with only the rows that `keep` accepts.
@@ -149,7 +165,10 @@ impl ViewRows {
                 .ok_or_else(|| damaged(&format!("row {at} does not fit its columns")))?;
             rows.push((key, row));
         }
-        if reader.rest.is_empty() { Ok(Self { header, rows }) } else { Err(damaged("it is too long")) }
+        if !reader.rest.is_empty() {
+            return Err(damaged("it is too long"));
+        }
+        Self { header, rows }.unique()
     }
 }
 
@@ -262,6 +281,10 @@ mod tests {
         ] {
             assert!(ViewRows::new(header.clone(), [(key, 0, values)]).is_err());
         }
+        let row = || (text(), 0, vec![Value::Null, Value::Null]);
+        assert!(ViewRows::new(header.clone(), [row()]).is_ok());
+        let twice = ViewRows::new(header, [row(), row()]).unwrap_err();
+        assert!(twice.to_string().contains("two rows of a"), "{twice}");
     }
 
     #[test]

@@ -8,6 +8,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use papaya::HashMap;
+use serde::{Deserialize, Serialize};
 use sluice_protocol::Digest;
 
 use super::file::StoreFile;
@@ -18,7 +19,7 @@ use crate::entity::EntityKey;
 use crate::error::FeatureError;
 
 /// What a write did.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WriteReport {
     /// Rows that were stored.
     pub written: usize,
@@ -36,7 +37,7 @@ pub(crate) struct ViewTable {
 /// The online store of one process.
 #[derive(Debug)]
 pub struct EmbeddedStore {
-    views: HashMap<ViewId, Arc<ViewTable>>,
+    pub(super) views: HashMap<ViewId, Arc<ViewTable>>,
     /// Writers take turns; readers never come here.
     file: Mutex<Option<StoreFile>>,
 }
@@ -74,8 +75,7 @@ impl EmbeddedStore {
         if let Some(file) = file.as_ref() {
             file.write(batch.header(), stored.is_none(), &fresh)?;
         }
-        let report =
-            WriteReport { written: fresh.len(), stale: batch.rows().len() - fresh.len() };
+        let report = WriteReport { written: fresh.len(), stale: batch.rows().len() - fresh.len() };
         let fresh = fresh.into_iter().cloned();
         match stored {
             Some(table) => {
@@ -109,8 +109,9 @@ impl EmbeddedStore {
         read: impl FnOnce(&ViewTable) -> T,
     ) -> Result<T, FeatureError> {
         let views = self.views.pin();
-        let table =
-            views.get(&view.id).ok_or_else(|| FeatureError::NotMaterialized(view.id.to_string()))?;
+        let table = views
+            .get(&view.id)
+            .ok_or_else(|| FeatureError::NotMaterialized(view.id.to_string()))?;
         if table.header.definition != view.definition() {
             return Err(FeatureError::OtherDefinition(view.id.to_string()));
         }

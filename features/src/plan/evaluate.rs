@@ -90,8 +90,18 @@ impl ServicePlan {
         &self,
         fields: &'a Fields,
     ) -> Result<(usize, Vec<Cow<'a, Column>>), FeatureError> {
+        self.refuse_unknown_fields(fields)?;
+        let rows = fields.rows();
+        let known = std::iter::once(&self.entity_key).chain(self.request_fields());
+        let columns = known.map(|field| field.column_of(fields, rows)).collect::<Result<_, _>>()?;
+        Ok((rows, columns))
+    }
+
+    /// A field that the service does not take is a mistake worth naming.
+    pub(super) fn refuse_unknown_fields(&self, fields: &Fields) -> Result<(), FeatureError> {
         let known = || std::iter::once(&self.entity_key).chain(self.request_fields());
-        if let Some(unknown) = fields.names().find(|name| known().all(|field| field.name != *name)) {
+        if let Some(unknown) = fields.names().find(|name| known().all(|field| field.name != *name))
+        {
             let names: Vec<&str> = known().map(|field| field.name.as_str()).collect();
             return Err(FeatureError::UnknownField {
                 field: unknown.to_owned(),
@@ -99,9 +109,7 @@ impl ServicePlan {
                 known: names.join(", "),
             });
         }
-        let rows = fields.rows();
-        let columns = known().map(|field| field.column_of(fields, rows)).collect::<Result<_, _>>()?;
-        Ok((rows, columns))
+        Ok(())
     }
 
     /// Every view's rows for the keys.

@@ -129,6 +129,7 @@ impl ServicePlan {
         self.schema_hash
     }
 
+    #[cfg(feature = "offline")]
     pub(crate) fn service(&self) -> &FeatureService {
         &self.service
     }

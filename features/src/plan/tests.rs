@@ -1,1 +1,302 @@
+//! Serving plans: fields in, model inputs out, with what is wrong or old said.
 
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use sluice_protocol::Code;
+
+use super::{Fields, ServicePlan};
+use crate::column::{Column, Values};
+use crate::definitions::Definitions;
+use crate::entity::EntityKey;
+use crate::error::FeatureError;
+use crate::online::{EmbeddedStore, ViewHeader, ViewRows};
+use crate::value::{DataType, Value};
+
+const DEFINITIONS: &str = r#"
+format = 1
+[[entity]]
+name = "store"
+join_key = "store_id"
+value_type = "INT64"
+
+[[source]]
+name = "sales"
+path = "sales.csv"
+timestamp_field = "day"
+schema = { store_id = "INT64", day = "DATE", units = "INT64", town = "STRING" }
+
+[[feature_view]]
+name = "sales"
+version = 1
+entity = "store"
+source = "sales"
+freshness = "10d"
+features = [
+    { name = "units", expression = "units" },
+    { name = "busy", expression = "units > 5" },
+    { name = "town", expression = "town" },
+]
+
+[[feature_view]]
+name = "prices"
+version = 1
+entity = "store"
+source = "sales"
+freshness = "10d"
+stale = "default"
+features = [{ name = "price", expression = "units / 2.0", default = 99.5 }]
+
+[[feature_service]]
+name = "demand"
+entity = "store"
+views = ["sales@1", "prices@1"]
+request_fields = [
+    { name = "date", type = "DATE" },
+    { name = "promo", type = "INT64" },
+    { name = "boost", type = "FLOAT64", required = false, default = 1.5 },
+]
+columns = [
+    "promo",
+    "units",
+    "busy",
+    "price",
+    { name = "month", expression = "extract(month FROM date)" },
+    { name = "boosted", expression = "units * boost" },
+    { name = "town_length", expression = "length(town)" },
+    { name = "price_again", expression = "price + 0" },
+]
+"#;
+
+const DAY: i64 = 86_400_000_000;
+
+fn setup() -> (ServicePlan, EmbeddedStore) {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("features.toml");
+    std::fs::write(&path, DEFINITIONS).unwrap();
+    let definitions = Definitions::load(&path).unwrap();
+    let store = EmbeddedStore::in_memory();
+    let header = |name: &str| {
+        ViewHeader::of(definitions.views().find(|view| view.id.name.as_ref() == name).unwrap())
+    };
+    let sale = |key: i64, day: i64, units: i64, town: &str| {
+        let values = vec![Value::Int64(units), Value::Bool(units > 5), Value::String(town.into())];
+        (EntityKey::Int64(key), day * DAY, values)
+    };
+    let sales = [sale(1, 100, 7, "Graz"), sale(2, 80, 3, "")];
+    store.write(&ViewRows::new(header("sales"), sales).unwrap()).unwrap();
+    let price = |key: i64, day: i64, price: f64| {
+        (EntityKey::Int64(key), day * DAY, vec![Value::Float64(price)])
+    };
+    let prices = [price(1, 80, 3.5), price(3, 100, 4.5)];
+    store.write(&ViewRows::new(header("prices"), prices).unwrap()).unwrap();
+    (definitions.plan("demand").unwrap(), store)
+}
+
+/// Noon of the day.
+fn at_day(day: u64) -> SystemTime {
+    UNIX_EPOCH + Duration::from_secs(86_400 * day + 43_200)
+}
+
+fn texts(texts: &[&str]) -> Column {
+    Column::String(texts.iter().map(|text| Some((*text).into())).collect())
+}
+
+fn whole(numbers: &[i64]) -> Column {
+    Column::Int64(Values::new(numbers.to_vec()))
+}
+
+fn fields(columns: Vec<(&str, Column)>) -> Fields {
+    let mut fields = Fields::new();
+    columns.into_iter().for_each(|(name, column)| fields.push(name, column).unwrap());
+    fields
+}
+
+fn shown(values: &[f32]) -> String {
+    values
+        .iter()
+        .map(|v| if v.is_nan() { "-".into() } else { v.to_string() })
+        .collect::<Vec<_>>()
+        .join(" ")
+}
+
+#[test]
+fn rows_are_filled_in_the_services_order() {
+    let (plan, store) = setup();
+    let request = fields(vec![
+        ("date", texts(&["2025-01-15", "2025-12-31", "2025-06-01"])),
+        ("store_id", whole(&[1, 3, 2])),
+        ("promo", Column::Float64(Values::new(vec![1.0, 0.0, 2.0]))),
+    ]);
+    let rows = plan.evaluate(&store, &request, at_day(105)).unwrap();
+    assert_eq!(rows.rows, 3);
+    let lines: Vec<String> = rows.values.chunks(8).map(shown).collect();
+    // Store 1's price is stale and so its default; store 3 has no sales, store 2 no price.
+    assert_eq!(lines, ["1 7 1 99.5 1 10.5 4 99.5", "0 - - 4.5 12 - - 4.5", "2 3 0 - 6 4.5 0 -"]);
+    let degraded: Vec<String> = rows
+        .degraded
+        .iter()
+        .map(|d| format!("{} {} {}", d.view, d.as_of, d.age.as_secs() / 3600))
+        .collect();
+    assert_eq!(degraded, ["sales@1 1970-03-22 612", "prices@1 1970-03-22 612"]);
+    assert_eq!(rows.as_of.unwrap().to_string(), "1970-03-22");
+}
+
+#[test]
+fn fresh_rows_are_not_degraded() {
+    let (plan, store) = setup();
+    let request = fields(vec![
+        ("store_id", whole(&[1])),
+        ("date", texts(&["2025-01-15"])),
+        ("promo", whole(&[1])),
+        ("boost", whole(&[2])),
+    ]);
+    let rows = plan.evaluate(&store, &request, at_day(89)).unwrap();
+    assert_eq!(shown(&rows.values), "1 7 1 3.5 1 14 4 3.5");
+    assert_eq!(rows.degraded, []);
+}
+
+#[test]
+fn wrong_requests_name_the_field() {
+    let (plan, store) = setup();
+    let good = || {
+        vec![
+            ("store_id", whole(&[1, 2])),
+            ("date", texts(&["2025-01-15"; 2])),
+            ("promo", whole(&[0, 1])),
+        ]
+    };
+    let check = |name: &'static str, column: Option<Column>, code: Code, part: &str| {
+        let mut columns = good();
+        columns.retain(|(known, _)| *known != name);
+        columns.extend(column.map(|column| (name, column)));
+        let error = plan.evaluate(&store, &fields(columns), SystemTime::now()).unwrap_err();
+        assert_eq!(error.code(), code, "{error}");
+        assert!(error.to_string().contains(part), "{error}");
+    };
+    let wrong = Code::InvalidArgument;
+    check("store_id", None, wrong, "field \"store_id\" is missing");
+    check("promo", None, wrong, "field \"promo\" is missing, it must be an INT64");
+    check(
+        "date",
+        Some(texts(&["2025-01-15", "soon"])),
+        wrong,
+        "field \"date\", row 1: \"soon\" is not a DATE (YYYY-MM-DD)",
+    );
+    check("date", Some(texts(&["2025-02-30"; 2])), wrong, "row 0: \"2025-02-30\" is not a DATE");
+    check(
+        "date",
+        Some(whole(&[20250115; 2])),
+        wrong,
+        "field \"date\", row 0: 20250115 is not a DATE",
+    );
+    check(
+        "promo",
+        Some(texts(&["1", "1"])),
+        wrong,
+        "field \"promo\", row 0: \"1\" is not an INT64",
+    );
+    check(
+        "promo",
+        Some(Column::Float64(Values::new(vec![1.0, 0.5]))),
+        wrong,
+        "row 1: 0.5 is not an INT64",
+    );
+    check(
+        "promo",
+        Some(Column::Float64(Values::new(vec![1.0, f64::NAN]))),
+        wrong,
+        "row 1: NaN is not an INT64",
+    );
+    check("promo", Some(Column::nulls(DataType::Int64, 2)), wrong, "row 0: null is not an INT64");
+    check(
+        "store_id",
+        Some(texts(&["1", "2"])),
+        wrong,
+        "field \"store_id\", row 0: \"1\" is not an INT64",
+    );
+    check(
+        "price",
+        Some(whole(&[1, 2])),
+        wrong,
+        "field \"price\" is unknown, feature service demand takes: store_id, date, promo, boost",
+    );
+    check(
+        "store_id",
+        Some(whole(&[1, 99])),
+        Code::NotFound,
+        "store_id 99 is not in the online store",
+    );
+    check("store_id", Some(whole(&[98, 99])), Code::NotFound, "store_id 98, 99 is not");
+    let mut ragged = fields(good());
+    assert!(matches!(ragged.push("boost", whole(&[1])), Err(FeatureError::RowCount { .. })));
+    assert!(ragged.push("promo", whole(&[1, 1])).unwrap_err().to_string().contains("given twice"));
+}
+
+#[test]
+fn many_unknown_keys_are_cut_short() {
+    let (plan, store) = setup();
+    let request = fields(vec![
+        ("store_id", whole(&[11, 12, 13, 13, 14, 15, 16, 17])),
+        ("date", texts(&["2025-01-15"; 8])),
+        ("promo", whole(&[0; 8])),
+    ]);
+    let error = plan.evaluate(&store, &request, SystemTime::now()).unwrap_err();
+    assert!(error.to_string().starts_with("store_id 11, 12, 13, 14, 15, ... is not"), "{error}");
+}
+
+#[test]
+fn an_unfilled_or_outdated_store_is_said() {
+    let (plan, store) = setup();
+    let request = || {
+        fields(vec![
+            ("store_id", whole(&[1])),
+            ("date", texts(&["2025-01-15"])),
+            ("promo", whole(&[1])),
+        ])
+    };
+    let error =
+        plan.evaluate(&EmbeddedStore::in_memory(), &request(), SystemTime::now()).unwrap_err();
+    assert_eq!(error.code(), Code::FailedPrecondition);
+    assert!(error.to_string().contains("view sales@1 is not in the online store"), "{error}");
+    let mut header = ViewHeader::of(&plan.service.views[0]);
+    header.definition = sluice_protocol::Digest::of(b"another");
+    store.write(&ViewRows::new(header, []).unwrap()).unwrap();
+    let error = plan.evaluate(&store, &request(), SystemTime::now()).unwrap_err();
+    assert!(matches!(error, FeatureError::OtherDefinition(_)), "{error}");
+}
+
+#[test]
+fn no_rows_are_an_answer() {
+    let (plan, store) = setup();
+    let request =
+        fields(vec![("store_id", whole(&[])), ("date", texts(&[])), ("promo", whole(&[]))]);
+    let rows = plan.evaluate(&store, &request, SystemTime::now()).unwrap();
+    assert_eq!((rows.rows, rows.values.len(), rows.as_of), (0, 0, None));
+}
+
+#[test]
+fn a_vector_shows_what_is_stored_and_computed() {
+    let (plan, store) = setup();
+    let field = |name: &str, text: &str| (name.to_owned(), text.to_owned());
+    let given = [field("date", "2025-01-15"), field("promo", "1")];
+    let vector = plan.vector(&store, "1", &given, at_day(105)).unwrap();
+    let json = serde_json::to_string(&vector).unwrap();
+    assert_eq!(
+        json,
+        "{\"service\":\"demand\",\"entity\":\"store\",\"join_key\":\"store_id\",\"key\":1,\"views\":[\
+         {\"view\":\"sales@1\",\"as_of\":\"1970-04-11\",\"degraded\":false,\"features\":{\"units\":7,\"busy\":true,\"town\":\"Graz\"}},\
+         {\"view\":\"prices@1\",\"as_of\":\"1970-03-22\",\"degraded\":true,\"features\":{\"price\":99.5}}],\
+         \"columns\":{\"promo\":1.0,\"units\":7.0,\"busy\":1.0,\"price\":99.5,\"month\":1.0,\"boosted\":10.5,\"town_length\":4.0,\"price_again\":99.5}}"
+    );
+    assert_eq!(serde_json::from_str::<super::ServiceVector>(&json).unwrap(), vector);
+    let stored = plan.vector(&store, "3", &[field("promo", "1")], at_day(105)).unwrap();
+    assert_eq!((stored.columns, stored.views[0].as_of.clone()), (None, None));
+    let check = |key: &str, given: (String, String), part: &str| {
+        let error = plan.vector(&store, key, &[given], at_day(105)).unwrap_err().to_string();
+        assert!(error.contains(part), "{error}");
+    };
+    check("99", field("promo", "1"), "store_id 99 is not in the online store");
+    check("one", field("promo", "1"), "field \"store_id\"");
+    check("1", field("promo", "x"), "field \"promo\", row 0: \"x\"");
+    check("1", field("prom", "1"), "field \"prom\" is unknown");
+}

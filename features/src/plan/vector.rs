@@ -2,8 +2,9 @@
 
 use std::time::SystemTime;
 
+use serde::de::{MapAccess, Visitor};
 use serde::ser::SerializeMap;
-use serde::{Serialize, Serializer};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::evaluate::feature_value;
 use super::{Fields, ServicePlan};
@@ -26,8 +27,30 @@ impl Serialize for NamedValues {
     }
 }
 
+impl<'de> Deserialize<'de> for NamedValues {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Object;
+        impl<'de> Visitor<'de> for Object {
+            type Value = NamedValues;
+
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("an object of values")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<NamedValues, A::Error> {
+                let mut values = Vec::new();
+                while let Some(entry) = map.next_entry()? {
+                    values.push(entry);
+                }
+                Ok(NamedValues(values))
+            }
+        }
+        deserializer.deserialize_map(Object)
+    }
+}
+
 /// What a service holds and computes for one entity.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ServiceVector {
     /// The feature service.
     pub service: String,
@@ -44,7 +67,7 @@ pub struct ServiceVector {
 }
 
 /// What one view holds for one entity.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ViewVector {
     /// The view, as `name@version`.
     pub view: String,
@@ -67,6 +90,7 @@ impl ServicePlan {
         now: SystemTime,
     ) -> Result<ServiceVector, FeatureError> {
         let request = self.fields_from_text(key, fields)?;
+        self.refuse_unknown_fields(&request)?;
         let key = self.entity_key.column_of(&request, 1)?;
         let lookups = self.look_up(store, &key, 1, Timestamp::from(now))?;
         let views = self.service.views.iter().zip(&lookups);
@@ -114,7 +138,9 @@ impl ServicePlan {
             let column = match known {
                 Some(field) => read(field, text)?,
                 // The check of the fields says what is known instead.
-                None => Column::repeat(&Value::String(text.as_str().into()), crate::DataType::String, 1),
+                None => {
+                    Column::repeat(&Value::String(text.as_str().into()), crate::DataType::String, 1)
+                }
             };
             row.push(name, column)?;
         }

@@ -39,65 +39,44 @@ impl Typer<'_> {
     }
 
     fn named(&mut self, name: &str, arguments: &[&ast::Expr]) -> Result<Node, String> {
-        let count = |range: std::ops::RangeInclusive<usize>| {
-            let found = arguments.len();
-            let (low, high) = (range.start(), range.end());
+        let (wanted, found) = (arity(name), arguments.len());
+        if !wanted.contains(&found) {
+            let (low, high) = (wanted.start(), wanted.end());
             let wanted = if low == high { low.to_string() } else { format!("{low} to {high}") };
-            if range.contains(&found) {
-                return Ok(());
-            }
-            Err(format!("{name} takes {wanted} arguments, got {found}"))
-        };
+            return Err(format!("{name} takes {wanted} arguments, got {found}"));
+        }
         match name {
             "date_part" | "extract" | "date_trunc" => {
-                count(2..=2)?;
                 self.calendar(name, arguments[0], arguments[1])
             }
-            "coalesce" | "least" | "greatest" => {
-                count(1..=64)?;
-                self.variadic(name, arguments)
-            }
-            "nullif" => {
-                count(2..=2)?;
-                let (left, right) = (self.node(arguments[0])?, self.node(arguments[1])?);
-                let left = typed_null(left);
-                let data_type = left.data_type();
-                let condition = operator::comparison(Function::Equal, left.clone(), right)?;
-                Ok(call(Function::NullIf, vec![left, condition], data_type))
-            }
-            "round" => {
-                count(1..=2)?;
-                self.round(arguments)
-            }
-            "pow" | "power" => {
-                count(2..=2)?;
-                self.floats(Function::Pow, name, arguments)
-            }
-            "lower" | "upper" | "length" => {
-                count(1..=1)?;
-                self.text(name, arguments[0])
-            }
-            "abs" => {
-                count(1..=1)?;
-                let node = typed_null(self.node(arguments[0])?);
-                let data_type = node.data_type();
-                if !data_type.is_number() {
-                    return Err(format!("abs needs a number, got {data_type}"));
-                }
-                Ok(call(Function::Abs, vec![node], data_type))
-            }
-            _ => {
-                count(1..=1)?;
-                let function = match name {
-                    "ln" => Function::Ln,
-                    "exp" => Function::Exp,
-                    "sqrt" => Function::Sqrt,
-                    "floor" => Function::Floor,
-                    _ => Function::Ceil,
-                };
-                self.floats(function, name, arguments)
-            }
+            "coalesce" | "least" | "greatest" => self.variadic(name, arguments),
+            "nullif" => self.null_if(arguments[0], arguments[1]),
+            "round" => self.round(arguments),
+            "abs" => self.abs(arguments[0]),
+            "lower" | "upper" | "length" => self.text(name, arguments[0]),
+            "pow" | "power" => self.floats(Function::Pow, name, arguments),
+            "ln" => self.floats(Function::Ln, name, arguments),
+            "exp" => self.floats(Function::Exp, name, arguments),
+            "sqrt" => self.floats(Function::Sqrt, name, arguments),
+            "floor" => self.floats(Function::Floor, name, arguments),
+            _ => self.floats(Function::Ceil, name, arguments),
         }
+    }
+
+    fn null_if(&mut self, left: &ast::Expr, right: &ast::Expr) -> Result<Node, String> {
+        let (left, right) = (typed_null(self.node(left)?), self.node(right)?);
+        let data_type = left.data_type();
+        let alike = operator::comparison(Function::Equal, left.clone(), right)?;
+        Ok(call(Function::NullIf, vec![left, alike], data_type))
+    }
+
+    fn abs(&mut self, expr: &ast::Expr) -> Result<Node, String> {
+        let node = typed_null(self.node(expr)?);
+        let data_type = node.data_type();
+        if !data_type.is_number() {
+            return Err(format!("abs needs a number, got {data_type}"));
+        }
+        Ok(call(Function::Abs, vec![node], data_type))
     }
 
     fn variadic(&mut self, name: &str, arguments: &[&ast::Expr]) -> Result<Node, String> {
@@ -169,12 +148,7 @@ impl Typer<'_> {
         })
     }
 
-    fn calendar(
-        &mut self,
-        name: &str,
-        unit: &ast::Expr,
-        expr: &ast::Expr,
-    ) -> Result<Node, String> {
+    fn calendar(&mut self, name: &str, unit: &ast::Expr, expr: &ast::Expr) -> Result<Node, String> {
         let Some(Value::String(unit)) = self.node(unit)?.as_literal() else {
             return Err(format!("{name} takes its unit as a constant text such as 'month'"));
         };
@@ -205,6 +179,16 @@ impl Typer<'_> {
             DataType::Date | DataType::Timestamp => Ok(node),
             other => Err(format!("{name} needs a DATE or TIMESTAMP, {expr} is {other}")),
         }
+    }
+}
+
+/// How many arguments a function takes.
+fn arity(name: &str) -> std::ops::RangeInclusive<usize> {
+    match name {
+        "coalesce" | "least" | "greatest" => 1..=64,
+        "date_part" | "extract" | "date_trunc" | "nullif" | "pow" | "power" => 2..=2,
+        "round" => 1..=2,
+        _ => 1..=1,
     }
 }
 

@@ -46,7 +46,11 @@ pub(crate) fn explicit_cast(node: Node, to: DataType, try_cast: bool) -> Result<
         (Date, Timestamp) | (Timestamp, Date) => true,
         _ => false,
     };
-    if possible { Ok(cast(node, to, try_cast)) } else { Err(format!("{from} cannot be cast to {to}")) }
+    if possible {
+        Ok(cast(node, to, try_cast))
+    } else {
+        Err(format!("{from} cannot be cast to {to}"))
+    }
 }
 
 fn cast(node: Node, to: DataType, try_cast: bool) -> Node {
@@ -62,7 +66,8 @@ pub(super) fn unify(nodes: Vec<Node>, what: &str) -> Result<(Vec<Node>, DataType
         .into_iter()
         .map(|node| {
             let shown = node.to_string();
-            coerce(node, data_type).ok_or_else(|| format!("{shown} is not {}", data_type.expected()))
+            coerce(node, data_type)
+                .ok_or_else(|| format!("{shown} is not {}", data_type.expected()))
         })
         .collect::<Result<_, _>>()?;
     Ok((unified, data_type))

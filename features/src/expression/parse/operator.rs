@@ -144,7 +144,9 @@ fn add_interval(node: Node, interval: Interval) -> Result<Node, String> {
     let fits = match data_type {
         DataType::Date => interval.micros == 0,
         DataType::Timestamp => true,
-        _ => return Err(format!("an interval is added to a DATE or TIMESTAMP, not to {data_type}")),
+        _ => {
+            return Err(format!("an interval is added to a DATE or TIMESTAMP, not to {data_type}"));
+        }
     };
     if !fits {
         return Err("a DATE moves by whole days; CAST it to TIMESTAMP first".into());

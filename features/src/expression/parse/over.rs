@@ -75,11 +75,7 @@ impl Typer<'_> {
     }
 
     /// The aggregated value, none for `count(*)`.
-    fn aggregated(
-        &mut self,
-        name: &str,
-        function: &ast::Function,
-    ) -> Result<Option<Node>, String> {
+    fn aggregated(&mut self, name: &str, function: &ast::Function) -> Result<Option<Node>, String> {
         if let (FunctionArguments::List(list), "count") = (&function.args, name) {
             if matches!(list.args.as_slice(), [FunctionArg::Unnamed(FunctionArgExpr::Wildcard)]) {
                 return Ok(None);
@@ -116,9 +112,8 @@ impl Typer<'_> {
         outer: Windows,
     ) -> Result<Frame, String> {
         let example = "ROWS BETWEEN 27 PRECEDING AND CURRENT ROW";
-        let frame = frame.ok_or_else(|| {
-            format!("{name} needs a frame, such as {name}(...) OVER ({example})")
-        })?;
+        let frame = frame
+            .ok_or_else(|| format!("{name} needs a frame, such as {name}(...) OVER ({example})"))?;
         let end = frame.end_bound.as_ref().unwrap_or(&WindowFrameBound::CurrentRow);
         let days = match frame.units {
             WindowFrameUnits::Rows => false,
@@ -177,7 +172,9 @@ fn frame_clause<'a>(
     let WindowType::WindowSpec(window) = over else {
         return Err(format!("{name}: named windows are not supported"));
     };
-    if !window.partition_by.is_empty() || !window.order_by.is_empty() || window.window_name.is_some()
+    if !window.partition_by.is_empty()
+        || !window.order_by.is_empty()
+        || window.window_name.is_some()
     {
         return Err(format!(
             "{name}: PARTITION BY and ORDER BY are not written; a window is over the rows of the \

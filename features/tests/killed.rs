@@ -1,0 +1,111 @@
+//! kill -9 in the middle of writing to the online store leaves a whole state: the last one
+//! that was acknowledged, or the one that was being written.
+
+use std::io::{BufRead, BufReader, Write};
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::{Duration, SystemTime};
+
+use sluice_features::{
+    Column, Definitions, EmbeddedStore, EntityKey, FeatureError, Fields, Value, Values, ViewHeader,
+    ViewRows,
+};
+
+const DEFINITIONS: &str = r#"
+format = 1
+[[entity]]
+name = "store"
+join_key = "store"
+value_type = "INT64"
+[[source]]
+name = "sales"
+path = "sales.csv"
+timestamp_field = "day"
+schema = { store = "INT64", day = "DATE", generation = "INT64" }
+[[feature_view]]
+name = "sales"
+version = 1
+entity = "store"
+source = "sales"
+freshness = "1d"
+features = [{ name = "generation", expression = "generation" }]
+[[feature_service]]
+name = "demand"
+entity = "store"
+views = ["sales@1"]
+columns = ["generation"]
+"#;
+
+const KEYS: i64 = 1000;
+const FOLDER: &str = "SLUICE_TEST_KILLED_FOLDER";
+
+fn definitions(folder: &Path) -> Definitions {
+    let path = folder.join("features.toml");
+    std::fs::write(&path, DEFINITIONS).unwrap();
+    Definitions::load(&path).unwrap()
+}
+
+/// The generation that every stored row is of; 0 before the first.
+fn stored_generation(folder: &Path) -> i64 {
+    let store = EmbeddedStore::open(&folder.join("online.redb")).unwrap();
+    let plan = definitions(folder).plan("demand").unwrap();
+    let mut fields = Fields::new();
+    fields.push("store", Column::Int64(Values::new((0..KEYS).collect()))).unwrap();
+    let rows = match plan.evaluate(&store, &fields, SystemTime::now()) {
+        Ok(rows) => rows,
+        Err(FeatureError::NotMaterialized(_)) => return 0,
+        Err(error) => panic!("{error}"),
+    };
+    let first = rows.values[0];
+    assert!(rows.values.iter().all(|value| value.to_bits() == first.to_bits()), "half a batch");
+    format!("{first}").parse().unwrap()
+}
+
+/// What the killed process does: writes one generation after the other and says so. Without a
+/// folder, as in an ordinary test run, it has nothing to do.
+#[test]
+fn writer() {
+    let Some(folder) = std::env::var_os(FOLDER) else { return };
+    let folder = Path::new(&folder);
+    let definitions = definitions(folder);
+    let header = ViewHeader::of(definitions.views().next().unwrap());
+    let first = stored_generation(folder) + 1;
+    let store = EmbeddedStore::open(&folder.join("online.redb")).unwrap();
+    for generation in first.. {
+        let row = |key| (EntityKey::Int64(key), generation, vec![Value::Int64(generation)]);
+        store.write(&ViewRows::new(header.clone(), (0..KEYS).map(row)).unwrap()).unwrap();
+        println!("wrote {generation}");
+        std::io::stdout().flush().unwrap();
+    }
+}
+
+#[test]
+fn a_killed_writer_leaves_a_whole_state() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut before = 0;
+    for round in 0..6u64 {
+        let mut child = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "writer", "--nocapture"])
+            .env(FOLDER, folder.path())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let mut acknowledged = lines
+            .map_while(Result::ok)
+            .filter_map(|line| line.rsplit_once("wrote ").and_then(|(_, n)| n.parse::<i64>().ok()));
+        let first = acknowledged.next().unwrap();
+        // Somewhere in the next batches, elsewhere each time.
+        std::thread::sleep(Duration::from_micros(700 + 3_100 * round));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        let last = acknowledged.last().unwrap_or(first);
+        let stored = stored_generation(folder.path());
+        assert!(first > before, "the writer went on from {before}");
+        assert!(
+            stored == last || stored == last + 1,
+            "{stored} is stored, {last} was acknowledged"
+        );
+        before = stored;
+    }
+}

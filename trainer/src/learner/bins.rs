@@ -9,7 +9,7 @@ use super::matrix::Matrix;
 /// The bin of a missing value. Values have bins below it.
 pub(super) const MISSING: u8 = u8::MAX;
 
-/// Edges are chosen from at most about this many rows a column, evenly spread.
+/// Edges are chosen from at most this many rows a column.
 const SAMPLED_ROWS: usize = 200_000;
 /// A bin holds at least this many sampled rows, where the column has more values than bins.
 const MIN_ROWS_PER_BIN: usize = 3;
@@ -91,13 +91,22 @@ impl Binned {
 /// The values that occur in a sample of the column's rows, ascending, with their counts.
 fn distinct(column: &[f32]) -> Vec<(f32, usize)> {
     let step = column.len().div_ceil(SAMPLED_ROWS).max(1);
-    let sampled = column.iter().step_by(step).filter(|value| !value.is_nan());
+    // One row of each stretch, not always at the same place in it: a frame of few stores by
+    // many days repeats itself, and equal steps would only ever meet some of the stores.
+    let stretches = column.chunks(step).enumerate();
+    let sampled = stretches.map(|(at, rows)| rows[scrambled(at) % rows.len()]);
+    let present = sampled.filter(|value| !value.is_nan());
     // Sorting integers is several times quicker than sorting floats. Adding zero turns -0 into
     // 0, which equals it.
-    let mut keys: Vec<u32> = sampled.map(|&value| order_key(value + 0.0)).collect();
+    let mut keys: Vec<u32> = present.map(|value| order_key(value + 0.0)).collect();
     keys.sort_unstable();
     let equal = keys.chunk_by(|a, b| a == b);
     equal.map(|chunk| (from_order_key(chunk[0]), chunk.len())).collect()
+}
+
+/// A number that looks drawn at random: the high bits of a multiple of 2^64 by the golden ratio.
+fn scrambled(at: usize) -> usize {
+    at.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 33
 }
 
 /// An integer that orders like the float, which is not NaN.
@@ -190,6 +199,12 @@ mod tests {
         assert_eq!(rows.len(), 101);
         assert_eq!(rows[100], 10_000, "the frequent value is alone");
         assert!(rows[0] >= 50 && rows[99] <= 150, "{rows:?}");
+    }
+
+    #[test]
+    fn a_sample_meets_every_store_of_a_panel() {
+        let column: Vec<f32> = (0..900_000_u32).map(|row| (row % 10) as f32).collect();
+        assert_eq!(Edges::choose(&column, 255).bins(), 10);
     }
 
     fn number() -> impl Strategy<Value = f32> {

@@ -1,5 +1,6 @@
 //! kill -9 in the middle of writing to the online store leaves a whole state: the last one
 //! that was acknowledged, or the one that was being written.
+#![expect(clippy::unwrap_used, reason = "a test's own helpers")]
 
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;

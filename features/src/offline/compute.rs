@@ -19,10 +19,10 @@ pub(super) fn compute(
     let mut windows: Vec<&Window> = Vec::new();
     for (_, expression) in outputs {
         expression.node().visit(&mut |node| {
-            if let Node::Window(window) = node {
-                if !windows.contains(&window.as_ref()) {
-                    windows.push(window);
-                }
+            if let Node::Window(window) = node
+                && !windows.contains(&window.as_ref())
+            {
+                windows.push(window);
             }
         });
     }

@@ -49,10 +49,10 @@ impl From<DataFusionError> for FeatureError {
             if let Some(fault) = inner.downcast_ref::<Fault>() {
                 return fault.clone().into();
             }
-            if let Some(DataFusionError::External(boxed)) = inner.downcast_ref() {
-                if let Some(fault) = boxed.downcast_ref::<Fault>() {
-                    return fault.clone().into();
-                }
+            if let Some(DataFusionError::External(boxed)) = inner.downcast_ref()
+                && let Some(fault) = boxed.downcast_ref::<Fault>()
+            {
+                return fault.clone().into();
             }
             cause = inner.source();
         }

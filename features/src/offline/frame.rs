@@ -178,7 +178,8 @@ impl Labels {
             let (key, wanted) = (&entity.join_key, entity.value_type);
             return Err(wrong(format!("column {key} of source {name} is {found}, not {wanted}")));
         }
-        let whole = request.horizon.as_nanos() % Duration::from_secs(86_400).as_nanos() == 0;
+        let whole =
+            request.horizon.subsec_nanos() == 0 && request.horizon.as_secs().is_multiple_of(86_400);
         if !whole {
             return Err(wrong(format!("horizon {:?} is not whole days", request.horizon)));
         }

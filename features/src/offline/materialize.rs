@@ -30,10 +30,10 @@ pub async fn materialize(
     let session = session::new();
     let views = definitions.select_views(views)?;
     for (at, view) in views.iter().enumerate() {
-        let same = |other: &&Arc<FeatureView>| {
+        let same = |other: &Arc<FeatureView>| {
             other.source.name == view.source.name && other.entity.join_key == view.entity.join_key
         };
-        if !views[..at].iter().any(|other| same(&other)) {
+        if !views[..at].iter().any(|other| same(other)) {
             source::validate(&session, &view.source, &view.entity.join_key, true).await?;
         }
     }

@@ -305,11 +305,10 @@ impl ScalarUDFImpl for SourceColumn {
         let raw = args.args[0].to_array(args.number_rows)?;
         let positions = args.args[1].to_array(args.number_rows)?;
         let column = self.read(&raw, &positions)?;
-        if matches!(self.role, Role::Key | Role::Time) {
-            if let Some(row) = (0..column.len()).find(|row| column.is_null(*row)) {
-                let what = if self.role == Role::Key { "key" } else { "timestamp" };
-                return Err(self.fault(&positions, row, &format!("the {what} is missing")).into());
-            }
+        let null = (0..column.len()).find(|row| column.is_null(*row));
+        if let (Some(row), Role::Key | Role::Time) = (null, self.role) {
+            let what = if self.role == Role::Key { "key" } else { "timestamp" };
+            return Err(self.fault(&positions, row, &format!("the {what} is missing")).into());
         }
         let column = match self.role {
             Role::Value | Role::Key => column,

@@ -60,7 +60,7 @@ impl StoreFile {
     }
 
     /// All views and their rows.
-    pub(super) fn read(&self) -> Result<Vec<(ViewHeader, Vec<(EntityKey, Row)>)>, FeatureError> {
+    pub(super) fn read(&self) -> Result<Vec<ViewRows>, FeatureError> {
         let transaction = self.database.begin_read().map_err(|e| self.failed(e))?;
         let table = match transaction.open_table(VIEWS) {
             Ok(table) => table,
@@ -72,7 +72,7 @@ impl StoreFile {
             let (_, bytes) = entry.map_err(|e| self.failed(e))?;
             let header = ViewRows::decode(bytes.value())?.header().clone();
             let rows = self.read_rows(&transaction, &header)?;
-            views.push((header, rows));
+            views.push(ViewRows::stored(header, rows));
         }
         Ok(views)
     }

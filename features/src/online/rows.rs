@@ -90,8 +90,17 @@ impl ViewRows {
     }
 
     /// A batch without rows.
-    pub(crate) fn empty(header: &ViewHeader) -> Self {
+    pub(super) fn empty(header: &ViewHeader) -> Self {
         Self { header: header.clone(), rows: Vec::new() }
+    }
+
+    /// The rows that a store holds, which it checked.
+    pub(super) fn stored(header: ViewHeader, rows: Vec<(EntityKey, Row)>) -> Self {
+        Self { header, rows }
+    }
+
+    pub(super) fn into_parts(self) -> (ViewHeader, Vec<(EntityKey, Row)>) {
+        (self.header, self.rows)
     }
 
     /// What the rows are.

@@ -48,7 +48,8 @@ impl EmbeddedStore {
     pub fn open(path: &Path) -> Result<Self, FeatureError> {
         let file = StoreFile::open(path)?;
         let views = HashMap::new();
-        for (header, rows) in file.read()? {
+        for stored in file.read()? {
+            let (header, rows) = stored.into_parts();
             let table = ViewTable::new(header, rows);
             views.pin().insert(table.header.view.clone(), Arc::new(table));
         }

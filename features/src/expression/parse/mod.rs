@@ -31,6 +31,7 @@ pub(crate) enum Windows {
     /// Over this row and the ones before it.
     Backward,
     /// Also over later rows: labels, and fields that are known ahead.
+    #[cfg(any(test, feature = "offline"))]
     Both,
 }
 

@@ -76,10 +76,10 @@ impl Typer<'_> {
 
     /// The aggregated value, none for `count(*)`.
     fn aggregated(&mut self, name: &str, function: &ast::Function) -> Result<Option<Node>, String> {
-        if let (FunctionArguments::List(list), "count") = (&function.args, name) {
-            if matches!(list.args.as_slice(), [FunctionArg::Unnamed(FunctionArgExpr::Wildcard)]) {
-                return Ok(None);
-            }
+        if let (FunctionArguments::List(list), "count") = (&function.args, name)
+            && matches!(list.args.as_slice(), [FunctionArg::Unnamed(FunctionArgExpr::Wildcard)])
+        {
+            return Ok(None);
         }
         let arguments = plain_arguments(name, function)?;
         let [argument] = arguments.as_slice() else {

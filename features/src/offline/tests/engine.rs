@@ -132,9 +132,9 @@ proptest! {
             let expression = Expression::parse(text, &schema, Windows::Refused).unwrap();
             let ours = expression.evaluate(&inputs, rows.len()).unwrap();
             let theirs = engine(text, &columns, expression.data_type());
-            for row in 0..rows.len() {
-                let (ours, theirs) = (ours.value(row), theirs.value(row));
-                prop_assert!(alike(&ours, &theirs), "{text}: {ours} not {theirs} of {:?}", rows[row]);
+            for (at, row) in rows.iter().enumerate() {
+                let (ours, theirs) = (ours.value(at), theirs.value(at));
+                prop_assert!(alike(&ours, &theirs), "{text}: {ours} not {theirs} of {row:?}");
             }
         }
     }

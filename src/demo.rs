@@ -97,7 +97,7 @@ async fn demo(args: &DemoArgs) -> anyhow::Result<(Gateway, RunningRegistry)> {
     let sales = folders.arrive(Some(args.cut_off))?;
     stages.done("data", &format!("{sales} up to {}", args.cut_off));
 
-    let definitions = Definitions::load(&folders.definitions)?;
+    let definitions = Definitions::load(&folders.features)?;
     check_sources(&definitions).await?;
     let plan = definitions.plan(MODEL)?;
     let views = plan.views().join(", ");
@@ -106,7 +106,7 @@ async fn demo(args: &DemoArgs) -> anyhow::Result<(Gateway, RunningRegistry)> {
     let (client, registry) = start_registry(args).await?;
     stages.done("registry", &format!("serving at {}", client.url()));
 
-    let pipeline = Pipeline::load(&folders.definitions.join("train.toml"), &[])?;
+    let pipeline = Pipeline::load(&folders.pipeline, &[])?;
     let first = train(args, &pipeline, &client, false).await?;
     stages.done("v1", &outcome(&first));
 
@@ -171,7 +171,7 @@ async fn start_registry(args: &DemoArgs) -> anyhow::Result<(Client, RunningRegis
 async fn start_gateway(args: &DemoArgs, folders: &data::Folders) -> anyhow::Result<Gateway> {
     let mut settings = Settings::default();
     settings.registry = Some(format!("http://{}", args.registry));
-    settings.features = Some(folders.definitions.join("features.toml"));
+    settings.features = Some(folders.features.clone());
     settings.state = Some(args.work.join("state"));
     settings.http = Some(args.http);
     settings.grpc = Some(args.grpc);

@@ -16,7 +16,8 @@ const MARK: &str = ".sluice-demo";
 pub(super) struct Folders {
     source: PathBuf,
     work: PathBuf,
-    pub(super) definitions: PathBuf,
+    pub(super) features: PathBuf,
+    pub(super) pipeline: PathBuf,
 }
 
 /// How many sales there are.
@@ -51,7 +52,8 @@ impl Folders {
             std::fs::copy(&from, definitions.join(file))
                 .with_context(|| format!("copy {}", from.display()))?;
         }
-        Ok(Self { source: source.to_owned(), work: work.to_owned(), definitions })
+        let [features, pipeline] = DEFINITIONS.map(|file| definitions.join(file));
+        Ok(Self { source: source.to_owned(), work: work.to_owned(), features, pipeline })
     }
 
     /// Puts the sales up to `last` in place, all of them without it. Whoever reads sees the old

@@ -81,7 +81,7 @@ pub(crate) async fn run(args: DemoArgs) -> anyhow::Result<()> {
         }
     };
     if !args.exit {
-        stage::print(&what_to_try(gateway.addresses(), &args))?;
+        stage::print(&what_to_try(gateway.addresses(), &registry.url, &args))?;
         tokio::signal::ctrl_c().await.context("listen for Ctrl-C")?;
     }
     gateway.drain().await;
@@ -101,7 +101,10 @@ async fn demo(args: &DemoArgs) -> anyhow::Result<(Gateway, RunningRegistry)> {
     check_sources(&definitions).await?;
     let plan = definitions.plan(MODEL)?;
     let views = plan.views().join(", ");
-    stages.done("validate", &format!("{} columns from {views} are defined and readable", plan.columns().len()));
+    stages.done(
+        "validate",
+        &format!("{} columns from {views} are defined and readable", plan.columns().len()),
+    );
 
     let (client, registry) = start_registry(args).await?;
     stages.done("registry", &format!("serving at {}", client.url()));
@@ -110,9 +113,12 @@ async fn demo(args: &DemoArgs) -> anyhow::Result<(Gateway, RunningRegistry)> {
     let first = train(args, &pipeline, &client, false).await?;
     stages.done("v1", &outcome(&first));
 
-    let gateway = start_gateway(args, &folders).await?;
+    let gateway = start_gateway(args, &folders, client.url()).await?;
     let address = gateway.addresses();
-    stages.done("serve", &format!("HTTP {}, gRPC {}, admin {}", address.http, address.grpc, address.admin));
+    stages.done(
+        "serve",
+        &format!("HTTP {}, gRPC {}, admin {}", address.http, address.grpc, address.admin),
+    );
 
     let rows = fill_store(&definitions, address.admin).await?;
     stages.done("features", &format!("{rows} online rows as of {}", args.cut_off));
@@ -143,6 +149,7 @@ async fn demo(args: &DemoArgs) -> anyhow::Result<(Gateway, RunningRegistry)> {
 
 /// A registry in this process.
 struct RunningRegistry {
+    url: String,
     stop: oneshot::Sender<()>,
     serving: tokio::task::JoinHandle<Result<(), sluice_registry::RegistryError>>,
 }
@@ -157,20 +164,24 @@ impl RunningRegistry {
 async fn start_registry(args: &DemoArgs) -> anyhow::Result<(Client, RunningRegistry)> {
     let config = ServerConfig { data: args.work.join("registry"), max_upload_bytes: 1 << 30 };
     let server = Server::open(config).await?;
-    let listener = TcpListener::bind(args.registry)
-        .await
-        .with_context(|| format!("listen on {} for the registry (--registry names another)", args.registry))?;
+    let listener = TcpListener::bind(args.registry).await.with_context(|| {
+        format!("listen on {} for the registry (--registry names another)", args.registry)
+    })?;
     let client = Client::new(&format!("http://{}", listener.local_addr()?))?;
     let (stop, stopped) = oneshot::channel();
     let serving = tokio::spawn(server.serve(listener, async {
         let _stopped_or_dropped = stopped.await;
     }));
-    Ok((client, RunningRegistry { stop, serving }))
+    Ok((client.clone(), RunningRegistry { url: client.url().to_owned(), stop, serving }))
 }
 
-async fn start_gateway(args: &DemoArgs, folders: &data::Folders) -> anyhow::Result<Gateway> {
+async fn start_gateway(
+    args: &DemoArgs,
+    folders: &data::Folders,
+    registry: &str,
+) -> anyhow::Result<Gateway> {
     let mut settings = Settings::default();
-    settings.registry = Some(format!("http://{}", args.registry));
+    settings.registry = Some(registry.to_owned());
     settings.features = Some(folders.features.clone());
     settings.state = Some(args.work.join("state"));
     settings.http = Some(args.http);
@@ -207,7 +218,8 @@ fn outcome(report: &RunReport) -> String {
 async fn fill_store(definitions: &Definitions, admin: SocketAddr) -> anyhow::Result<usize> {
     let mut rows = 0;
     for batch in materialize(definitions, None, None).await? {
-        let request = http_client()?.post(format!("http://{admin}/features/rows")).body(batch.encode());
+        let request =
+            http_client()?.post(format!("http://{admin}/features/rows")).body(batch.encode());
         let response = request.send().await.context("write features")?;
         let status = response.status();
         let answer: serde_json::Value = response.json().await.context("write features")?;
@@ -235,19 +247,18 @@ fn http_client() -> anyhow::Result<reqwest::Client> {
     Ok(reqwest::Client::builder().no_proxy().build()?)
 }
 
-fn what_to_try(address: Addresses, args: &DemoArgs) -> String {
+fn what_to_try(address: Addresses, registry: &str, args: &DemoArgs) -> String {
     let program = std::env::current_exe().unwrap_or_else(|_| PathBuf::from("sluice"));
     let program = relative(&program);
     let definitions = relative(&args.work.join("demo/features.toml"));
     let (http, admin) = (address.http, address.admin);
-    let registry = args.registry;
     format!(
         "\nServing on. Try, in another terminal:\n\
          \n  curl -X POST http://{http}/v1/models/{MODEL}:predict -H \"Content-Type: application/json\" -d '{QUESTION}'\
          \n  curl http://{http}/v2/models/{MODEL}\
          \n  curl http://{admin}/metrics\
          \n  {program} features get {MODEL} --features {definitions} --admin {admin} --key 42 --field date=2025-01-15 --field promo=1\
-         \n  {program} registry versions {MODEL} --registry http://{registry}\
+         \n  {program} registry versions {MODEL} --registry {registry}\
          \n  {program} bench run --url http://{http}/v1/models/{MODEL}:predict --body '{QUESTION}' --rate 1000 --duration 5s\
          \n\nCtrl-C ends.\n"
     )

@@ -62,7 +62,9 @@ fn run(sluice: Sluice) -> anyhow::Result<()> {
         .map_err(anyhow::Error::msg)?;
     match sluice.command {
         Command::Bench(args) => bench::run(args),
-        Command::Serve(settings) if settings.check => settings.resolve().map(drop).map_err(Into::into),
+        Command::Serve(settings) if settings.check => {
+            settings.resolve().map(drop).map_err(Into::into)
+        }
         Command::Serve(settings) => {
             let config = settings.resolve()?;
             Ok(runtime()?.block_on(run_until_stopped(config))?)

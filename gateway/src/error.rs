@@ -109,6 +109,8 @@ impl GatewayError {
             Self::Overloaded { .. } => Code::Overloaded,
             Self::DeadlineExceeded(_) => Code::DeadlineExceeded,
             Self::Unavailable(_) => Code::Unavailable,
+            // Features that are not there yet are not the caller's fault.
+            Self::Features(error) if error.code() == Code::FailedPrecondition => Code::Unavailable,
             Self::Features(error) => error.code(),
             Self::Engine { code, .. } => *code,
         }

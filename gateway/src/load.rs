@@ -195,7 +195,7 @@ fn check_pin(plan: &ServicePlan, pin: &FeatureServicePin) -> Result<(), String> 
 
 fn parity_rows(candidate: &Candidate) -> Result<Option<ParityRows>, LoadError> {
     let Some(bytes) = candidate.files.get(PARITY_FILE) else { return Ok(None) };
-    serde_json::from_slice(bytes)
+    ParityRows::parse(bytes)
         .map(Some)
         .map_err(|error| LoadError::Package(format!("{PARITY_FILE} cannot be read: {error}")))
 }
@@ -208,13 +208,13 @@ fn check_parity(engine: &mut OnnxEngine, parity: &ParityRows) -> Result<(), Load
     let (true, Some(output)) = (only, output) else {
         return Err(failed(format!("rows are for {} -> {}", parity.input, parity.output)));
     };
-    if parity.rows.len() != parity.expected.len() {
-        return Err(failed("there are not as many answers as rows".to_owned()));
-    }
     let answers = engine.run(&[parity_tensor(&parity.rows).map_err(failed)?])?;
     let TensorData::Fp32(found) = answers[output].data() else {
         return Err(failed(format!("output {} is not FP32", parity.output)));
     };
+    if found.len() != parity.expected.len() {
+        return Err(failed(format!("{} rows gave {} answers", parity.rows.len(), found.len())));
+    }
     let pairs = parity.expected.iter().map(|bits| f32::from_bits(*bits)).zip(found);
     for (row, (expected, answer)) in pairs.enumerate() {
         if !parity.matches(expected, *answer) {

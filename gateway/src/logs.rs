@@ -33,7 +33,8 @@ pub enum LogFormat {
 /// changes nothing.
 pub fn start(settings: &LogSettings, default: &str) -> Result<(), String> {
     let filter = settings.log.as_deref().unwrap_or(default);
-    let filter = EnvFilter::try_new(filter).map_err(|error| format!("--log {filter:?}: {error}"))?;
+    let filter =
+        EnvFilter::try_new(filter).map_err(|error| format!("--log {filter:?}: {error}"))?;
     let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     let _already_started = match settings.log_format {
         LogFormat::Text => lines.with_target(false).try_init(),

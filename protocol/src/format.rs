@@ -1,5 +1,6 @@
 //! The format version that every file written by Sluice carries.
 
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer, Serialize};
 
 /// A file's format version, the newest understood being `NEWEST`. Reading a newer one fails,
@@ -7,17 +8,29 @@ use serde::{Deserialize, Deserializer, Serialize};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct Format<const NEWEST: u32>(u32);
 
-/// A file that a newer Sluice wrote.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "format {found} is newer than {newest}, the newest that this version of Sluice reads; upgrade it"
-)]
+/// A file whose format is not one that this binary reads: a newer Sluice wrote it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct UnknownFormat {
     /// The version that the file carries.
     pub found: u32,
     /// The newest version that this binary reads.
     pub newest: u32,
 }
+
+impl std::fmt::Display for UnknownFormat {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { found, newest } = self;
+        match found {
+            0 => write!(f, "format 0 does not exist; this version of Sluice reads 1 to {newest}"),
+            _ => write!(
+                f,
+                "format {found} is newer than {newest}, the newest that this version of Sluice reads; upgrade it"
+            ),
+        }
+    }
+}
+
+impl std::error::Error for UnknownFormat {}
 
 impl<const NEWEST: u32> Format<NEWEST> {
     /// The version that this binary writes.
@@ -30,6 +43,26 @@ impl<const NEWEST: u32> Format<NEWEST> {
         }
         Ok(Self(found))
     }
+}
+
+/// Reads JSON whose format is refused first: a newer file has keys that are unknown here, and
+/// "upgrade" is the better answer to them.
+pub(crate) fn read_json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, String> {
+    serde_json::from_slice::<Headed>(bytes).map_err(|error| error.to_string())?;
+    serde_json::from_slice(bytes).map_err(|error| error.to_string())
+}
+
+/// As [`read_json`], for TOML.
+pub(crate) fn read_toml<T: DeserializeOwned>(text: &str) -> Result<T, toml::de::Error> {
+    toml::from_str::<Headed>(text)?;
+    toml::from_str(text)
+}
+
+/// What every file begins with.
+#[derive(Deserialize)]
+struct Headed {
+    #[serde(rename = "format")]
+    _format: Format<1>,
 }
 
 impl<'de, const NEWEST: u32> Deserialize<'de> for Format<NEWEST> {
@@ -48,5 +81,6 @@ mod tests {
         assert!(Format::<2>::new(2).is_ok());
         assert!(Format::<2>::new(3).unwrap_err().to_string().contains("newer than 2"));
         assert!(serde_json::from_str::<Format<1>>("2").is_err());
+        assert!(Format::<2>::new(0).unwrap_err().to_string().contains("does not exist"));
     }
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::digest::Digest;
-use crate::format::Format;
+use crate::format::{Format, read_toml};
 use crate::name::ModelName;
 use crate::tensor::Datatype;
 
@@ -88,7 +88,7 @@ impl Manifest {
     /// Reads and checks a manifest.
     pub fn parse(bytes: &[u8]) -> Result<Self, ManifestError> {
         let text = std::str::from_utf8(bytes).map_err(|_| ManifestError::Encoding)?;
-        let manifest: Self = toml::from_str(text)?;
+        let manifest: Self = read_toml(text)?;
         manifest.check()?;
         Ok(manifest)
     }
@@ -106,7 +106,21 @@ impl Manifest {
         if let Some(path) = self.files.keys().find(|path| !is_plain_path(path)) {
             return invalid(format!("[files] lists {path:?}, which is no plain relative path"));
         }
+        if self.files.contains_key(MANIFEST_FILE) {
+            return invalid(format!("[files] lists {MANIFEST_FILE} itself"));
+        }
+        if self.outputs.is_empty() {
+            return invalid("there are no outputs".to_owned());
+        }
+        for specs in [&self.inputs, &self.outputs] {
+            if let Some(twice) = repeated(specs.iter().map(|spec| &spec.name)) {
+                return invalid(format!("tensor {twice:?} is there twice"));
+            }
+        }
         let Some(pin) = &self.feature_service else { return Ok(()) };
+        if let Some(twice) = repeated(pin.columns.iter()) {
+            return invalid(format!("feature_service.columns lists {twice:?} twice"));
+        }
         let Some(input) = self.inputs.iter().find(|input| input.name == pin.input) else {
             return invalid(format!("feature_service.input {:?} is no input", pin.input));
         };
@@ -119,6 +133,11 @@ impl Manifest {
         }
         Ok(())
     }
+}
+
+fn repeated<'n>(mut names: impl Iterator<Item = &'n String>) -> Option<&'n String> {
+    let mut seen = std::collections::HashSet::new();
+    names.find(|name| !seen.insert(*name))
 }
 
 /// Whether `path` stays inside the package: relative, normalised, without a backslash.
@@ -168,6 +187,8 @@ mod tests {
                 "no plain",
             ),
             ("demand-forecast", "../x", "model name"),
+            ("format = 1", "format = 2\n later = 1", "newer"),
+            ("\"promo\", \"units\"", "\"promo\", \"promo\"", "twice"),
         ] {
             let error = Manifest::parse(GOOD.replace(from, to).as_bytes()).unwrap_err();
             assert!(error.to_string().contains(says), "{to}: {error}");

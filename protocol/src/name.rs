@@ -82,8 +82,16 @@ impl fmt::Debug for ModelName {
 
 /// A model version's number, counted from 1. On the wire it is decimal text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(transparent)]
+#[serde(try_from = "u64")]
 pub struct ModelVersion(pub u64);
+
+impl TryFrom<u64> for ModelVersion {
+    type Error = InvalidName;
+
+    fn try_from(number: u64) -> Result<Self, InvalidName> {
+        if number == 0 { Err(InvalidName::Version("0".to_owned())) } else { Ok(Self(number)) }
+    }
+}
 
 impl FromStr for ModelVersion {
     type Err = InvalidName;

@@ -216,23 +216,31 @@ impl TensorData {
 
     /// Appends the protocol's binary form to `out`.
     pub fn write_raw(&self, out: &mut Vec<u8>) {
+        macro_rules! numbers {
+            ($values:expr) => {{
+                let start = out.len();
+                let size = $values.first().map_or(0, |x| x.to_le_bytes().len());
+                out.resize(start + size * $values.len(), 0);
+                let slots = out[start..].chunks_exact_mut(size.max(1));
+                slots.zip($values).for_each(|(slot, x)| slot.copy_from_slice(&x.to_le_bytes()));
+            }};
+        }
         match self {
             Self::Bool(v) => out.extend(v.iter().map(|&b| u8::from(b))),
             Self::Uint8(v) => out.extend_from_slice(v),
-            Self::Uint16(v) | Self::Fp16(v) | Self::Bf16(v) => {
-                v.iter().for_each(|x| out.extend_from_slice(&x.to_le_bytes()));
-            }
-            Self::Uint32(v) => v.iter().for_each(|x| out.extend_from_slice(&x.to_le_bytes())),
-            Self::Uint64(v) => v.iter().for_each(|x| out.extend_from_slice(&x.to_le_bytes())),
-            Self::Int8(v) => v.iter().for_each(|x| out.extend_from_slice(&x.to_le_bytes())),
-            Self::Int16(v) => v.iter().for_each(|x| out.extend_from_slice(&x.to_le_bytes())),
-            Self::Int32(v) => v.iter().for_each(|x| out.extend_from_slice(&x.to_le_bytes())),
-            Self::Int64(v) => v.iter().for_each(|x| out.extend_from_slice(&x.to_le_bytes())),
-            Self::Fp32(v) => v.iter().for_each(|x| out.extend_from_slice(&x.to_le_bytes())),
-            Self::Fp64(v) => v.iter().for_each(|x| out.extend_from_slice(&x.to_le_bytes())),
+            Self::Uint16(v) | Self::Fp16(v) | Self::Bf16(v) => numbers!(v),
+            Self::Uint32(v) => numbers!(v),
+            Self::Uint64(v) => numbers!(v),
+            Self::Int8(v) => numbers!(v),
+            Self::Int16(v) => numbers!(v),
+            Self::Int32(v) => numbers!(v),
+            Self::Int64(v) => numbers!(v),
+            Self::Fp32(v) => numbers!(v),
+            Self::Fp64(v) => numbers!(v),
             Self::Bytes(v) => {
                 for element in v {
-                    let length = u32::try_from(element.len()).unwrap_or(u32::MAX);
+                    // Elements come from messages, whose limit is far below what 32 bits count.
+                    let length = u32::try_from(element.len()).expect("an element below 4 GiB");
                     out.extend_from_slice(&length.to_le_bytes());
                     out.extend_from_slice(element);
                 }

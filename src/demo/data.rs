@@ -60,8 +60,8 @@ impl Folders {
     /// file or the new one.
     pub(super) fn arrive(&self, last: Option<NaiveDate>) -> anyhow::Result<Sales> {
         let from = self.source.join(SALES);
-        let text = std::fs::read_to_string(&from)
-            .with_context(|| format!("read {}", from.display()))?;
+        let text =
+            std::fs::read_to_string(&from).with_context(|| format!("read {}", from.display()))?;
         let mut lines = text.lines();
         let mut kept = String::from(lines.next().unwrap_or_default());
         kept.push('\n');

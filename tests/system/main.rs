@@ -1,0 +1,12 @@
+//! The whole system: real processes, real ports, real clients, the demo's real sales.
+
+mod bad_input;
+mod clients;
+mod crash;
+mod demo;
+mod lean;
+mod refusal;
+mod registry_away;
+mod same_answer;
+mod skew;
+mod support;

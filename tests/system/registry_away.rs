@@ -1,0 +1,41 @@
+//! The registry goes away and comes back; the gateway serves on, and a restart without it
+//! serves the last whole state.
+
+use crate::support::{
+    Registry, answer, anywhere, client, fill_store, follow, package, predict, wait_until,
+};
+
+const QUESTION: &str = r#"{"instances": [{"store_id": 43, "date": "2012-02-01", "promo": 0}]}"#;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn serving_does_not_need_the_registry() {
+    let folder = tempfile::tempdir().unwrap();
+    let (data, state) = (folder.path().join("registry"), folder.path().join("state"));
+    let registry = Registry::start(&data, anywhere()).await;
+    registry.publish(package().await).await;
+    let url = registry.client.url().to_owned();
+    let gateway = follow(&url, &state).await;
+    fill_store(&gateway).await;
+    let before = predict(gateway.addresses().http, QUESTION).await;
+    assert_eq!(before.0, 200, "{}", before.1);
+
+    let address = url.trim_start_matches("http://").trim_end_matches('/').parse().unwrap();
+    registry.stop().await;
+    assert_eq!(predict(gateway.addresses().http, QUESTION).await, before);
+    gateway.drain().await;
+
+    // Without a registry: the version and the features of the last run.
+    let gateway = follow(&url, &state).await;
+    assert_eq!(predict(gateway.addresses().http, QUESTION).await, before);
+    let http = gateway.addresses().http;
+    let ready = answer(client().get(format!("http://{http}/v2/health/ready"))).await;
+    assert_eq!(ready.0, 200);
+
+    // It is back, and its changes arrive again.
+    let registry = Registry::start(&data, address).await;
+    let version = registry.publish(package().await).await;
+    let ready = format!("http://{http}/v2/models/demand-forecast/versions/{version}/ready");
+    wait_until("the new version", async || answer(client().get(&ready)).await.0 == 200).await;
+    gateway.drain().await;
+    registry.stop().await;
+}

@@ -69,7 +69,8 @@ fn by_day(
 ) -> Vec<Day> {
     let mut sums = std::collections::BTreeMap::<NaiveDate, Day>::new();
     for (row, day) in days.iter().enumerate() {
-        let loss = |predictions: &[f32]| metric.evaluate(&predictions[row..=row], &labels[row..=row]);
+        let loss =
+            |predictions: &[f32]| metric.evaluate(&predictions[row..=row], &labels[row..=row]);
         let sum = sums.entry(*day).or_default();
         sum.difference += loss(first) - loss(second);
         sum.rows += 1.0;
@@ -125,8 +126,14 @@ mod tests {
     #[test]
     fn a_forecast_is_as_good_as_itself() {
         let predictions = [1.0, 2.0, 3.0];
-        let same =
-            compare(Metric::AbsoluteError, (&predictions, &predictions), &[2.0; 3], &days(3), 0.05, 2);
+        let same = compare(
+            Metric::AbsoluteError,
+            (&predictions, &predictions),
+            &[2.0; 3],
+            &days(3),
+            0.05,
+            2,
+        );
         assert_eq!((same.difference, same.lower, same.upper), (0.0, 0.0, 0.0));
     }
 
@@ -137,8 +144,10 @@ mod tests {
         let worse = [12.0; 60];
         let seen = compare(Metric::AbsoluteError, (&steady, &worse), &labels, &days(60), 0.05, 7);
         assert!(seen.upper < 0.0, "{seen:?}");
-        let swinging: Vec<f32> = (0..60).map(|day| if day % 20 < 10 { 10.0 } else { 12.1 }).collect();
-        let noise = compare(Metric::AbsoluteError, (&swinging, &steady), &labels, &days(60), 0.05, 7);
+        let swinging: Vec<f32> =
+            (0..60).map(|day| if day % 20 < 10 { 10.0 } else { 12.1 }).collect();
+        let noise =
+            compare(Metric::AbsoluteError, (&swinging, &steady), &labels, &days(60), 0.05, 7);
         assert!(noise.lower < 0.0 && noise.upper > 0.0, "{noise:?}");
     }
 

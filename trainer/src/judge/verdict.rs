@@ -56,7 +56,6 @@ pub struct Judgement {
     pub champion: Option<Rival>,
 }
 
-
 /// Judges a candidate's `predictions` of the test rows.
 pub fn judge(
     rules: &Judge,
@@ -80,8 +79,7 @@ pub fn judge(
         name,
     };
     let baselines: Vec<Rival> = baselines.into_iter().map(rival).collect();
-    let champion_loss =
-        champion.as_ref().map(|(_, theirs)| rules.metric.evaluate(theirs, labels));
+    let champion_loss = champion.as_ref().map(|(_, theirs)| rules.metric.evaluate(theirs, labels));
     let champion = champion.map(rival);
     let (verdict, reason) = decide(rules, &measures, &baselines, champion.as_ref(), champion_loss);
     Judgement { verdict, reason, measures, baselines, champion }
@@ -95,7 +93,10 @@ fn decide(
     champion_loss: Option<f64>,
 ) -> (Verdict, String) {
     if let Some(unbeaten) = baselines.iter().find(|rival| rival.comparison.upper >= 0.0) {
-        return (Verdict::Reject, format!("does not clearly beat the baseline {:?}", unbeaten.name));
+        return (
+            Verdict::Reject,
+            format!("does not clearly beat the baseline {:?}", unbeaten.name),
+        );
     }
     let bias = measures.bias / measures.mean_label;
     if rules.max_bias.is_some_and(|most| bias.abs() > most) {
@@ -106,7 +107,8 @@ fn decide(
     };
     let margin = rules.margin * loss;
     let Comparison { difference, lower, upper, .. } = champion.comparison;
-    let change = format!("loss changes by {:+.2} % against {}", 100.0 * difference / loss, champion.name);
+    let change =
+        format!("loss changes by {:+.2} % against {}", 100.0 * difference / loss, champion.name);
     if upper < 0.0 {
         (Verdict::Promote, format!("better: {change}"))
     } else if upper <= margin {

@@ -167,9 +167,8 @@ impl Pipeline {
         for pair in overrides {
             set(&mut table, pair)?;
         }
-        let mut pipeline: Self = table
-            .try_into()
-            .with_context(|| format!("read pipeline file {}", path.display()))?;
+        let mut pipeline: Self =
+            table.try_into().with_context(|| format!("read pipeline file {}", path.display()))?;
         let folder = path.parent().unwrap_or(Path::new("."));
         pipeline.data.features = folder.join(&pipeline.data.features);
         pipeline.check().with_context(|| format!("pipeline file {}", path.display()))?;
@@ -186,7 +185,8 @@ impl Pipeline {
                 "[split] needs either train_until and validation_until, or validation_days and test_days"
             );
         }
-        if split.train_until.zip(split.validation_until).is_some_and(|(train, stop)| train >= stop) {
+        if split.train_until.zip(split.validation_until).is_some_and(|(train, stop)| train >= stop)
+        {
             bail!("[split] train_until must be before validation_until");
         }
         if !(0.0..0.5).contains(&self.judge.alpha) || self.judge.alpha == 0.0 {
@@ -227,7 +227,9 @@ fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::E
     humantime::parse_duration(&text).map_err(serde::de::Error::custom)
 }
 
-fn optional_date<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<NaiveDate>, D::Error> {
+fn optional_date<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<NaiveDate>, D::Error> {
     let text = String::deserialize(deserializer)?;
     let date = text.parse().map_err(|_| format!("{text:?} is no date (YYYY-MM-DD)"));
     date.map(Some).map_err(serde::de::Error::custom)
@@ -261,9 +263,11 @@ mod tests {
 
     #[test]
     fn overrides_replace_what_the_file_says() {
-        let pipeline =
-            load(GOOD, &["learner.objective=poisson", "data.until=2011-06-30", "split.test_days=7"])
-                .unwrap();
+        let pipeline = load(
+            GOOD,
+            &["learner.objective=poisson", "data.until=2011-06-30", "split.test_days=7"],
+        )
+        .unwrap();
         assert_eq!(pipeline.learner.objective, crate::learner::Objective::Poisson);
         assert_eq!(pipeline.data.until.unwrap().to_string(), "2011-06-30");
         assert_eq!(pipeline.split.test_days, Some(7));

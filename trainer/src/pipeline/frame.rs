@@ -120,7 +120,10 @@ fn check(expected: &Validation, frame: &Frame, days: &[NaiveDate]) -> anyhow::Re
         let missing = column.values.iter().filter(|value| value.is_nan()).count();
         if share(missing, rows) > expected.max_missing_features {
             let share = 100.0 * share(missing, rows);
-            complain(format!("feature {} has no value in {share:.1} % of the examples", column.name));
+            complain(format!(
+                "feature {} has no value in {share:.1} % of the examples",
+                column.name
+            ));
         }
     }
     if let Some((gap, after)) = longest_gap(days)
@@ -154,7 +157,8 @@ struct Bounds {
 
 impl Bounds {
     fn new(split: &Split, days: &[NaiveDate]) -> anyhow::Result<Self> {
-        if let (Some(train_until), Some(validation_until)) = (split.train_until, split.validation_until)
+        if let (Some(train_until), Some(validation_until)) =
+            (split.train_until, split.validation_until)
         {
             return Ok(Self { train_until, validation_until });
         }

@@ -33,11 +33,13 @@ impl Champion {
             Err(error) => return Err(error).context("ask the registry for the production version"),
         };
         let Some(version) = named else { return Ok(None) };
-        let files = client.fetch_version(model, version).await.context("fetch the production version")?;
+        let files =
+            client.fetch_version(model, version).await.context("fetch the production version")?;
         let file = |path: &str| files.iter().find(|file| file.path == path).map(|file| &file.bytes);
         let manifest = file(MANIFEST_FILE).map(|bytes| Manifest::parse(bytes)).transpose()?;
         let pin = manifest.and_then(|manifest| manifest.feature_service);
-        let graph = file(MODEL_FILE).with_context(|| format!("version {version} has no {MODEL_FILE}"))?;
+        let graph =
+            file(MODEL_FILE).with_context(|| format!("version {version} has no {MODEL_FILE}"))?;
         Ok(Some(Self {
             version,
             graph: graph.to_vec(),
@@ -91,5 +93,8 @@ pub(super) async fn register(
         ("sluice.reason".to_owned(), judgement.reason.clone()),
         ("sluice.mae".to_owned(), judgement.measures.mae.to_string()),
     ]);
-    client.create_version(model, &files, &judgement.reason, &tags).await.context("register the version")
+    client
+        .create_version(model, &files, &judgement.reason, &tags)
+        .await
+        .context("register the version")
 }

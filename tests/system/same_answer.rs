@@ -7,8 +7,8 @@ use sluice_protocol::grpc::grpc_inference_service_client::GrpcInferenceServiceCl
 use sluice_protocol::grpc::model_infer_request::InferInputTensor;
 
 use crate::support::{
-    Registry, answer, anywhere, client, fill_store, follow, output_of, package, predict,
-    source_tree,
+    Registry, answer, anywhere, client, definitions, fill_store, follow, output_of, package,
+    predict, source_tree,
 };
 
 const QUESTION: &str = r#"{"instances": [{"store_id": 42, "date": "2025-01-15", "promo": 1}]}"#;

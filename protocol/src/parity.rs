@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::format::{Format, read_json};
 
-/// Rows for a graph with one FP32 input [rows, columns] and one FP32 output [rows].
+/// Rows for a graph with one FP32 input `[rows, columns]` and one FP32 output `[rows]`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ParityRows {

@@ -1,24 +1,16 @@
 #!/usr/bin/env python3
-"""Compares Sluice's learner with LightGBM on the same frame, one thread each.
+"""Compares `sluice train run` with LightGBM on the same frame, one thread each.
 
-The frame is a CSV with a header `split,label,<columns...>`: split is train, validation or
-test, an empty cell is a missing value. Both sides train on `train`, stop early on
-`validation` and are judged on `test`, with the settings in SETTINGS below.
+    compare.py PIPELINE.toml --sluice target/release/sluice
 
-Sluice's side is a JSON file (`--ours`), written by the trainer's example `learner`, or by
-whatever `--command` says, which is run before each repetition so that both sides meet the
-same noise:
-    {"format": 1, "results": [{"objective": "squared", "mae": 2.2, "rmse": 4.9,
-                               "cpu_seconds": 1.9, "rounds": 120}, ...]}
-In the command `{seed}` is replaced by the repetition's seed, `{frame}` and `{ours}` by the
-files:
-    cargo build --release -p sluice-trainer --example learner
-    compare.py --frame FRAME.csv --ours OURS.json \\
-        --command 'target/release/examples/learner {frame} {seed} {ours}'
+Each repetition has its own seed and trains every objective twice, one side right after the
+other, so that both meet the same noise. The first run of Sluice writes the frame that LightGBM
+reads. Both sides train on its `train` rows, stop early on `validation` and are judged on `test`.
+LightGBM's settings are those of the pipeline's [learner].
 
-CPU seconds are user + system time of training, from raw numbers in memory to a model:
-binning is counted, reading files and predicting the test rows is not. Medians over the
-repetitions are compared. Exit status: 0 within the bounds, 1 outside, 2 unusable input.
+CPU seconds are user + system time of training, from raw numbers in memory to a model: binning is
+counted, reading files and predicting the test rows is not. Medians over the repetitions are
+compared. Exit status: 0 within the bounds, 1 outside, 2 when something could not be run.
 """
 
 import argparse
@@ -27,54 +19,64 @@ import shlex
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
+import tomllib
+from pathlib import Path
 
 import lightgbm
 import numpy
 
+# What each side calls an objective.
 OBJECTIVES = {
-    "squared": {"objective": "regression"},
-    "poisson": {"objective": "poisson"},
-    "tweedie": {"objective": "tweedie", "tweedie_variance_power": 1.3},
-    "absolute": {"objective": "regression_l1"},
+    "squared": ("squared", {"objective": "regression"}),
+    "poisson": ("poisson", {"objective": "poisson"}),
+    "tweedie 1.3": (
+        "{ tweedie = { power = 1.3 } }",
+        {"objective": "tweedie", "tweedie_variance_power": 1.3},
+    ),
+    "absolute": ("absolute", {"objective": "regression_l1"}),
 }
+# What LightGBM calls a setting of [learner]; the others must not be there.
 SETTINGS = {
-    "learning_rate": 0.05,
-    "num_leaves": 31,
-    "min_data_in_leaf": 20,
-    "min_sum_hessian_in_leaf": 1e-3,
-    "max_bin": 255,
-    "bagging_fraction": 0.8,
-    "bagging_freq": 1,
-    "feature_fraction": 0.8,
-    "num_threads": 1,
-    "verbose": -1,
+    "learning_rate": "learning_rate",
+    "max_leaves": "num_leaves",
+    "min_rows_per_leaf": "min_data_in_leaf",
+    "min_hessian_per_leaf": "min_sum_hessian_in_leaf",
+    "lambda_l2": "lambda_l2",
+    "min_gain": "min_gain_to_split",
+    "max_bins": "max_bin",
+    "row_fraction": "bagging_fraction",
+    "column_fraction": "feature_fraction",
 }
-MAX_ROUNDS = 1000
-EARLY_STOPPING_ROUNDS = 50
+# What each run sets by itself, and what LightGBM takes as arguments of its own.
+OTHER_SETTINGS = ("objective", "seed", "max_rounds", "early_stopping_rounds")
 SPLITS = ("train", "validation", "test")
 
 
 def main():
     arguments = parse_arguments()
-    frame = read_frame(arguments.frame)
+    learner = read_learner(arguments.pipeline)
     ours, theirs = [], []
-    for seed in range(1, arguments.repeat + 1):
-        if arguments.command:
-            run_ours(arguments, seed)
-        if arguments.command or not ours:
-            ours.append(read_ours(arguments.ours))
-        theirs.append({name: train(frame, own, seed) for name, own in OBJECTIVES.items()})
+    with tempfile.TemporaryDirectory(prefix="sluice-compare-") as folder:
+        folder, frame = Path(folder), None
+        for seed in range(1, arguments.repeat + 1):
+            ours.append({})
+            theirs.append({})
+            for name, (objective, parameters) in OBJECTIVES.items():
+                ours[-1][name] = run_sluice(arguments, objective, seed, folder)
+                frame = frame or read_frame(folder / "frame.csv")
+                theirs[-1][name] = train_lightgbm(frame, learner, parameters, seed)
+                print_run(seed, name, ours[-1][name], theirs[-1][name])
     rows = [compare(name, ours, theirs, arguments) for name in OBJECTIVES]
-    print_table(rows, len(ours), len(theirs))
+    print_table(rows, frame, arguments.repeat, ours[0]["squared"]["baselines"])
     return 0 if all(row["within"] for row in rows) else 1
 
 
 def parse_arguments():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--frame", required=True, help="CSV: split,label,<columns...>")
-    parser.add_argument("--ours", required=True, help="JSON with Sluice's results")
-    parser.add_argument("--command", help="writes the JSON; {seed}, {frame} and {ours} are filled in")
+    parser.add_argument("pipeline", type=Path, help="pipeline file of `sluice train run`")
+    parser.add_argument("--sluice", required=True, help="the program")
     parser.add_argument("--repeat", type=int, default=3, help="repetitions, each its own seed")
     parser.add_argument("--mae-bound", type=float, default=1.015, help="ours / LightGBM's")
     parser.add_argument("--cpu-bound", type=float, default=1.3, help="ours / LightGBM's")
@@ -84,36 +86,78 @@ def parse_arguments():
     return arguments
 
 
+def read_learner(path):
+    try:
+        learner = tomllib.loads(path.read_text(encoding="utf-8"))["learner"]
+    except (OSError, ValueError, KeyError) as error:
+        stop(f"{path}: {type(error).__name__}: {error}")
+    unknown = learner.keys() - SETTINGS.keys() - set(OTHER_SETTINGS)
+    # Left out, a setting has each side's own default, and those are not alike.
+    required = SETTINGS.keys() - {"lambda_l2", "min_gain"} | {"max_rounds", "early_stopping_rounds"}
+    if unknown or required - learner.keys():
+        names = ", ".join(sorted(unknown | (required - learner.keys())))
+        stop(f"{path}: [learner] cannot be compared, look at: {names}")
+    return learner
+
+
+def run_sluice(arguments, objective, seed, folder):
+    """Trains once; the first time it writes the frame."""
+    frame = folder / "frame.csv"
+    with tempfile.TemporaryDirectory(dir=folder) as run:
+        out = Path(run) / "out"
+        command = [arguments.sluice, "train", "run", str(arguments.pipeline), "--out", str(out)]
+        command += ["--set", f"learner.objective={objective}", "--set", f"learner.seed={seed}"]
+        if not frame.exists():
+            command += ["--frame-out", str(frame)]
+        try:
+            subprocess.run(command, check=True, stdout=subprocess.PIPE)
+            report = json.loads((out / "report.json").read_text(encoding="utf-8"))
+        except subprocess.CalledProcessError as error:
+            stop(f"sluice train run ended with {error.returncode}: {shlex.join(command)}")
+        except (OSError, ValueError) as error:
+            stop(f"sluice train run ({objective}, seed {seed}) gave no result: {error}")
+    if report.get("format") != 1:
+        stop(f"report.json: format {report.get('format')} is not 1")
+    if report["cpu_seconds"] is None:
+        stop("sluice could not tell its CPU time on this machine")
+    judgement = report["judgement"]
+    return {
+        "mae": judgement["measures"]["mae"],
+        "rmse": judgement["measures"]["rmse"],
+        "cpu_seconds": report["cpu_seconds"],
+        "rounds": report["rounds"],
+        "baselines": {rival["name"]: rival["measures"] for rival in judgement["baselines"]},
+    }
+
+
 def read_frame(path):
-    """{split: (features as float32 rows, labels)}"""
+    """{split: (features as float32 rows, labels)} of a CSV `split,label,<columns...>`, in which
+    an empty cell is a missing value"""
     parts = {name: [] for name in SPLITS}
-    with open(path, encoding="utf-8") as file:
-        header = file.readline().rstrip("\n").split(",")
-        if header[:2] != ["split", "label"] or len(header) < 3:
-            unusable(f"{path}: the header must be split,label,<columns...>")
-        for number, line in enumerate(file, start=2):
+    with path.open(encoding="utf-8") as file:
+        columns = file.readline().count(",")
+        for line in file:
             split, _, numbers = line.rstrip("\n").partition(",")
-            if split not in parts:
-                unusable(f"{path}: line {number}: unknown split {split!r}")
             row = [float(cell) if cell else numpy.nan for cell in numbers.split(",")]
-            if len(row) != len(header) - 1:
-                unusable(f"{path}: line {number}: {len(row) + 1} cells, not {len(header)}")
+            if split not in parts or len(row) != columns:
+                stop(f"{path.name}: unusable line {line!r}")
             parts[split].append(numpy.array(row, dtype=numpy.float32))
-    if not all(parts.values()):
-        unusable(f"{path}: needs rows of each split: {', '.join(SPLITS)}")
     stacked = {name: numpy.stack(rows) for name, rows in parts.items()}
     return {name: (rows[:, 1:].copy(), rows[:, 0].copy()) for name, rows in stacked.items()}
 
 
-def train(frame, objective, seed):
+def train_lightgbm(frame, learner, objective, seed):
+    settings = {SETTINGS[name]: value for name, value in learner.items() if name in SETTINGS}
+    settings |= {"bagging_freq": 1, "num_threads": 1, "verbose": -1}
+    patience = learner["early_stopping_rounds"]
     before = time.process_time()
-    training = lightgbm.Dataset(*frame["train"], params=SETTINGS)
+    training = lightgbm.Dataset(*frame["train"], params=settings)
     booster = lightgbm.train(
-        {**SETTINGS, **objective, "seed": seed},
+        {**settings, **objective, "seed": seed},
         training,
-        num_boost_round=MAX_ROUNDS,
+        num_boost_round=learner["max_rounds"],
         valid_sets=[lightgbm.Dataset(*frame["validation"], reference=training)],
-        callbacks=[lightgbm.early_stopping(EARLY_STOPPING_ROUNDS, verbose=False)],
+        callbacks=[lightgbm.early_stopping(patience, verbose=False)],
     )
     cpu_seconds = time.process_time() - before
     features, labels = frame["test"]
@@ -124,30 +168,6 @@ def train(frame, objective, seed):
         "cpu_seconds": cpu_seconds,
         "rounds": booster.best_iteration,
     }
-
-
-def run_ours(arguments, seed):
-    values = {"{seed}": str(seed), "{frame}": arguments.frame, "{ours}": arguments.ours}
-    words = [values.get(word, word) for word in shlex.split(arguments.command)]
-    try:
-        subprocess.run(words, check=True)
-    except (OSError, subprocess.CalledProcessError) as error:
-        unusable(f"the command failed: {error}")
-
-
-def read_ours(path):
-    try:
-        with open(path, encoding="utf-8") as file:
-            report = json.load(file)
-    except (OSError, ValueError) as error:
-        unusable(f"{path}: {error}")
-    if report.get("format") != 1:
-        unusable(f"{path}: format {report.get('format')} is not 1")
-    results = {result["objective"]: result for result in report["results"]}
-    missing = OBJECTIVES.keys() - results.keys()
-    if missing:
-        unusable(f"{path}: no result for {', '.join(sorted(missing))}")
-    return results
 
 
 def compare(name, ours, theirs, arguments):
@@ -165,8 +185,20 @@ def compare(name, ours, theirs, arguments):
     return row
 
 
-def print_table(rows, ours, theirs):
-    print(f"Sluice / LightGBM {lightgbm.__version__}, medians of {ours} and {theirs} runs")
+def print_run(seed, name, ours, theirs):
+    sides = "; ".join(
+        "{} MAE {mae:.4f}, {cpu_seconds:.2f} s CPU, {rounds} rounds".format(side, **result)
+        for side, result in (("Sluice", ours), ("LightGBM", theirs))
+    )
+    print(f"seed {seed}, {name}: {sides}", flush=True)
+
+
+def print_table(rows, frame, repeat, baselines):
+    examples = ", ".join(f"{name} {len(labels)}" for name, (_, labels) in frame.items())
+    print(f"\n{frame['train'][0].shape[1]} columns; rows: {examples}")
+    for name, measures in baselines.items():
+        print("{}: MAE {mae:.4f}, RMSE {rmse:.3f}".format(name, **measures))
+    print(f"Sluice / LightGBM {lightgbm.__version__}, medians of {repeat} seeds\n")
     print("| objective | MAE | ratio | RMSE | CPU s | ratio | rounds | |")
     print("|---|---|---|---|---|---|---|---|")
     for row in rows:
@@ -183,7 +215,7 @@ def print_table(rows, ours, theirs):
         print("| " + " | ".join(cells) + " |")
 
 
-def unusable(message):
+def stop(message):
     print(message, file=sys.stderr)
     sys.exit(2)
 

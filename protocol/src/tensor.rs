@@ -127,26 +127,6 @@ macro_rules! each {
 }
 
 impl TensorData {
-    /// No elements, with room for `capacity`.
-    pub fn with_capacity(datatype: Datatype, capacity: usize) -> Self {
-        match datatype {
-            Datatype::Bool => Self::Bool(Vec::with_capacity(capacity)),
-            Datatype::Uint8 => Self::Uint8(Vec::with_capacity(capacity)),
-            Datatype::Uint16 => Self::Uint16(Vec::with_capacity(capacity)),
-            Datatype::Uint32 => Self::Uint32(Vec::with_capacity(capacity)),
-            Datatype::Uint64 => Self::Uint64(Vec::with_capacity(capacity)),
-            Datatype::Int8 => Self::Int8(Vec::with_capacity(capacity)),
-            Datatype::Int16 => Self::Int16(Vec::with_capacity(capacity)),
-            Datatype::Int32 => Self::Int32(Vec::with_capacity(capacity)),
-            Datatype::Int64 => Self::Int64(Vec::with_capacity(capacity)),
-            Datatype::Fp16 => Self::Fp16(Vec::with_capacity(capacity)),
-            Datatype::Bf16 => Self::Bf16(Vec::with_capacity(capacity)),
-            Datatype::Fp32 => Self::Fp32(Vec::with_capacity(capacity)),
-            Datatype::Fp64 => Self::Fp64(Vec::with_capacity(capacity)),
-            Datatype::Bytes => Self::Bytes(Vec::with_capacity(capacity)),
-        }
-    }
-
     /// The type of the elements.
     pub const fn datatype(&self) -> Datatype {
         match self {
@@ -298,9 +278,15 @@ fn split_bytes(raw: &Bytes) -> Result<Vec<Bytes>, ShapeError> {
     Ok(elements)
 }
 
+/// The most dimensions that a tensor may have.
+const MAX_RANK: usize = 64;
+
 /// Why a shape and some elements do not make a tensor.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ShapeError {
+    /// More dimensions than any model has.
+    #[error("shape has {0} dimensions, at most {MAX_RANK} are taken")]
+    Rank(usize),
     /// A dimension below zero.
     #[error("shape {0:?} has a negative dimension")]
     Negative(Vec<i64>),
@@ -345,6 +331,9 @@ pub enum ShapeError {
 
 /// How many elements `shape` holds, checked: 1 for the empty shape.
 pub fn element_count(shape: &[i64]) -> Result<usize, ShapeError> {
+    if shape.len() > MAX_RANK {
+        return Err(ShapeError::Rank(shape.len()));
+    }
     let mut count = 1usize;
     let mut empty = false;
     for &dimension in shape {
@@ -418,6 +407,8 @@ mod tests {
         assert!(matches!(element_count(&[-1, 3]), Err(ShapeError::Negative(_))));
         assert!(matches!(element_count(&[1 << 32, 1 << 32]), Err(ShapeError::Overflow(_))));
         assert!(matches!(element_count(&[0, 1 << 32, 1 << 32]), Err(ShapeError::Overflow(_))));
+        assert_eq!(element_count(&[1; 64]), Ok(1));
+        assert_eq!(element_count(&[1; 65]), Err(ShapeError::Rank(65)));
     }
 
     #[test]

@@ -6,6 +6,11 @@ use sluice_engine::EngineError;
 use sluice_features::FeatureError;
 use sluice_protocol::{Code, ModelName, ModelVersion, ShapeError};
 
+/// The longest error text that a caller gets, in characters.
+const MESSAGE_LENGTH: usize = 800;
+/// As much of an input's name as an error repeats, in characters.
+const NAME_LENGTH: usize = 100;
+
 /// A request that is not answered with a prediction. Its text goes to the caller.
 #[derive(Debug, thiserror::Error)]
 pub enum GatewayError {
@@ -74,6 +79,9 @@ pub enum GatewayError {
     /// The answer did not come in time.
     #[error("deadline of {0:?} exceeded")]
     DeadlineExceeded(Duration),
+    /// The request's body did not arrive in time.
+    #[error("request body did not arrive within {0:?}")]
+    BodyTimeout(Duration),
     /// Draining or not started.
     #[error("server is {0}")]
     Unavailable(&'static str),
@@ -107,7 +115,7 @@ impl GatewayError {
             Self::TooLarge { .. } => Code::TooLarge,
             Self::UnsupportedEncoding(_) => Code::UnsupportedMediaType,
             Self::Overloaded { .. } => Code::Overloaded,
-            Self::DeadlineExceeded(_) => Code::DeadlineExceeded,
+            Self::DeadlineExceeded(_) | Self::BodyTimeout(_) => Code::DeadlineExceeded,
             Self::Unavailable(_) => Code::Unavailable,
             // Features that are not there yet are not the caller's fault.
             Self::Features(error) if error.code() == Code::FailedPrecondition => Code::Unavailable,
@@ -116,9 +124,20 @@ impl GatewayError {
         }
     }
 
+    /// The text for the caller: short, whatever names and shapes the request brought, since over
+    /// gRPC it travels in a header.
+    pub(crate) fn message(&self) -> String {
+        let mut text = self.to_string();
+        if let Some((end, _)) = text.char_indices().nth(MESSAGE_LENGTH) {
+            text.truncate(end);
+            text.push('…');
+        }
+        text
+    }
+
     /// An input that does not fit, by name.
     pub(crate) fn input(name: &str, reason: impl Into<String>) -> Self {
-        Self::Input { name: name.to_owned(), reason: reason.into() }
+        Self::Input { name: name.chars().take(NAME_LENGTH).collect(), reason: reason.into() }
     }
 
     /// An input whose shape and elements disagree.

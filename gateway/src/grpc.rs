@@ -1,9 +1,14 @@
 //! gRPC: V2 of the inference protocol. Decodes, calls the pipeline, encodes.
 
+use std::convert::Infallible;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use sluice_protocol::grpc::grpc_inference_service_server::GrpcInferenceService;
+use http::HeaderValue;
+use hyper::body::Incoming;
+use sluice_protocol::grpc::grpc_inference_service_server::{
+    GrpcInferenceService, GrpcInferenceServiceServer,
+};
 use sluice_protocol::grpc::infer_parameter::ParameterChoice;
 use sluice_protocol::grpc::model_infer_request::InferInputTensor;
 use sluice_protocol::grpc::model_infer_response::InferOutputTensor;
@@ -15,10 +20,12 @@ use sluice_protocol::grpc::{
     ServerReadyRequest, ServerReadyResponse,
 };
 use sluice_protocol::{
-    Datatype, InferRequest, InferResponse, NamedTensor, Parameter, Parameters, RequestedOutput,
-    Tensor, TensorData, element_count,
+    Code, Datatype, InferRequest, InferResponse, ModelVersion, NamedTensor, Parameter, Parameters,
+    RequestedOutput, Tensor, TensorData, element_count,
 };
+use tonic::codec::CompressionEncoding;
 use tonic::{Request, Response, Status};
+use tower::ServiceExt;
 
 use crate::catalog::listed_versions;
 use crate::deployment::{Deployment, PLATFORM};
@@ -26,10 +33,54 @@ use crate::error::GatewayError;
 use crate::http::EXTENSIONS;
 use crate::pipeline;
 use crate::shared::Shared;
+use crate::{inputs, unserved};
+
+/// The service with its limits, for one connection. Messages may come compressed; the limit is
+/// for what they hold.
+pub(crate) fn service(
+    shared: Arc<Shared>,
+) -> impl tower::Service<
+    http::Request<Incoming>,
+    Response = http::Response<tonic::body::Body>,
+    Error = Infallible,
+    Future: 'static,
+> + Clone {
+    let server = GrpcInferenceServiceServer::new(Service(shared.clone()))
+        .accept_compressed(CompressionEncoding::Gzip)
+        .max_decoding_message_size(shared.limits.max_body)
+        .max_encoding_message_size(usize::MAX);
+    ServiceExt::<http::Request<Incoming>>::map_response(server, move |mut response| {
+        refuse_as_too_large(&shared, &mut response);
+        response
+    })
+}
+
+/// The decoder says of a message past the limit that it is out of range, and of one past it
+/// when decompressed that a resource is exhausted. Nothing here gives the first code itself,
+/// and the second is the one that clients know for this.
+fn refuse_as_too_large(shared: &Shared, response: &mut http::Response<tonic::body::Body>) {
+    let Some(status) = response.headers_mut().get_mut(Status::GRPC_STATUS) else { return };
+    if tonic::Code::from_bytes(status.as_bytes()) != tonic::Code::OutOfRange {
+        return;
+    }
+    *status = HeaderValue::from(tonic::Code::ResourceExhausted as i32);
+    shared.metrics.count_unrouted(Code::TooLarge);
+}
 
 /// The service, on every core.
 #[derive(Debug, Clone)]
-pub(crate) struct Service(pub(crate) Arc<Shared>);
+struct Service(Arc<Shared>);
+
+impl Service {
+    /// A version that is no number is a mistake, where one that is not there is not found.
+    fn check_version(&self, version: &str) -> Result<(), GatewayError> {
+        if version.is_empty() || version.parse::<ModelVersion>().is_ok() {
+            return Ok(());
+        }
+        self.0.metrics.count_unrouted(Code::InvalidArgument);
+        Err(GatewayError::Invalid(format!("model version {version:?} is no number")))
+    }
+}
 
 impl From<GatewayError> for Status {
     fn from(error: GatewayError) -> Self {
@@ -37,7 +88,7 @@ impl From<GatewayError> for Status {
         if code == tonic::Code::Internal {
             tracing::error!(%error, "request failed");
         }
-        Self::new(code, error.to_string())
+        Self::new(code, error.message())
     }
 }
 
@@ -62,6 +113,7 @@ impl GrpcInferenceService for Service {
         request: Request<ModelReadyRequest>,
     ) -> Result<Response<ModelReadyResponse>, Status> {
         let ModelReadyRequest { name, version } = request.into_inner();
+        self.check_version(&version)?;
         // Triton's clients want false, not an error, for a model that is unknown.
         let ready = self.0.catalog.snapshot().resolve(&name, Some(&version)).is_ok();
         Ok(Response::new(ModelReadyResponse { ready }))
@@ -83,6 +135,7 @@ impl GrpcInferenceService for Service {
         request: Request<ModelMetadataRequest>,
     ) -> Result<Response<ModelMetadataResponse>, Status> {
         let ModelMetadataRequest { name, version } = request.into_inner();
+        self.check_version(&version)?;
         let catalog = self.0.catalog.snapshot();
         let deployment = catalog.resolve(&name, Some(&version))?;
         let inputs = deployment.listed_inputs().into_iter().map(|input| TensorMetadata {
@@ -112,6 +165,7 @@ impl GrpcInferenceService for Service {
         let mut wire = request.into_inner();
         let model = std::mem::take(&mut wire.model_name);
         let version = std::mem::take(&mut wire.model_version);
+        self.check_version(&version)?;
         let raw = !wire.raw_input_contents.is_empty();
         let answered =
             pipeline::infer(&self.0, &model, Some(&version), |deployment| decode(deployment, wire));
@@ -120,6 +174,12 @@ impl GrpcInferenceService for Service {
 }
 
 fn decode(deployment: &Deployment, wire: ModelInferRequest) -> Result<InferRequest, GatewayError> {
+    inputs::check_count(deployment, wire.inputs.len())?;
+    unserved::check(wire.parameters.keys())?;
+    let tensors = wire.inputs.iter().map(|input| &input.parameters);
+    for parameters in tensors.chain(wire.outputs.iter().map(|output| &output.parameters)) {
+        unserved::check(parameters.keys())?;
+    }
     let mut raw = wire.raw_input_contents.into_iter();
     let is_raw = raw.len() > 0;
     if is_raw && raw.len() != wire.inputs.len() {
@@ -141,7 +201,7 @@ fn decode(deployment: &Deployment, wire: ModelInferRequest) -> Result<InferReque
         id: wire.id,
         parameters: wire.parameters.into_iter().filter_map(parameter).collect(),
         inputs,
-        outputs: outputs.map(|o| RequestedOutput { name: o.name, binary: is_raw }).collect(),
+        outputs: outputs.map(|o| RequestedOutput { name: o.name }).collect(),
     })
 }
 

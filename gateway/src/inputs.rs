@@ -35,6 +35,7 @@ pub(crate) fn prepare(
     store: Option<&EmbeddedStore>,
     given: Vec<NamedTensor>,
 ) -> Result<Prepared, GatewayError> {
+    check_count(deployment, given.len())?;
     if let Some(twice) = first_duplicate(&given) {
         return Err(GatewayError::input(twice, "is given twice"));
     }
@@ -44,6 +45,27 @@ pub(crate) fn prepare(
         }
         _ => own_inputs(deployment, given),
     }
+}
+
+/// Refuses a request with more inputs than the model can take, before any of them is looked at:
+/// whoever compares them may then count on few.
+pub(crate) fn check_count(deployment: &Deployment, given: usize) -> Result<(), GatewayError> {
+    let fields = deployment.features.as_ref().map(|features| features.plan.request_fields().len());
+    // The entity key is one more than the request fields.
+    let most = deployment.inputs.len() + fields.map_or(0, |fields| fields + 1);
+    if given <= most {
+        return Ok(());
+    }
+    Err(GatewayError::Invalid(format!(
+        "more inputs than model {} takes, which are {}",
+        deployment.model,
+        listed_names(deployment)
+    )))
+}
+
+fn listed_names(deployment: &Deployment) -> String {
+    let names = deployment.listed_inputs().into_iter().map(|input| input.name);
+    names.collect::<Vec<_>>().join(", ")
 }
 
 fn first_duplicate(given: &[NamedTensor]) -> Option<&str> {
@@ -65,8 +87,7 @@ fn own_inputs(
         inputs.push(take_own(&mut given, spec)?);
     }
     if let Some(extra) = given.first() {
-        let names = deployment.listed_inputs().into_iter().map(|input| input.name);
-        let names = names.collect::<Vec<_>>().join(", ");
+        let names = listed_names(deployment);
         let reason = format!("is no input of model {}; its inputs are {names}", deployment.model);
         return Err(GatewayError::input(&extra.name, reason));
     }
@@ -166,6 +187,7 @@ fn fields(given: Vec<NamedTensor>) -> Result<Fields, GatewayError> {
     Ok(fields)
 }
 
+/// A field's values. NaN is how a tensor says that a value is missing, so it is a null here.
 fn column(data: TensorData) -> Result<Column, String> {
     fn whole<T: Into<i64>>(values: Vec<T>) -> Column {
         Column::Int64(Values::new(values.into_iter().map(Into::into).collect()))
@@ -183,10 +205,8 @@ fn column(data: TensorData) -> Result<Column, String> {
             let signed = values.into_iter().map(i64::try_from).collect::<Result<_, _>>();
             Column::Int64(Values::new(signed.map_err(|_| "is past the largest INT64")?))
         }
-        TensorData::Fp32(values) => {
-            Column::Float64(Values::new(values.into_iter().map(f64::from).collect()))
-        }
-        TensorData::Fp64(values) => Column::Float64(Values::new(values)),
+        TensorData::Fp32(values) => floats(values.into_iter().map(f64::from).collect()),
+        TensorData::Fp64(values) => floats(values),
         TensorData::Bytes(values) => {
             let texts = values.iter().map(text).collect::<Result<_, _>>()?;
             Column::String(Values::new(texts))
@@ -197,6 +217,32 @@ fn column(data: TensorData) -> Result<Column, String> {
     })
 }
 
+fn floats(values: Vec<f64>) -> Column {
+    if !values.iter().any(|value| value.is_nan()) {
+        return Column::Float64(Values::new(values));
+    }
+    let known = values.into_iter().map(|value| (!value.is_nan()).then_some(value));
+    Column::Float64(known.collect())
+}
+
 fn text(bytes: &Bytes) -> Result<std::sync::Arc<str>, String> {
     std::str::from_utf8(bytes).map(Into::into).map_err(|_| "is not UTF-8".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use sluice_features::Column;
+    use sluice_protocol::TensorData;
+
+    use super::column;
+
+    #[test]
+    fn a_nan_in_a_field_is_a_missing_value() {
+        let known = column(TensorData::Fp64(vec![1.0, 2.0])).unwrap();
+        assert_eq!(known, Column::Float64(sluice_features::Values::new(vec![1.0, 2.0])));
+        for data in [TensorData::Fp32(vec![1.0, f32::NAN]), TensorData::Fp64(vec![1.0, f64::NAN])] {
+            let missing = column(data).unwrap();
+            assert_eq!((missing.is_null(0), missing.is_null(1)), (false, true));
+        }
+    }
 }

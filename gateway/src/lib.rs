@@ -28,6 +28,7 @@ mod settings;
 mod shared;
 mod shutdown;
 mod source;
+mod unserved;
 
 pub use config::{Addresses, Config};
 pub use error::{GatewayError, LoadError, StartError};

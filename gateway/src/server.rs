@@ -13,7 +13,6 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
-use sluice_protocol::grpc::grpc_inference_service_server::GrpcInferenceServiceServer;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
@@ -21,7 +20,6 @@ use tokio::task::{LocalSet, spawn_local};
 
 use crate::error::StartError;
 use crate::executor::Core;
-use crate::grpc::Service;
 use crate::shared::Shared;
 
 /// Pending connections that the kernel keeps for a core.
@@ -143,10 +141,7 @@ impl Connections {
 
     fn serve_grpc(&self, stream: TcpStream) {
         let _slower_without = stream.set_nodelay(true);
-        let limit = self.shared.limits.max_body;
-        let service = GrpcInferenceServiceServer::new(Service(self.shared.clone()))
-            .max_decoding_message_size(limit)
-            .max_encoding_message_size(usize::MAX);
+        let service = crate::grpc::service(self.shared.clone());
         let connection = http2::Builder::new(LocalExecutor)
             .timer(TokioTimer::new())
             .serve_connection(TokioIo::new(stream), TowerToHyperService::new(service));

@@ -33,8 +33,6 @@ pub struct NamedTensor {
 pub struct RequestedOutput {
     /// The output's name.
     pub name: String,
-    /// Whether to answer in the binary form (HTTP only).
-    pub binary: bool,
 }
 
 /// What one caller asks of one model. Rows are the first dimension of every input.

@@ -4,11 +4,14 @@ mod body;
 mod elements;
 mod reply;
 mod route;
+mod rows;
 mod v1;
 mod v2;
 
 use std::sync::Arc;
 
+use bytes::Bytes;
+use http::request::Parts;
 use http::{HeaderMap, Request, Response};
 use hyper::body::Incoming;
 use serde_json::json;
@@ -24,25 +27,45 @@ pub(crate) use v2::EXTENSIONS;
 pub(crate) async fn handle(shared: Arc<Shared>, request: Request<Incoming>) -> Response<Body> {
     let (head, incoming) = request.into_parts();
     let path = head.uri.path().to_owned();
-    let answered = match Route::parse(&head.method, &path) {
-        Ok(route) => dispatch(&shared, route, &head.headers, incoming).await,
-        Err(error) => Err(error),
+    let answered = match receive(&shared, &head, &path, incoming).await {
+        Ok((route, body)) => dispatch(&shared, route, &head.headers, body).await,
+        // The pipeline counts what gets as far as that.
+        Err(error) => {
+            shared.metrics.count_unrouted(error.code());
+            Err(error)
+        }
     };
     answered.unwrap_or_else(|error| reply::error(&error))
+}
+
+/// What is asked, and the body where the route has one.
+async fn receive<'p>(
+    shared: &Shared,
+    head: &Parts,
+    path: &'p str,
+    incoming: Incoming,
+) -> Result<(Route<'p>, Bytes), GatewayError> {
+    let route = Route::parse(&head.method, path)?;
+    let body = match route {
+        Route::Infer { .. } | Route::Predict { .. } => {
+            body::read(&head.headers, incoming, shared.limits).await?
+        }
+        _ => Bytes::new(),
+    };
+    Ok((route, body))
 }
 
 async fn dispatch(
     shared: &Shared,
     route: Route<'_>,
     headers: &HeaderMap,
-    incoming: Incoming,
+    body: Bytes,
 ) -> Result<Response<Body>, GatewayError> {
     match route {
         Route::Infer { model, version } => {
-            let body = body::read(headers, incoming, shared.limits.max_body).await?;
-            let header_length = v2::header_length(headers, body.len())?;
             let mut form = v2::ReplyForm::default();
             let response = pipeline::infer(shared, &model, version.as_deref(), |deployment| {
+                let header_length = v2::header_length(headers, body.len())?;
                 let (request, wanted) = v2::decode(deployment, &body, header_length)?;
                 form = wanted;
                 Ok(request)
@@ -51,8 +74,7 @@ async fn dispatch(
             Ok(v2::encode(&response, &form))
         }
         Route::Predict { model, version } => {
-            let body = body::read(headers, incoming, shared.limits.max_body).await?;
-            let mut form = v1::ReplyForm::Rows;
+            let mut form = v1::ReplyForm::Columns;
             let response = pipeline::infer(shared, &model, version.as_deref(), |deployment| {
                 let (request, wanted) = v1::decode(deployment, &body)?;
                 form = wanted;

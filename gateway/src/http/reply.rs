@@ -1,7 +1,7 @@
 //! Replies: JSON bodies, and errors as an object with the one key `error`.
 
 use bytes::Bytes;
-use http::header::{ALLOW, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
+use http::header::{ALLOW, CONNECTION, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
 use http::{Response, StatusCode};
 use http_body_util::Full;
 use serde::Serialize;
@@ -38,7 +38,7 @@ pub(super) fn error(error: &GatewayError) -> Response<Body> {
     if status == 500 {
         tracing::error!(%error, "request failed");
     }
-    let mut response = json(status, &json!({"error": error.to_string()}));
+    let mut response = json(status, &json!({"error": error.message()}));
     let headers = response.headers_mut();
     match error {
         GatewayError::MethodNotAllowed { allowed, .. } => {
@@ -46,6 +46,10 @@ pub(super) fn error(error: &GatewayError) -> Response<Body> {
         }
         GatewayError::Overloaded { waiting, .. } => {
             headers.insert(RETRY_AFTER, HeaderValue::from(waiting.as_secs().max(1)));
+        }
+        // The rest of the body may still come; nobody will read it.
+        GatewayError::BodyTimeout(_) => {
+            headers.insert(CONNECTION, HeaderValue::from_static("close"));
         }
         _ => {}
     }

@@ -8,20 +8,21 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 use sluice_protocol::{
-    Datatype, InferRequest, InferResponse, NamedTensor, Parameter, Parameters, Tensor, TensorData,
+    InferRequest, InferResponse, NamedTensor, Parameter, Parameters, Tensor, TensorData,
 };
 
+use super::rows::{columns_to_tensors, rows_to_tensors};
 use super::v2::Element;
-use super::{Body, elements, reply};
+use super::{Body, reply};
 use crate::catalog::Catalog;
 use crate::deployment::Deployment;
 use crate::error::GatewayError;
 use crate::pipeline::{DEGRADED_VIEWS, FEATURES_AS_OF};
 
-/// Whether the caller sent rows or columns, and so gets them back.
+/// Whether the caller sent rows (and how many) or columns, and so gets them back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum ReplyForm {
-    Rows,
+    Rows(usize),
     Columns,
 }
 
@@ -42,7 +43,11 @@ pub(super) fn decode(
         GatewayError::Invalid(format!("request body is no predict request: {error}"))
     })?;
     let (inputs, form) = match (wire.instances, wire.inputs) {
-        (Some(rows), None) => (rows_to_tensors(deployment, rows.get())?, ReplyForm::Rows),
+        (Some(rows), None) => {
+            let inputs = rows_to_tensors(deployment, rows.get())?;
+            let rows = inputs.first().and_then(|input| input.tensor.rows()).unwrap_or(0);
+            (inputs, ReplyForm::Rows(rows))
+        }
         (None, Some(columns)) => {
             (columns_to_tensors(deployment, columns.get())?, ReplyForm::Columns)
         }
@@ -64,134 +69,20 @@ fn invalid(text: &str) -> GatewayError {
     GatewayError::Invalid(text.to_owned())
 }
 
-fn rows_to_tensors(deployment: &Deployment, text: &str) -> Result<Vec<NamedTensor>, GatewayError> {
-    let Some(inner) = text.strip_prefix('[') else {
-        return Err(invalid("\"instances\" must be a list"));
-    };
-    if !inner.trim_start().starts_with('{') {
-        return Ok(vec![only_input(deployment, text)?]);
-    }
-    let rows: Vec<serde_json::Map<String, Value>> = serde_json::from_str(text)
-        .map_err(|_| invalid("every instance must be an object when the first one is"))?;
-    let names: Vec<&String> = rows.first().map(|row| row.keys().collect()).unwrap_or_default();
-    for (index, row) in rows.iter().enumerate() {
-        if let Some(name) = row.keys().find(|name| !names.contains(name)) {
-            let reason = format!("is in instance {index} but not in instance 0");
-            return Err(GatewayError::input(name, reason));
-        }
-    }
-    names
-        .iter()
-        .map(|name| {
-            let mut column = Vec::with_capacity(rows.len());
-            for (index, row) in rows.iter().enumerate() {
-                column.push(row.get(*name).ok_or_else(|| {
-                    GatewayError::input(name, format!("is missing in instance {index}"))
-                })?);
-            }
-            column_to_tensor(deployment, name, &column)
-        })
-        .collect()
-}
-
-fn columns_to_tensors(
-    deployment: &Deployment,
-    text: &str,
-) -> Result<Vec<NamedTensor>, GatewayError> {
-    if !text.starts_with('{') {
-        return Ok(vec![only_input(deployment, text)?]);
-    }
-    let columns: serde_json::Map<String, Value> =
-        serde_json::from_str(text).map_err(|error| GatewayError::Invalid(error.to_string()))?;
-    columns
-        .iter()
-        .map(|(name, column)| match column {
-            Value::Array(values) => {
-                column_to_tensor(deployment, name, &values.iter().collect::<Vec<_>>())
-            }
-            _ => Err(GatewayError::input(name, "must be a list of rows")),
-        })
-        .collect()
-}
-
-/// Bare values: those of the graph's only input, parsed straight into its memory.
-fn only_input(deployment: &Deployment, text: &str) -> Result<NamedTensor, GatewayError> {
-    let [spec] = deployment.inputs.as_slice() else {
-        return Err(GatewayError::Invalid(format!(
-            "model {} has several inputs, so every instance must be an object of them",
-            deployment.model
-        )));
-    };
-    let refuse = |reason: String| GatewayError::input(&spec.name, reason);
-    let parsed = elements::parse(text, spec.datatype, 0).map_err(refuse)?;
-    let shape = parsed.shape.ok_or_else(|| refuse("has rows of different shapes".to_owned()))?;
-    named(&spec.name, &shape, parsed.data)
-}
-
-fn named(name: &str, shape: &[usize], data: TensorData) -> Result<NamedTensor, GatewayError> {
-    let shape = shape.iter().map(|&size| i64::try_from(size).unwrap_or(i64::MAX)).collect();
-    let tensor = Tensor::new(shape, data).map_err(|error| GatewayError::shape(name, &error))?;
-    Ok(NamedTensor { name: name.to_owned(), tensor })
-}
-
-/// One value a row, each a scalar or a nested list, as the input's datatype if the graph has
-/// such an input, else (a raw field) as what the JSON says.
-fn column_to_tensor(
-    deployment: &Deployment,
-    name: &str,
-    column: &[&Value],
-) -> Result<NamedTensor, GatewayError> {
-    let own = deployment.inputs.iter().find(|spec| spec.name == name).map(|spec| spec.datatype);
-    let datatype = match own {
-        Some(datatype) => datatype,
-        None => json_datatype(name, column)?,
-    };
-    let text = serde_json::to_string(column).expect("a JSON value is JSON");
-    let refuse = |reason: String| GatewayError::input(name, reason);
-    let parsed = elements::parse(&text, datatype, column.len()).map_err(refuse)?;
-    let shape = parsed.shape.ok_or_else(|| refuse("has rows of different shapes".to_owned()))?;
-    named(name, &shape, parsed.data)
-}
-
-/// The datatype of a raw field's values.
-fn json_datatype(name: &str, column: &[&Value]) -> Result<Datatype, GatewayError> {
-    let mut found = None;
-    for (index, value) in column.iter().enumerate() {
-        let own = match value {
-            Value::Bool(_) => Datatype::Bool,
-            Value::String(_) => Datatype::Bytes,
-            Value::Number(number) if number.is_i64() => Datatype::Int64,
-            Value::Number(_) => Datatype::Fp64,
-            Value::Null => {
-                return Err(GatewayError::input(name, format!("is null in instance {index}")));
-            }
-            Value::Array(_) | Value::Object(_) => {
-                let reason = format!("is no single value in instance {index}");
-                return Err(GatewayError::input(name, reason));
-            }
-        };
-        found = match (found, own) {
-            (None, own) => Some(own),
-            (Some(before), own) if before == own => Some(own),
-            (Some(Datatype::Int64), Datatype::Fp64) | (Some(Datatype::Fp64), Datatype::Int64) => {
-                Some(Datatype::Fp64)
-            }
-            (Some(before), own) => {
-                let reason = format!("is {before} in instance 0 and {own} in instance {index}");
-                return Err(GatewayError::input(name, reason));
-            }
-        };
-    }
-    Ok(found.unwrap_or(Datatype::Fp64))
-}
-
 /// Writes an answer. What V1 has no place for in the body goes into headers.
+///
+/// Rows are answered by rows where every output has a row for each of them. A graph that does
+/// not batch need not give that; then `predictions` holds the outputs whole, the bare value of
+/// a single one or an object of several, as columns are answered.
 pub(super) fn encode(response: &InferResponse, form: ReplyForm) -> Response<Body> {
+    let outputs = response.outputs.as_slice();
+    let by_row = |rows| outputs.iter().all(|output| output.tensor.rows() == Some(rows));
     let mut reply = match form {
-        ReplyForm::Rows => reply::json(200, &json_object("predictions", &Rows(&response.outputs))),
-        ReplyForm::Columns => {
-            reply::json(200, &json_object("outputs", &Columns(&response.outputs)))
+        ReplyForm::Rows(rows) if by_row(rows) => {
+            reply::json(200, &json_object("predictions", &Rows(outputs, rows)))
         }
+        ReplyForm::Rows(_) => reply::json(200, &json_object("predictions", &Columns(outputs))),
+        ReplyForm::Columns => reply::json(200, &json_object("outputs", &Columns(outputs))),
     };
     let facts = [
         (FEATURES_AS_OF, HeaderName::from_static("sluice-features-as-of")),
@@ -211,15 +102,15 @@ fn json_object<'v, T: Serialize>(key: &'v str, value: &'v T) -> impl Serialize +
     std::collections::BTreeMap::from([(key, value)])
 }
 
-/// Outputs by row: bare values of a single output, objects of several.
-struct Rows<'r>(&'r [NamedTensor]);
+/// Outputs by row: bare values of a single output, objects of several. All have so many rows.
+struct Rows<'r>(&'r [NamedTensor], usize);
 
 impl Serialize for Rows<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let rows = self.0.first().and_then(|output| output.tensor.rows()).unwrap_or(0);
+        let Self(outputs, rows) = *self;
         let mut list = serializer.serialize_seq(Some(rows))?;
         for row in 0..rows {
-            match self.0 {
+            match outputs {
                 [only] => list.serialize_element(&Nested::row(&only.tensor, row))?,
                 several => list.serialize_element(&RowObject(several, row))?,
             }
@@ -300,9 +191,11 @@ pub(super) fn model_status(catalog: &Catalog, name: &str) -> Result<Response<Bod
     let refused =
         model.refused.iter().map(|(version, reason)| version_status(*version, Some(reason)));
     let versions: Vec<Value> = loaded.chain(refused).collect();
-    let ready = model.default.is_some();
-    let body = json!({"name": name, "ready": ready, "model_version_status": versions});
-    Ok(reply::json(if ready { 200 } else { 503 }, &body))
+    let mut body = json!({"name": name, "ready": true, "model_version_status": versions});
+    let Err(error) = catalog.resolve(name, None) else { return Ok(reply::json(200, &body)) };
+    body["ready"] = false.into();
+    body["error"] = error.message().into();
+    Ok(reply::json(503, &body))
 }
 
 fn version_status(version: sluice_protocol::ModelVersion, refused: Option<&str>) -> Value {
@@ -313,4 +206,63 @@ fn version_status(version: sluice_protocol::ModelVersion, refused: Option<&str>)
         "state": state,
         "status": {"error_code": code, "error_message": refused.unwrap_or_default()},
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use http_body_util::BodyExt;
+    use serde_json::{Value, json};
+    use sluice_protocol::{
+        InferResponse, ModelName, ModelVersion, NamedTensor, Parameters, Tensor, TensorData,
+    };
+
+    use super::{ReplyForm, encode};
+
+    fn output(name: &str, shape: &[i64], data: Vec<f32>) -> NamedTensor {
+        let tensor = Tensor::new(shape.to_vec(), TensorData::Fp32(data)).unwrap();
+        NamedTensor { name: name.to_owned(), tensor }
+    }
+
+    fn check(outputs: Vec<NamedTensor>, rows: usize, expected: &Value) {
+        let response = InferResponse {
+            model: "m".parse::<ModelName>().unwrap(),
+            version: ModelVersion(1),
+            id: String::new(),
+            parameters: Parameters::new(),
+            outputs,
+        };
+        let body = encode(&response, ReplyForm::Rows(rows)).into_body();
+        let body = collected(body);
+        assert_eq!(&serde_json::from_slice::<Value>(&body).unwrap(), expected);
+    }
+
+    fn collected(body: crate::http::Body) -> bytes::Bytes {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        runtime.block_on(body.collect()).unwrap().to_bytes()
+    }
+
+    #[test]
+    fn outputs_with_a_row_for_each_instance_are_split() {
+        let a = || output("a", &[2], vec![1.0, 2.0]);
+        let b = || output("b", &[2, 1], vec![3.0, f32::NAN]);
+        check(vec![a()], 2, &json!({"predictions": [1.0, 2.0]}));
+        let rows = json!([{"a": 1.0, "b": [3.0]}, {"a": 2.0, "b": [null]}]);
+        check(vec![a(), b()], 2, &json!({"predictions": rows}));
+        check(vec![], 1, &json!({"predictions": [{}]}));
+    }
+
+    #[test]
+    fn other_outputs_are_answered_whole() {
+        let scalar = || output("s", &[], vec![7.0]);
+        let three = || output("t", &[3], vec![1.0, 2.0, 3.0]);
+        let none = || output("n", &[0, 4], vec![]);
+        check(vec![scalar()], 1, &json!({"predictions": 7.0}));
+        check(vec![none()], 1, &json!({"predictions": []}));
+        for (outputs, expected) in [
+            (vec![three(), scalar()], json!({"t": [1.0, 2.0, 3.0], "s": 7.0})),
+            (vec![three(), none()], json!({"t": [1.0, 2.0, 3.0], "n": []})),
+        ] {
+            check(outputs, 3, &json!({"predictions": expected}));
+        }
+    }
 }

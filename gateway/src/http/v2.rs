@@ -16,6 +16,7 @@ use super::{Body, elements, reply};
 use crate::catalog::Catalog;
 use crate::deployment::{Deployment, ListedTensor, PLATFORM};
 use crate::error::GatewayError;
+use crate::{inputs, unserved};
 
 /// How long the JSON part of a body is, when binary data follows it.
 const HEADER_LENGTH: HeaderName = HeaderName::from_static("inference-header-content-length");
@@ -38,13 +39,13 @@ impl ReplyForm {
 #[derive(Deserialize)]
 struct WireRequest<'b> {
     #[serde(default)]
-    id: String,
+    id: Option<String>,
     #[serde(default)]
-    parameters: Map<String, Value>,
+    parameters: Option<Map<String, Value>>,
     #[serde(borrow)]
     inputs: Vec<WireInput<'b>>,
     #[serde(default)]
-    outputs: Vec<WireOutput>,
+    outputs: Option<Vec<WireOutput>>,
 }
 
 #[derive(Deserialize)]
@@ -53,7 +54,7 @@ struct WireInput<'b> {
     datatype: String,
     shape: Vec<i64>,
     #[serde(default)]
-    parameters: Map<String, Value>,
+    parameters: Option<Map<String, Value>>,
     #[serde(borrow, default)]
     data: Option<&'b RawValue>,
 }
@@ -62,7 +63,7 @@ struct WireInput<'b> {
 struct WireOutput {
     name: String,
     #[serde(default)]
-    parameters: Map<String, Value>,
+    parameters: Option<Map<String, Value>>,
 }
 
 /// The value of the header that splits JSON from binary data; the whole body is JSON without.
@@ -86,6 +87,7 @@ pub(super) fn decode(
         serde_json::from_slice(&body[..header_length]).map_err(|error| {
             GatewayError::Invalid(format!("request body is no infer request: {error}"))
         })?;
+    inputs::check_count(deployment, wire.inputs.len())?;
     let mut binary = body.slice(header_length..);
     let inputs = wire
         .inputs
@@ -98,35 +100,39 @@ pub(super) fn decode(
             binary.remaining()
         )));
     }
-    let parameters = parameters(&wire.parameters)?;
-    let form = ReplyForm {
-        // It only decides where no outputs are listed, as Triton does it.
-        all_binary: wire.outputs.is_empty()
-            && parameters.get("binary_data_output") == Some(&Parameter::Bool(true)),
-        binary: wire
-            .outputs
-            .iter()
-            .filter(|output| output.parameters.get("binary_data") == Some(&Value::Bool(true)))
-            .map(|output| output.name.clone())
-            .collect(),
-    };
-    let outputs = wire.outputs.into_iter().map(|output| {
-        let binary = form.is_binary(&output.name);
-        RequestedOutput { name: output.name, binary }
-    });
+    let parameters = parameters(&wire.parameters.unwrap_or_default())?;
+    let wanted = wire.outputs.unwrap_or_default();
+    let form = reply_form(&parameters, &wanted)?;
     let request = InferRequest {
         model: deployment.model.clone(),
         version: Some(deployment.version),
-        id: wire.id,
+        id: wire.id.unwrap_or_default(),
         parameters,
         inputs,
-        outputs: outputs.collect(),
+        outputs: wanted.into_iter().map(|output| RequestedOutput { name: output.name }).collect(),
     };
     Ok((request, form))
 }
 
+fn reply_form(parameters: &Parameters, wanted: &[WireOutput]) -> Result<ReplyForm, GatewayError> {
+    let mut binary = Vec::new();
+    for output in wanted {
+        let Some(parameters) = &output.parameters else { continue };
+        unserved::check(parameters.keys())?;
+        if parameters.get("binary_data") == Some(&Value::Bool(true)) {
+            binary.push(output.name.clone());
+        }
+    }
+    // It only decides where no outputs are listed, as Triton does it.
+    let all_binary =
+        wanted.is_empty() && parameters.get("binary_data_output") == Some(&Parameter::Bool(true));
+    Ok(ReplyForm { all_binary, binary })
+}
+
 fn decode_input(input: WireInput<'_>, binary: &mut Bytes) -> Result<NamedTensor, GatewayError> {
     let WireInput { name, datatype, shape, parameters, data } = input;
+    let parameters = parameters.unwrap_or_default();
+    unserved::check(parameters.keys())?;
     let refuse = |reason: String| GatewayError::input(&name, reason);
     let datatype = Datatype::parse(&datatype)
         .ok_or_else(|| refuse(format!("has the unknown datatype {datatype:?}")))?;
@@ -152,6 +158,7 @@ fn decode_input(input: WireInput<'_>, binary: &mut Bytes) -> Result<NamedTensor,
 }
 
 fn parameters(wire: &Map<String, Value>) -> Result<Parameters, GatewayError> {
+    unserved::check(wire.keys())?;
     wire.iter()
         .map(|(name, value)| {
             let parameter = match value {

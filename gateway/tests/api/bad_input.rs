@@ -1,7 +1,16 @@
 //! Bad input gets the right status and an error that names the thing.
 
-use serde_json::{Value, json};
+use std::time::{Duration, Instant};
 
+use serde_json::{Value, json};
+use sluice_protocol::grpc::infer_parameter::ParameterChoice;
+use sluice_protocol::grpc::model_infer_request::InferInputTensor;
+use sluice_protocol::grpc::{InferParameter, ModelInferRequest, ModelMetadataRequest};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tonic::codec::CompressionEncoding;
+
+use crate::inference::connect;
 use crate::support::{answer, serve, serve_with};
 
 fn v2(change: impl FnOnce(&mut Value)) -> String {
@@ -21,15 +30,7 @@ async fn infer_requests_that_do_not_fit() {
         ("{}".to_owned(), "inputs"),
         (v2(|r| r["inputs"] = json!([])), "\"x\": is missing"),
         (set("name", json!("z")), "\"x\": is missing"),
-        (v2(|r| r["inputs"] = json!([r["inputs"][0], r["inputs"][0]])), "given twice"),
-        (
-            v2(|r| {
-                let mut extra = r["inputs"][0].clone();
-                extra["name"] = json!("z");
-                r["inputs"] = json!([r["inputs"][0], extra]);
-            }),
-            "\"z\": is no input",
-        ),
+        (v2(|r| r["inputs"] = json!([r["inputs"][0], r["inputs"][0]])), "more inputs than"),
         (set("datatype", json!("FP64")), "FP64, expected FP32"),
         (set("datatype", json!("FLOAT")), "unknown datatype \"FLOAT\""),
         (set("shape", json!([2, 1])), "expected [-1, 2], got [2, 1]"),
@@ -38,7 +39,7 @@ async fn infer_requests_that_do_not_fit() {
         (set("shape", json!([4294967296u64, 4294967296u64])), "more elements than"),
         (set("shape", json!([0, 2])), "needs 0 elements"),
         (set("data", json!([1, "a"])), "element \"a\" is no FP32"),
-        (set("data", json!([1, null])), "element null is no FP32"),
+        (set("shape", json!(vec![1; 65])), "shape has 65 dimensions"),
         (
             v2(|r| {
                 r["inputs"][0].as_object_mut().unwrap().remove("data");
@@ -49,6 +50,16 @@ async fn infer_requests_that_do_not_fit() {
         (v2(|r| r["outputs"] = json!([{"name": "z"}])), "\"z\" is no output"),
         (v2(|r| r["outputs"] = json!([{"name": "y"}, {"name": "y"}])), "asked twice"),
         (v2(|r| r["parameters"] = json!({"p": [1]})), "parameter \"p\""),
+        (v2(|r| r["parameters"] = json!({"sequence_id": 3})), "\"sequence_id\" asks for"),
+        (v2(|r| r["parameters"] = json!({"triton_x": 3})), "\"triton_x\" asks for"),
+        (set("parameters", json!({"shared_memory_region": "r"})), "\"shared_memory_region\" asks"),
+        (
+            v2(|r| {
+                let parameters = json!({"classification": 3});
+                r["outputs"] = json!([{"name": "y", "parameters": parameters}]);
+            }),
+            "\"classification\" asks for",
+        ),
     ] {
         let (status, body) = running.post("/v2/models/scale/infer", request.clone()).await;
         assert_eq!(status, 400, "{request}: {body}");
@@ -67,7 +78,20 @@ async fn predict_requests_that_do_not_fit() {
         ("scale", r#"{"instances": 7}"#, "must be a list"),
         ("scale", r#"{"instances": [[1, 2], [3]]}"#, "different shapes"),
         ("scale", r#"{"instances": [[1, "a"]]}"#, "element \"a\" is no FP32"),
-        ("scale", r#"{"instances": []}"#, "unexpected shape"),
+        ("scale", r#"{"instances": []}"#, "\"instances\" is empty"),
+        ("mixed", r#"{"instances": [ ]}"#, "\"instances\" is empty"),
+        (
+            "scale",
+            r#"{"instances": [{"x": [1, 2]}, 3]}"#,
+            "\"instances\": instance 1: invalid type",
+        ),
+        ("scale", r#"{"instances": [{"x": [1, 2]}, {"z": [1, 2]}]}"#, "missing in instance 1"),
+        ("scale", r#"{"instances": [{"x": [1, 2], "z": 1}]}"#, "instance 0: more inputs than"),
+        ("mixed", r#"{"instances": [{"id": 1, "id": 1}]}"#, "\"id\": is given twice"),
+        ("mixed", r#"{"instances": [{"id": 1, "z": 1}]}"#, "missing"),
+        ("mixed", r#"{"inputs": {"id": [1], "name": ["a"], "o": [true]}}"#, "\"on\": is missing"),
+        ("mixed", r#"{"instances": [{"id": 1, "name": "a", "on": null}]}"#, "null is no BOOL"),
+        ("mixed", r#"{"instances": [{"z": null}]}"#, "\"z\": is null in instance 0"),
         ("mixed", r#"{"instances": [1]}"#, "several inputs"),
         ("mixed", r#"{"instances": [{"id": 1, "name": "a"}]}"#, "\"on\": is missing"),
         (
@@ -84,6 +108,68 @@ async fn predict_requests_that_do_not_fit() {
         let (status, body) = running.post(&format!("/v1/models/{model}:predict"), request).await;
         assert_eq!(status, 400, "{request}: {body}");
         assert!(body["error"].as_str().unwrap().contains(says), "{request}: {body}");
+    }
+}
+
+#[tokio::test]
+async fn inputs_that_are_named_wrongly() {
+    let running = serve(&[("mixed", 1, "mixed.onnx")]).await;
+    let input = |name| json!({"name": name, "datatype": "INT64", "shape": [1], "data": [1]});
+    let on = json!({"name": "on", "datatype": "BOOL", "shape": [1], "data": [true]});
+    let name = json!({"name": "name", "datatype": "BYTES", "shape": [1], "data": ["a"]});
+    for (inputs, says) in [
+        (json!([input("id"), input("id")]), "\"id\": is given twice"),
+        (json!([input("id"), input("z"), name]), "\"on\": is missing"),
+        (json!([input("z"), input("y"), input("x"), name, on]), "more inputs than model mixed"),
+    ] {
+        let body = json!({"inputs": inputs}).to_string();
+        let (status, body) = running.post("/v2/models/mixed/infer", body).await;
+        assert_eq!(status, 400, "{body}");
+        assert!(body["error"].as_str().unwrap().contains(says), "{body}");
+    }
+}
+
+/// Work for a request is bounded by what the model takes, not by what the request brings.
+#[tokio::test]
+async fn floods_are_refused_quickly_and_briefly() {
+    let running = serve(&[("scale", 1, "scale.onnx"), ("mixed", 1, "mixed.onnx")]).await;
+    let keys = (0..50_000).map(|key| format!("\"k{key}\": 1")).collect::<Vec<_>>().join(",");
+    let input = |name| json!({"name": name, "datatype": "FP32", "shape": [1, 2], "data": [1, 2]});
+    let inputs: Vec<Value> = (0..20_000).map(|name| input(format!("x{name}"))).collect();
+    let outputs: Vec<Value> = (0..20_000)
+        .map(|name| json!({"name": format!("y{name}"), "parameters": {"binary_data": true}}))
+        .collect();
+    let flooded = json!({"inputs": [input("x".to_owned())], "outputs": outputs}).to_string();
+    let deep = |depth: usize| "[".repeat(depth) + &"]".repeat(depth);
+    let long = "x".repeat(1 << 20);
+    for (path, body) in [
+        ("/v1/models/scale:predict", format!("{{\"instances\": [{{{keys}}}]}}")),
+        ("/v1/models/mixed:predict", format!("{{\"inputs\": {{{keys}}}}}")),
+        ("/v2/models/scale/infer", json!({"inputs": inputs}).to_string()),
+        ("/v2/models/scale/infer", flooded),
+        ("/v1/models/scale:predict", "[".repeat(2_000_000)),
+        ("/v2/models/scale/infer", "[".repeat(2_000_000)),
+        ("/v1/models/scale:predict", format!("{{\"instances\": {}}}", deep(1_000_000))),
+        (
+            "/v1/models/scale:predict",
+            format!("{{\"instances\": [{{\"x\": {}}}]}}", deep(1_000_000)),
+        ),
+        ("/v2/models/scale/infer", v2(|r| r["inputs"][0]["shape"] = json!(vec![1; 100_000]))),
+        ("/v2/models/scale/infer", v2(|r| r["inputs"][0]["name"] = json!(long))),
+        ("/v2/models/scale/infer", v2(|r| r["inputs"][0]["datatype"] = json!(long))),
+        ("/v2/models/scale/infer", v2(|r| r["inputs"][0]["shape"] = json!(long))),
+        ("/v2/models/scale/infer", v2(|r| r["inputs"][0]["data"] = json!([long]))),
+        ("/v2/models/scale/infer", v2(|r| r["outputs"] = json!([{"name": long}]))),
+        ("/v2/models/scale/infer", v2(|r| r["parameters"] = json!({long.clone(): null}))),
+        ("/v1/models/mixed:predict", json!({"instances": [{long.clone(): null}]}).to_string()),
+    ] {
+        let begins: String = body.chars().take(60).collect();
+        let started = Instant::now();
+        let (status, body) = running.post(path, body).await;
+        let took = started.elapsed();
+        assert_eq!(status, 400, "{begins}: {body}");
+        assert!(body["error"].as_str().unwrap().len() <= 1000, "{begins}: {body}");
+        assert!(took < Duration::from_secs(1), "{begins}: {took:?}");
     }
 }
 
@@ -146,4 +232,101 @@ async fn bodies_past_the_limit_or_encoded_are_refused() {
     let request = running.client.post(running.url("/v2/models/scale/infer"));
     let (status, body) = answer(request.header("Content-Encoding", "br").body("x")).await;
     assert_eq!(status, 415, "{body}");
+    assert_eq!(running.get("/v2/models/scale/infer").await.0, 405);
+    assert_eq!(running.get("/nowhere").await.0, 404);
+    assert_eq!(running.post("/v2/models/other/infer", "{}").await.0, 404);
+    assert_eq!(running.post("/v2/models/scale/infer", "{}").await.0, 400);
+    let address = running.gateway.addresses().http;
+    let mut broken_off = TcpStream::connect(address).await.unwrap();
+    let head = "POST /v2/models/scale/infer HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\n{";
+    broken_off.write_all(head.as_bytes()).await.unwrap();
+    broken_off.shutdown().await.unwrap();
+    broken_off.read_to_end(&mut Vec::new()).await.unwrap();
+    let metrics = reqwest::get(running.admin("/metrics")).await.unwrap().text().await.unwrap();
+    for (code, count) in
+        [("too_large", 1), ("unsupported_media_type", 1), ("not_found", 2), ("invalid_argument", 2)]
+    {
+        let line = format!("sluice_unrouted_requests_total{{code=\"{code}\"}} {count}\n");
+        assert!(metrics.contains(&line), "{line}{metrics}");
+    }
+    let routed = r#"sluice_requests_total{model="scale",version="1",code="invalid_argument"} 1"#;
+    assert!(metrics.contains(routed), "{metrics}");
+}
+
+#[tokio::test]
+async fn a_body_that_does_not_come_is_given_up() {
+    let patience = Duration::from_millis(200);
+    let running = serve_with(&[("scale", 1, "scale.onnx")], |settings| {
+        settings.request_timeout = Some(patience);
+    })
+    .await;
+    let mut client = TcpStream::connect(running.gateway.addresses().http).await.unwrap();
+    let head = "POST /v2/models/scale/infer HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\n{";
+    client.write_all(head.as_bytes()).await.unwrap();
+    let mut reply = String::new();
+    let read = client.read_to_string(&mut reply);
+    tokio::time::timeout(Duration::from_secs(5), read).await.unwrap().unwrap();
+    assert!(reply.starts_with("HTTP/1.1 504"), "{reply}");
+    assert!(reply.contains("connection: close"), "{reply}");
+    assert!(reply.contains("did not arrive within 200ms"), "{reply}");
+}
+
+#[tokio::test]
+async fn grpc_requests_that_do_not_fit() {
+    let running =
+        serve_with(&[("scale", 1, "scale.onnx")], |settings| settings.max_body = Some(1000)).await;
+    let mut plain = connect(&running).await;
+    let mut zipped = connect(&running).await.send_compressed(CompressionEncoding::Gzip);
+    let request = || ModelInferRequest { model_name: "scale".to_owned(), ..Default::default() };
+    let with = |name: &str| {
+        let choice = Some(ParameterChoice::Int64Param(1));
+        let parameter = InferParameter { parameter_choice: choice };
+        std::collections::HashMap::from([(name.to_owned(), parameter)])
+    };
+    let x =
+        |parameters| InferInputTensor { name: "x".to_owned(), parameters, ..Default::default() };
+    let large = ModelInferRequest { id: "x".repeat(100_000), ..request() };
+    for (request, code, says) in [
+        (large.clone(), tonic::Code::ResourceExhausted, "limit is: 1000 bytes"),
+        (
+            ModelInferRequest { model_version: "new".to_owned(), ..request() },
+            tonic::Code::InvalidArgument,
+            "\"new\" is no number",
+        ),
+        (
+            ModelInferRequest { parameters: with("sequence_id"), ..request() },
+            tonic::Code::InvalidArgument,
+            "\"sequence_id\" asks for",
+        ),
+        (
+            ModelInferRequest { inputs: vec![x(with("shared_memory_region"))], ..request() },
+            tonic::Code::InvalidArgument,
+            "\"shared_memory_region\" asks for",
+        ),
+        (
+            ModelInferRequest { inputs: vec![x(with("a")), x(with("a"))], ..request() },
+            tonic::Code::InvalidArgument,
+            "more inputs than",
+        ),
+        (request(), tonic::Code::InvalidArgument, "\"x\": is missing"),
+    ] {
+        let status = plain.model_infer(request).await.unwrap_err();
+        assert_eq!(status.code(), code, "{status:?}");
+        assert!(status.message().contains(says), "{status:?}");
+    }
+    let status = zipped.model_infer(large).await.unwrap_err();
+    assert_eq!(status.code(), tonic::Code::ResourceExhausted, "{status:?}");
+    let metadata = ModelMetadataRequest { name: "scale".to_owned(), version: "new".to_owned() };
+    let status = plain.model_metadata(metadata).await.unwrap_err();
+    assert_eq!(status.code(), tonic::Code::InvalidArgument, "{status:?}");
+}
+
+#[tokio::test]
+async fn unknown_names_are_repeated_in_part() {
+    let running = serve(&[("scale", 1, "scale.onnx")]).await;
+    let model_name = "\u{1}é".repeat(5000);
+    let request = ModelInferRequest { model_name, ..Default::default() };
+    let status = connect(&running).await.model_infer(request).await.unwrap_err();
+    assert_eq!(status.code(), tonic::Code::NotFound, "{status:?}");
+    assert!(status.message().len() < 1100, "{status:?}");
 }

@@ -4,8 +4,10 @@ use serde_json::json;
 use sluice_protocol::grpc::grpc_inference_service_client::GrpcInferenceServiceClient;
 use sluice_protocol::grpc::model_infer_request::InferInputTensor;
 use sluice_protocol::grpc::{InferTensorContents, ModelInferRequest};
+use tonic::codec::CompressionEncoding;
+use tonic::transport::Channel;
 
-use crate::support::{answer, serve};
+use crate::support::{Running, answer, serve};
 
 #[tokio::test]
 async fn v1_rows_and_columns() {
@@ -53,6 +55,20 @@ async fn v2_json_echoes_the_id_and_names_the_version() {
     }
 }
 
+/// JSON has no NaN: null is one, in and out.
+#[tokio::test]
+async fn missing_values_and_absent_keys_are_null() {
+    let running = serve(&[("scale", 1, "scale.onnx")]).await;
+    let input = json!({"name": "x", "datatype": "FP32", "shape": [1, 2], "data": [1, null], "parameters": null});
+    let request = json!({"id": null, "parameters": null, "outputs": null, "inputs": [input]});
+    let (status, body) = running.post("/v2/models/scale/infer", request.to_string()).await;
+    assert_eq!((status, &body["outputs"][0]["data"]), (200, &json!([3.0, null])), "{body}");
+    for request in [json!({"instances": [[1, null]]}), json!({"instances": [{"x": [1, null]}]})] {
+        let answered = running.post("/v1/models/scale:predict", request.to_string()).await;
+        assert_eq!(answered, (200, json!({"predictions": [[3.0, null]]})));
+    }
+}
+
 #[tokio::test]
 async fn v2_binary_in_and_out() {
     let running = serve(&[("mixed", 1, "mixed.onnx")]).await;
@@ -87,12 +103,17 @@ async fn v2_binary_in_and_out() {
     assert_eq!(body[length..], raw.concat());
 }
 
+/// A gRPC client of the gateway.
+pub(crate) async fn connect(running: &Running) -> GrpcInferenceServiceClient<Channel> {
+    let address = format!("http://{}", running.gateway.addresses().grpc);
+    let channel = tonic::transport::Endpoint::new(address).unwrap().connect().await.unwrap();
+    GrpcInferenceServiceClient::new(channel)
+}
+
 #[tokio::test]
 async fn grpc_typed_and_raw() {
     let running = serve(&[("scale", 1, "scale.onnx")]).await;
-    let address = format!("http://{}", running.gateway.addresses().grpc);
-    let channel = tonic::transport::Endpoint::new(address).unwrap().connect().await.unwrap();
-    let mut client = GrpcInferenceServiceClient::new(channel);
+    let mut client = connect(&running).await;
     let mut input = InferInputTensor {
         name: "x".to_owned(),
         datatype: "FP32".to_owned(),
@@ -114,6 +135,8 @@ async fn grpc_typed_and_raw() {
     request.raw_input_contents = vec![[1f32.to_le_bytes(), 2.5f32.to_le_bytes()].concat().into()];
     let raw = client.model_infer(request.clone()).await.unwrap().into_inner();
     assert_eq!(raw.raw_output_contents[0], [3f32.to_le_bytes(), 6f32.to_le_bytes()].concat());
+    let mut zipped = client.clone().send_compressed(CompressionEncoding::Gzip);
+    assert_eq!(zipped.model_infer(request.clone()).await.unwrap().into_inner(), raw);
     request.model_version = "9".to_owned();
     assert_eq!(client.model_infer(request).await.unwrap_err().code(), tonic::Code::NotFound);
 }

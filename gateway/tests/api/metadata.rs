@@ -1,10 +1,12 @@
 //! Health, metadata and status.
 
+use std::time::Duration;
+
 use serde_json::json;
 use sluice_protocol::grpc::grpc_inference_service_client::GrpcInferenceServiceClient;
 use sluice_protocol::grpc::{ModelMetadataRequest, ModelReadyRequest, ServerReadyRequest};
 
-use crate::support::serve;
+use crate::support::{place, serve};
 
 #[tokio::test]
 async fn health_and_metadata_over_http() {
@@ -32,6 +34,21 @@ async fn health_and_metadata_over_http() {
     assert_eq!(status["model_version_status"][0]["state"], "AVAILABLE");
     assert_eq!(running.get("/v2/models/other").await.0, 404);
     assert_eq!(running.get("/v1/models/other").await.0, 404);
+}
+
+#[tokio::test]
+async fn a_model_of_which_nothing_loads_says_why() {
+    let running = serve(&[("scale", 1, "scale.onnx")]).await;
+    place(running.folder.path(), "broken", 3, b"no graph");
+    let mut answered = running.get("/v1/models/broken").await;
+    while answered.0 == 404 {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        answered = running.get("/v1/models/broken").await;
+    }
+    let (status, body) = answered;
+    assert_eq!((status, &body["ready"]), (503, &json!(false)), "{body}");
+    assert!(body["error"].as_str().unwrap().contains("version 3 was refused"), "{body}");
+    assert_eq!(body["model_version_status"][0]["state"], "END");
 }
 
 #[tokio::test]

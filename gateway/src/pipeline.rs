@@ -35,7 +35,7 @@ where
     let routed = shared.catalog.snapshot().resolve(model, version).cloned();
     let deployment = routed.inspect_err(|error| shared.metrics.count_unrouted(error.code()))?;
     let answered = answer(shared, &deployment, decode).await;
-    let shard = deployment.counters.shard(Core::current().index());
+    let shard = deployment.counters.shard(Core::index());
     shard.count_request(answered.as_ref().err().map(GatewayError::code), started.elapsed());
     answered
 }
@@ -65,7 +65,7 @@ where
     };
     let outputs = wait(deployment, answer, shared.limits.request_timeout).await?;
     if freshness.as_ref().is_some_and(|freshness| !freshness.degraded_views.is_empty()) {
-        deployment.counters.shard(Core::current().index()).count_degraded();
+        deployment.counters.shard(Core::index()).count_degraded();
     }
     Ok(InferResponse {
         model: deployment.model.clone(),
@@ -77,8 +77,8 @@ where
 }
 
 fn submit(deployment: &Arc<Deployment>, job: Job) -> Result<(), GatewayError> {
-    let core = Core::current();
-    deployment.executor.submit(&core, &deployment.counters, job).map_err(|refusal| match refusal {
+    let submitted = Core::with(|core| deployment.executor.submit(core, &deployment.counters, job));
+    submitted.map_err(|refusal| match refusal {
         Refusal::Overloaded(waiting) => {
             GatewayError::Overloaded { model: deployment.model.clone(), waiting }
         }

@@ -10,23 +10,12 @@ use sluice_protocol::{Code, Tensor};
 use super::{Answer, Job, RunError};
 use crate::counters::Shard;
 
-/// Runs `jobs` in as few batches as `max_rows` and their shapes allow, and answers them. Jobs
-/// that nobody waits for any more are dropped before they cost a run.
-pub(crate) fn run_all(engine: &mut dyn Engine, mut jobs: Vec<Job>, max_rows: usize, shard: &Shard) {
-    let now = Instant::now();
-    jobs.retain(|job| job.is_wanted(now));
-    while !jobs.is_empty() {
-        let batch = take_batch(&mut jobs, max_rows);
-        run_batch(engine, batch, shard);
-    }
-}
-
 /// Takes the first job and every later one that can share its run: the same shapes but for the
 /// rows, and room for them. The others keep their order.
-fn take_batch(jobs: &mut Vec<Job>, max_rows: usize) -> Vec<Job> {
+pub(super) fn take_batch(jobs: &mut Vec<Job>, max_rows: usize) -> Vec<Job> {
     // All of one shape and fitting is the usual case.
     let fits_whole = jobs.iter().map(|job| job.rows).sum::<usize>() <= max_rows;
-    if jobs.len() == 1 || (fits_whole && jobs[1..].iter().all(|job| same_bucket(&jobs[0], job))) {
+    if fits_whole && jobs.iter().all(|job| same_bucket(&jobs[0], job)) {
         return std::mem::take(jobs);
     }
     let mut batch = Vec::new();
@@ -56,18 +45,22 @@ fn same_bucket(a: &Job, b: &Job) -> bool {
         .all(|(x, y)| x.datatype() == y.datatype() && x.shape().get(1..) == y.shape().get(1..))
 }
 
-fn run_batch(engine: &mut dyn Engine, jobs: Vec<Job>, shard: &Shard) {
+/// Runs `jobs`, which differ in nothing but the number of rows, and answers them.
+pub(super) fn run_batch(engine: &mut dyn Engine, jobs: Vec<Job>, shard: &Shard) {
     let rows = jobs.iter().map(|job| job.rows).sum();
-    let (inputs, waiting) = assemble(jobs);
-    match run_counted(engine, &inputs, rows, shard) {
-        Ok(outputs) => answer(&outputs, waiting, rows),
-        Err(error) if waiting.len() == 1 => {
-            for (reply, _) in waiting {
-                let _caller_may_have_left = reply.send(Err(error.clone()));
-            }
-        }
-        // One request's values must not fail the others', so each runs alone.
-        Err(_) => {
+    let (inputs, mut waiting) = assemble(jobs);
+    let outcome = run_counted(engine, &inputs, rows, shard);
+    if waiting.len() == 1
+        && let Some((reply, _)) = waiting.pop()
+    {
+        let _caller_may_have_left = reply.send(outcome);
+        return;
+    }
+    match outcome {
+        Ok(outputs) if have_rows(&outputs, rows) => answer(&outputs, waiting, rows),
+        // One request's values must not fail the others', and outputs that are not the batch's
+        // rows cannot be told apart: each runs alone.
+        _ => {
             let mut at = 0;
             for (reply, share) in waiting {
                 let alone: Answer =
@@ -80,8 +73,18 @@ fn run_batch(engine: &mut dyn Engine, jobs: Vec<Job>, shard: &Shard) {
     }
 }
 
+/// Whether every output has one row for each of `rows`.
+pub(super) fn have_rows(outputs: &[Tensor], rows: usize) -> bool {
+    outputs.iter().all(|tensor| tensor.rows() == Some(rows))
+}
+
 /// One run. A panicking engine costs its batch, not the process.
-fn run_counted(engine: &mut dyn Engine, inputs: &[Tensor], rows: usize, shard: &Shard) -> Answer {
+pub(super) fn run_counted(
+    engine: &mut dyn Engine,
+    inputs: &[Tensor],
+    rows: usize,
+    shard: &Shard,
+) -> Answer {
     let started = Instant::now();
     let outcome = catch_unwind(AssertUnwindSafe(|| engine.run(inputs)));
     shard.count_batch(rows, started.elapsed());
@@ -122,21 +125,16 @@ fn assemble(jobs: Vec<Job>) -> (Vec<Tensor>, Waiting) {
 
 /// Gives every job its rows of every output.
 fn answer(outputs: &[Tensor], waiting: Waiting, rows: usize) {
-    let alone = waiting.len() == 1;
     let mut at = 0;
     for (reply, share) in waiting {
-        let own = if alone {
-            Ok(outputs.to_vec())
-        } else {
-            outputs.iter().map(|tensor| rows_of(tensor, rows, at..at + share)).collect()
-        };
+        let own = outputs.iter().map(|tensor| rows_of(tensor, rows, at..at + share)).collect();
         at += share;
         let _caller_may_have_left = reply.send(own);
     }
 }
 
 /// Rows `range` of a tensor that must have `rows` of them.
-fn rows_of(
+pub(super) fn rows_of(
     tensor: &Tensor,
     rows: usize,
     range: std::ops::Range<usize>,
@@ -158,95 +156,4 @@ fn rows_of(
         *first = i64::try_from(range.len()).map_err(|_| wrong())?;
     }
     Tensor::new(shape, data).map_err(|_| wrong())
-}
-
-#[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-    use sluice_engine::EngineError;
-    use sluice_protocol::{TensorData, TensorSpec};
-    use tokio::sync::oneshot;
-
-    use super::*;
-
-    /// Doubles its input and notes how many rows each run had.
-    #[derive(Debug, Default)]
-    struct Doubler {
-        runs: Vec<usize>,
-    }
-
-    impl Engine for Doubler {
-        fn inputs(&self) -> &[TensorSpec] {
-            &[]
-        }
-
-        fn outputs(&self) -> &[TensorSpec] {
-            &[]
-        }
-
-        fn run(&mut self, inputs: &[Tensor]) -> Result<Vec<Tensor>, EngineError> {
-            self.runs.push(inputs[0].rows().unwrap());
-            let TensorData::Fp32(values) = inputs[0].data() else { panic!("FP32 only") };
-            assert!(!values.contains(&-1.0), "poisoned");
-            let doubled = values.iter().map(|value| value * 2.0).collect();
-            Ok(vec![Tensor::new(inputs[0].shape().to_vec(), TensorData::Fp32(doubled)).unwrap()])
-        }
-    }
-
-    fn job(values: &[f32], width: usize) -> (Job, oneshot::Receiver<Answer>) {
-        let (reply, answer) = oneshot::channel();
-        let rows = values.len() / width;
-        let shape = vec![i64::try_from(rows).unwrap(), i64::try_from(width).unwrap()];
-        let tensor = Tensor::new(shape, TensorData::Fp32(values.to_vec())).unwrap();
-        (Job { inputs: vec![tensor], rows, deadline: None, reply }, answer)
-    }
-
-    proptest! {
-        #[test]
-        fn every_job_gets_its_own_rows_and_no_batch_is_too_large(
-            jobs in prop::collection::vec((1usize..5, 1usize..3), 1..20), max_rows in 1usize..12,
-        ) {
-            let mut engine = Doubler::default();
-            let mut next = 0u16;
-            let (jobs, expected): (Vec<_>, Vec<_>) = jobs
-                .into_iter()
-                .map(|(rows, width)| {
-                    let values: Vec<f32> =
-                        (0..rows * width).map(|_| { next += 1; f32::from(next) }).collect();
-                    let (job, answer) = job(&values, width);
-                    (job, (answer, values))
-                })
-                .unzip();
-            run_all(&mut engine, jobs, max_rows, &Shard::default());
-            for (mut answer, values) in expected {
-                let outputs = answer.try_recv().unwrap().unwrap();
-                let doubled: Vec<f32> = values.iter().map(|value| value * 2.0).collect();
-                prop_assert_eq!(outputs[0].data(), &TensorData::Fp32(doubled));
-            }
-            // A single job may exceed the bound, since a request is never split.
-            prop_assert!(engine.runs.iter().all(|&rows| rows <= max_rows.max(4)));
-        }
-    }
-
-    #[test]
-    fn a_job_that_nobody_waits_for_costs_no_run() {
-        let mut engine = Doubler::default();
-        let (left, answer) = job(&[1.0], 1);
-        drop(answer);
-        let (mut late, _answer) = job(&[2.0], 1);
-        late.deadline = Some(Instant::now());
-        run_all(&mut engine, vec![left, late], 8, &Shard::default());
-        assert!(engine.runs.is_empty());
-    }
-
-    #[test]
-    fn a_panic_fails_the_batch_and_nothing_else() {
-        let mut engine = Doubler::default();
-        let (bad, mut bad_answer) = job(&[-1.0], 1);
-        run_all(&mut engine, vec![bad], 8, &Shard::default());
-        assert_eq!(bad_answer.try_recv().unwrap().unwrap_err().code, Code::Internal);
-        let (good, mut good_answer) = job(&[3.0], 1);
-        run_all(&mut engine, vec![good], 8, &Shard::default());
-        assert!(good_answer.try_recv().unwrap().is_ok());
-    }
 }

@@ -5,6 +5,8 @@ use std::time::{Duration, Instant};
 use sluice_engine::{Engine, EngineError};
 use sluice_protocol::Tensor;
 
+use super::Refusal;
+
 /// A row cheaper than this runs on the core that read it: handing it to another thread costs
 /// about as much (a wake-up was measured at 80-170 us on a virtual machine).
 const CHEAP_ROW: Duration = Duration::from_micros(75);
@@ -36,33 +38,41 @@ pub(crate) struct Limits {
 }
 
 impl Limits {
-    /// How long `rows` are predicted to take.
-    pub(crate) fn predicted(&self, rows: usize) -> Duration {
-        self.row_cost.saturating_mul(u32::try_from(rows).unwrap_or(u32::MAX))
+    /// Whether a job of `rows` may wait behind `ahead` others that `workers` run. Behind
+    /// nothing every job may: however large, it holds up nobody that was there before.
+    pub(crate) fn admit(&self, ahead: usize, rows: usize, workers: u32) -> Result<(), Refusal> {
+        if ahead == 0 {
+            return Ok(());
+        }
+        let rows = u32::try_from(ahead.saturating_add(rows)).unwrap_or(u32::MAX);
+        let predicted = self.row_cost.saturating_mul(rows) / workers;
+        if predicted > self.max_waiting {
+            return Err(Refusal::Overloaded(predicted));
+        }
+        Ok(())
     }
 }
 
 /// Warms `engine` up and measures it, on batches made by repeating `row` (one tensor an input,
-/// one row each). A graph that does not batch is measured at one row.
+/// one row each) up to `most` times: 1 when the graph does not batch.
 pub(crate) fn measure(
     engine: &mut dyn Engine,
     row: &[Tensor],
-    batches: bool,
+    most: usize,
 ) -> Result<CostCurve, EngineError> {
     let mut points = Vec::new();
     let mut size = 1;
-    while size <= LARGEST {
+    while size <= LARGEST.min(most.max(1)) {
         let inputs = repeat(row, size);
-        engine.run(&inputs)?;
-        let mut fastest = Duration::MAX;
-        for _ in 0..RUNS {
-            let started = Instant::now();
-            engine.run(&inputs)?;
-            fastest = fastest.min(started.elapsed());
-        }
+        let fastest = match fastest_run(engine, &inputs) {
+            Ok(fastest) => fastest,
+            // A graph may have a bound of its own, below which it serves.
+            Err(_) if size > 1 => break,
+            Err(error) => return Err(error),
+        };
         points.push((size, fastest));
         // Slow graphs gain nothing from larger batches that a load should wait for.
-        if !batches || fastest > Duration::from_millis(50) {
+        if fastest > Duration::from_millis(50) {
             break;
         }
         size *= 2;
@@ -70,7 +80,23 @@ pub(crate) fn measure(
     Ok(CostCurve { points })
 }
 
+fn fastest_run(engine: &mut dyn Engine, inputs: &[Tensor]) -> Result<Duration, EngineError> {
+    engine.run(inputs)?;
+    let mut fastest = Duration::MAX;
+    for _ in 0..RUNS {
+        let started = Instant::now();
+        engine.run(inputs)?;
+        fastest = fastest.min(started.elapsed());
+    }
+    Ok(fastest)
+}
+
 impl CostCurve {
+    /// For a graph that could not be tried: one row a run, and a millisecond for each.
+    pub(crate) fn unknown() -> Self {
+        Self { points: vec![(1, Duration::from_millis(1))] }
+    }
+
     /// The time of a run of one row.
     pub(crate) fn single(&self) -> Duration {
         self.points[0].1
@@ -141,11 +167,28 @@ fn repeat(row: &[Tensor], times: usize) -> Vec<Tensor> {
 mod tests {
     use std::time::Duration;
 
-    use super::CostCurve;
+    use super::{CostCurve, Limits};
 
     fn curve(points: &[(usize, u64)]) -> CostCurve {
         let points = points.iter().map(|&(n, us)| (n, Duration::from_micros(us))).collect();
         CostCurve { points }
+    }
+
+    #[test]
+    fn only_what_waits_behind_other_work_is_refused() {
+        let max_waiting = Duration::from_millis(10);
+        let limits = Limits { max_rows: 8, row_cost: Duration::from_millis(1), max_waiting };
+        for (ahead, rows, workers, admitted) in [
+            (0, usize::MAX, 1, true),
+            (1, 9, 1, true),
+            (1, 10, 1, false),
+            (10, 1, 1, false),
+            (10, 1, 2, true),
+            (usize::MAX, 1, 1, false),
+        ] {
+            let answer = limits.admit(ahead, rows, workers);
+            assert_eq!(answer.is_ok(), admitted, "{rows} behind {ahead}");
+        }
     }
 
     /// The three kinds of graph that were measured: batching pays up to 16, up to 4, never.

@@ -6,7 +6,9 @@
 
 mod batch;
 mod cost;
+mod split;
 mod tick;
+mod work;
 mod workers;
 
 use std::sync::Arc;

@@ -5,13 +5,14 @@
 //! themselves: no added delay, no lock that anybody contends for, no wake of another thread.
 
 use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
 use std::rc::Rc;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use sluice_engine::Engine;
 use tokio::sync::Notify;
 
-use super::batch::run_all;
+use super::work::Work;
 use super::{Executor, Job, Limits, Refusal};
 use crate::counters::Counters;
 
@@ -28,70 +29,80 @@ impl std::fmt::Debug for Ticks {
 }
 
 /// What a serving core keeps between ticks. It never leaves its thread.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub(crate) struct Core {
     index: usize,
-    waiting: Rc<RefCell<Vec<Queue>>>,
+    waiting: RefCell<VecDeque<Queue>>,
     /// Wakes the drainer.
-    wake: Rc<Notify>,
-    awake: Rc<Cell<bool>>,
+    wake: Notify,
+    awake: Cell<bool>,
 }
 
 #[derive(Debug)]
 struct Queue {
     executor: Arc<Executor>,
     counters: Arc<Counters>,
-    jobs: Vec<Job>,
-    rows: usize,
+    work: Work,
 }
 
 thread_local! {
-    static CORE: RefCell<Option<Core>> = const { RefCell::new(None) };
+    static CORE: RefCell<Option<Rc<Core>>> = const { RefCell::new(None) };
 }
 
 impl Core {
     /// Makes this thread serving core `index` and starts its drainer. Call inside a `LocalSet`.
-    pub(crate) fn start(index: usize) -> Self {
-        let core = Self {
+    pub(crate) fn start(index: usize) -> Rc<Self> {
+        let core = Rc::new(Self {
             index,
-            waiting: Rc::default(),
-            wake: Rc::new(Notify::new()),
-            awake: Rc::default(),
-        };
+            waiting: RefCell::default(),
+            wake: Notify::new(),
+            awake: Cell::default(),
+        });
         CORE.set(Some(core.clone()));
         tokio::task::spawn_local(core.clone().drain());
         core
     }
 
-    /// The core that this thread is.
-    pub(crate) fn current() -> Self {
-        CORE.with_borrow(|core| core.clone().expect("requests are only handled on serving cores"))
+    /// Gives `use_it` the core that this thread is.
+    pub(crate) fn with<T>(use_it: impl FnOnce(&Self) -> T) -> T {
+        CORE.with_borrow(|core| {
+            use_it(core.as_ref().expect("requests are only handled on serving cores"))
+        })
     }
 
-    /// Which of the serving cores this is, from 0.
-    pub(crate) const fn index(&self) -> usize {
-        self.index
+    /// Which of the serving cores this thread is, from 0.
+    pub(crate) fn index() -> usize {
+        Self::with(|core| core.index)
     }
 
-    async fn drain(self) {
+    async fn drain(self: Rc<Self>) {
         loop {
             self.wake.notified().await;
-            self.awake.set(false);
-            let queues = self.waiting.take();
-            for queue in queues {
-                queue.run(self.index);
-                // Answers go out, and new requests come in, between two models' batches.
+            while self.run_next() {
+                // Answers go out, and new requests come in, between two runs.
                 tokio::task::yield_now().await;
             }
+            self.awake.set(false);
         }
+    }
+
+    /// One run for the deployment whose turn it is; false when nothing waits.
+    fn run_next(&self) -> bool {
+        let next = self.waiting.borrow_mut().pop_front();
+        let Some(mut queue) = next else { return false };
+        queue.run_next(self.index);
+        if !queue.work.is_empty() {
+            self.waiting.borrow_mut().push_back(queue);
+        }
+        true
     }
 }
 
 impl Queue {
-    fn run(self, core: usize) {
+    fn run_next(&mut self, core: usize) {
         let Executor::Ticks(ticks) = &*self.executor else { return };
         let mut engine = ticks.engines[core].lock().unwrap_or_else(PoisonError::into_inner);
-        run_all(&mut **engine, self.jobs, ticks.limits.max_rows, self.counters.shard(core));
+        self.work.run_next(&mut **engine, self.counters.shard(core));
     }
 }
 
@@ -109,24 +120,16 @@ impl Ticks {
     ) -> Result<(), Refusal> {
         let mut waiting = core.waiting.borrow_mut();
         let position = waiting.iter().position(|queue| Arc::ptr_eq(&queue.executor, executor));
-        let queue = match position {
-            Some(position) => &mut waiting[position],
-            None => {
-                waiting.push(Queue {
-                    executor: executor.clone(),
-                    counters: counters.clone(),
-                    jobs: Vec::new(),
-                    rows: 0,
-                });
-                waiting.last_mut().expect("one was just pushed")
-            }
-        };
-        let predicted = self.limits.predicted(queue.rows);
-        if predicted > self.limits.max_waiting {
-            return Err(Refusal::Overloaded(predicted));
+        if let Some(position) = position {
+            let work = &mut waiting[position].work;
+            self.limits.admit(work.rows_ahead(job.rows), job.rows, 1)?;
+            work.push(job);
+        } else {
+            let mut work = Work::new(self.limits.max_rows);
+            work.push(job);
+            let (executor, counters) = (executor.clone(), counters.clone());
+            waiting.push_back(Queue { executor, counters, work });
         }
-        queue.rows += job.rows;
-        queue.jobs.push(job);
         if !core.awake.replace(true) {
             core.wake.notify_one();
         }

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 use sluice_engine::Engine;
 
-use super::batch::run_all;
+use super::work::Work;
 use super::{Job, Limits, Refusal};
 use crate::counters::Counters;
 
@@ -61,17 +61,13 @@ impl Workers {
     }
 
     pub(super) fn submit(&self, job: Job) -> Result<(), Refusal> {
-        let predicted =
-            self.limits.predicted(self.waiting_rows.load(Ordering::Relaxed)) / self.workers;
-        if predicted > self.limits.max_waiting {
-            return Err(Refusal::Overloaded(predicted));
-        }
         let rows = job.rows;
+        self.limits.admit(self.waiting_rows.load(Ordering::Relaxed), rows, self.workers)?;
         self.waiting_rows.fetch_add(rows, Ordering::Relaxed);
         self.queue.try_send(job).map_err(|error| {
             self.waiting_rows.fetch_sub(rows, Ordering::Relaxed);
             match error {
-                TrySendError::Full(_) => Refusal::Overloaded(predicted),
+                TrySendError::Full(_) => Refusal::Overloaded(self.limits.max_waiting),
                 TrySendError::Disconnected(_) => Refusal::Stopped,
             }
         })
@@ -94,8 +90,12 @@ impl Worker {
             let jobs = self.take_waiting(first);
             let rows = jobs.iter().map(|job| job.rows).sum();
             self.waiting_rows.fetch_sub(rows, Ordering::Relaxed);
+            let mut work = Work::new(self.max_rows);
+            jobs.into_iter().for_each(|job| work.push(job));
             let shard = self.counters.worker_shard(self.index);
-            run_all(&mut *self.engine, jobs, self.max_rows, shard);
+            while !work.is_empty() {
+                work.run_next(&mut *self.engine, shard);
+            }
         }
     }
 

@@ -1,0 +1,157 @@
+//! Jobs against engines that show how they were run.
+
+use std::time::Instant;
+
+use proptest::prelude::*;
+use sluice_engine::{Engine, EngineError};
+use sluice_protocol::{Code, Tensor, TensorData, TensorSpec};
+use tokio::sync::oneshot;
+
+use super::Work;
+use crate::counters::Shard;
+use crate::executor::{Answer, Job};
+
+/// Doubles its input and notes how many rows each run had.
+#[derive(Debug, Default)]
+struct Doubler {
+    runs: Vec<usize>,
+    /// Answers with one row, whatever it is given: the sum.
+    sums: bool,
+}
+
+impl Engine for Doubler {
+    fn inputs(&self) -> &[TensorSpec] {
+        &[]
+    }
+
+    fn outputs(&self) -> &[TensorSpec] {
+        &[]
+    }
+
+    fn run(&mut self, inputs: &[Tensor]) -> Result<Vec<Tensor>, EngineError> {
+        self.runs.push(inputs[0].rows().unwrap());
+        let TensorData::Fp32(values) = inputs[0].data() else { panic!("FP32 only") };
+        assert!(!values.contains(&-1.0), "poisoned");
+        let (shape, answers) = if self.sums {
+            (vec![1], vec![values.iter().sum()])
+        } else {
+            (inputs[0].shape().to_vec(), values.iter().map(|value| value * 2.0).collect())
+        };
+        Ok(vec![Tensor::new(shape, TensorData::Fp32(answers)).unwrap()])
+    }
+}
+
+fn job(values: &[f32], width: usize) -> (Job, oneshot::Receiver<Answer>) {
+    let (reply, answer) = oneshot::channel();
+    let rows = values.len() / width;
+    let shape = vec![i64::try_from(rows).unwrap(), i64::try_from(width).unwrap()];
+    let tensor = Tensor::new(shape, TensorData::Fp32(values.to_vec())).unwrap();
+    (Job { inputs: vec![tensor], rows, deadline: None, reply }, answer)
+}
+
+fn run_all(engine: &mut Doubler, jobs: Vec<Job>, max_rows: usize) {
+    let mut work = Work::new(max_rows);
+    jobs.into_iter().for_each(|job| work.push(job));
+    while !work.is_empty() {
+        work.run_next(engine, &Shard::default());
+    }
+}
+
+fn values(mut answer: oneshot::Receiver<Answer>) -> TensorData {
+    answer.try_recv().unwrap().unwrap()[0].data().clone()
+}
+
+proptest! {
+    #[test]
+    fn every_job_gets_its_own_rows_and_no_run_is_too_large(
+        jobs in prop::collection::vec((1usize..30, 1usize..3), 1..20), max_rows in 1usize..12,
+    ) {
+        let mut engine = Doubler::default();
+        let mut next = 0u16;
+        let (jobs, expected): (Vec<_>, Vec<_>) = jobs
+            .into_iter()
+            .map(|(rows, width)| {
+                let values: Vec<f32> =
+                    (0..rows * width).map(|_| { next += 1; f32::from(next) }).collect();
+                let (job, answer) = job(&values, width);
+                (job, (answer, values))
+            })
+            .unzip();
+        run_all(&mut engine, jobs, max_rows);
+        for (answer, given) in expected {
+            let doubled: Vec<f32> = given.iter().map(|value| value * 2.0).collect();
+            prop_assert_eq!(values(answer), TensorData::Fp32(doubled));
+        }
+        prop_assert!(engine.runs.iter().all(|&rows| rows <= max_rows));
+    }
+}
+
+#[test]
+fn small_jobs_do_not_wait_for_a_whole_large_one() {
+    let (mut engine, shard) = (Doubler::default(), Shard::default());
+    let mut work = Work::new(4);
+    let (large, mut large_answer) = job(&[1.0; 100], 1);
+    work.push(large);
+    work.run_next(&mut engine, &shard);
+    assert_eq!((work.rows_ahead(1), work.rows_ahead(5)), (4, 96));
+    let (small, mut small_answer) = job(&[1.0; 3], 1);
+    work.push(small);
+    work.run_next(&mut engine, &shard);
+    assert!(small_answer.try_recv().unwrap().is_ok());
+    assert!(large_answer.try_recv().is_err(), "the large one is not done");
+    // Nor does it starve.
+    for _ in 0..60 {
+        let (small, _answer) = job(&[1.0; 4], 1);
+        work.push(small);
+        work.run_next(&mut engine, &shard);
+    }
+    assert!(large_answer.try_recv().unwrap().is_ok());
+}
+
+#[test]
+fn outputs_that_are_not_the_rows_are_never_shared_nor_joined() {
+    let mut engine = Doubler { sums: true, ..Doubler::default() };
+    let (one, one_answer) = job(&[1.0, 2.0], 1);
+    let (two, two_answer) = job(&[3.0], 1);
+    let (large, large_answer) = job(&[1.0; 9], 1);
+    run_all(&mut engine, vec![one, two, large], 4);
+    for (answer, sum) in [(one_answer, 3.0), (two_answer, 3.0), (large_answer, 9.0)] {
+        assert_eq!(values(answer), TensorData::Fp32(vec![sum]));
+    }
+}
+
+#[test]
+fn a_job_that_nobody_waits_for_costs_no_run() {
+    let mut engine = Doubler::default();
+    for rows in [1, 20] {
+        let (left, answer) = job(&vec![1.0; rows], 1);
+        drop(answer);
+        let (mut late, _answer) = job(&vec![2.0; rows], 1);
+        late.deadline = Some(Instant::now());
+        run_all(&mut engine, vec![left, late], 8);
+    }
+    assert!(engine.runs.is_empty());
+}
+
+#[test]
+fn a_panic_fails_the_batch_and_nothing_else() {
+    let mut engine = Doubler::default();
+    for rows in [1, 20] {
+        let (bad, mut bad_answer) = job(&vec![-1.0; rows], 1);
+        run_all(&mut engine, vec![bad], 8);
+        assert_eq!(bad_answer.try_recv().unwrap().unwrap_err().code, Code::Internal);
+        let (good, mut good_answer) = job(&vec![3.0; rows], 1);
+        run_all(&mut engine, vec![good], 8);
+        assert!(good_answer.try_recv().unwrap().is_ok());
+    }
+}
+
+#[test]
+fn a_bad_request_does_not_fail_the_others_of_its_batch() {
+    let mut engine = Doubler::default();
+    let (bad, mut bad_answer) = job(&[-1.0], 1);
+    let (good, good_answer) = job(&[3.0], 1);
+    run_all(&mut engine, vec![bad, good], 8);
+    assert!(bad_answer.try_recv().unwrap().is_err());
+    assert_eq!(values(good_answer), TensorData::Fp32(vec![6.0]));
+}

@@ -6,6 +6,11 @@
     mixed.onnx     id INT64 [batch], name STRING [batch], on BOOL [batch] -> each unchanged
     fixed.onnx     y[1, 2] = -x[1, 2]: does not batch
     pick.onnx      y[batch] = table[index[batch]]: fails on an index outside 0..3
+    center.onnx    y[batch, 2] = x[batch, 2] minus its mean over the batch: mixes its rows
+    total.onnx     y[one] = sum of all of x[batch, 2]: the output's rows are not the input's
+    patch.onnx     y[batch, 1, h, w]: a 3 x 3 convolution without padding, of any height and width
+    vast.onnx      y = -x, both FP32 [4194304, 1048576]: more than any memory
+    endless.onnx   y = -x, both FP32 [2^40, 2^40]: more than can be counted
 """
 
 import pathlib
@@ -67,3 +72,17 @@ save(
     [("y", FP32, ["batch"])],
     [("table", np.array([10, 20, 30, 40], np.float32))],
 )
+mean = [node("ReduceMean", ["x"], ["mean"], axes=[0]), node("Sub", ["x", "mean"], ["y"])]
+save("center", mean, [("x", FP32, ["batch", 2])], [("y", FP32, ["batch", 2])])
+total = [node("ReduceSum", ["x"], ["sum"], keepdims=0), node("Unsqueeze", ["sum", "axes"], ["y"])]
+axes = [("axes", np.array([0], np.int64))]
+save("total", total, [("x", FP32, ["batch", 2])], [("y", FP32, ["one"])], axes)
+save(
+    "patch",
+    [node("Conv", ["x", "kernel"], ["y"], kernel_shape=[3, 3])],
+    [("x", FP32, ["batch", 1, "height", "width"])],
+    [("y", FP32, ["batch", 1, "h", "w"])],
+    [("kernel", np.ones((1, 1, 3, 3), np.float32))],
+)
+for name, shape in (("vast", [1 << 22, 1 << 20]), ("endless", [1 << 40, 1 << 40])):
+    save(name, [node("Neg", ["x"], ["y"])], [("x", FP32, shape)], [("y", FP32, shape)])

@@ -19,7 +19,8 @@ pub(crate) struct Deployment {
     /// The graph's inputs and outputs, in its order.
     pub(crate) inputs: Vec<TensorSpec>,
     pub(crate) outputs: Vec<TensorSpec>,
-    /// Whether the first dimension of everything is free, so that requests can share a run.
+    /// Whether requests can share a run: the first dimension of everything is rows that were
+    /// found not to touch each other.
     pub(crate) batches: bool,
     pub(crate) features: Option<FeatureInput>,
     pub(crate) executor: Arc<Executor>,

@@ -1,17 +1,27 @@
 //! From a version's files to a deployment: verified, warmed up and measured before anybody
 //! can see it. Runs on a thread of its own, never on a serving core.
 
+mod parity;
+mod probe;
+mod settings;
+mod trial;
+
 use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use serde::Deserialize;
 use sluice_engine::{Engine, OnnxEngine};
 use sluice_features::ServicePlan;
 use sluice_protocol::{
-    Digest, FeatureServicePin, Format, MANIFEST_FILE, MODEL_FILE, Manifest, ModelName,
-    ModelVersion, PARITY_FILE, ParityRows, Tensor, TensorData, TensorSpec,
+    Digest, FeatureServicePin, MANIFEST_FILE, MODEL_FILE, Manifest, ModelName, ModelVersion,
+    TensorSpec,
 };
+
+use parity::{check_parity, parity_rows};
+pub(crate) use settings::DeploymentSettings;
+use settings::ExecutorChoice;
+use trial::Trial;
 
 use crate::counters::Counters;
 use crate::deployment::{Deployment, FeatureInput};
@@ -29,54 +39,17 @@ pub(crate) struct Candidate {
     pub(crate) settings: DeploymentSettings,
 }
 
-/// `deployment.toml`: how a model is run. Operators change it; the package stays.
-#[derive(Debug, Clone, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub(crate) struct DeploymentSettings {
-    format: Option<Format<1>>,
-    /// `tick` or `workers`; chosen by measured cost when absent.
-    executor: Option<ExecutorChoice>,
-    /// Worker threads, each with a copy of the weights.
-    instances: Option<usize>,
-    /// Rows a run at most; found by measurement when absent.
-    max_batch_rows: Option<usize>,
-    /// How long an incomplete batch waits for more rows, `500us` for one. Asks for workers.
-    #[serde(deserialize_with = "duration")]
-    max_queue_delay: Option<std::time::Duration>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-enum ExecutorChoice {
-    Tick,
-    Workers,
-}
-
-fn duration<'de, D: serde::Deserializer<'de>>(
-    deserializer: D,
-) -> Result<Option<std::time::Duration>, D::Error> {
-    let text = String::deserialize(deserializer)?;
-    humantime::parse_duration(&text).map(Some).map_err(serde::de::Error::custom)
-}
-
-impl DeploymentSettings {
-    /// Reads `deployment.toml`.
-    pub(crate) fn parse(text: &str) -> Result<Self, LoadError> {
-        let settings: Self =
-            toml::from_str(text).map_err(|error| LoadError::Settings(error.to_string()))?;
-        if settings.format.is_none() {
-            return Err(LoadError::Settings("lacks `format = 1`".to_owned()));
-        }
-        if settings.instances == Some(0) || settings.max_batch_rows == Some(0) {
-            let reason = "instances and max_batch_rows must be at least 1";
-            return Err(LoadError::Settings(reason.to_owned()));
-        }
-        Ok(settings)
-    }
-}
-
-/// Verifies, opens, warms up and measures a candidate.
+/// Verifies, opens, warms up and measures a candidate. One that makes the gateway panic is
+/// refused like any other that cannot be served.
 pub(crate) fn load(shared: &Shared, candidate: &Candidate) -> Result<Arc<Deployment>, LoadError> {
+    catch_unwind(AssertUnwindSafe(|| build(shared, candidate))).unwrap_or_else(|panic| {
+        let text = panic.downcast_ref::<String>().map(String::as_str);
+        let text = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no message");
+        Err(LoadError::Package(format!("loading it panicked: {text}")))
+    })
+}
+
+fn build(shared: &Shared, candidate: &Candidate) -> Result<Arc<Deployment>, LoadError> {
     let manifest = verified_manifest(candidate)?;
     let graph = file(candidate, MODEL_FILE)?;
     let mut first = shared.runtime.open(graph, 1)?;
@@ -90,15 +63,12 @@ pub(crate) fn load(shared: &Shared, candidate: &Candidate) -> Result<Arc<Deploym
     if let Some(parity) = &parity {
         check_parity(&mut first, parity)?;
     }
-    let batches = is_batching(&first);
-    let row = sample_row(&first, parity.as_ref());
-    let costs = measure(&mut first, &row, batches)?;
+    let trial = Trial::run(&mut first, parity.as_ref())?;
     let (inputs, outputs) = (first.inputs().to_vec(), first.outputs().to_vec());
+    let costs = Costs::measure(&mut first, &trial, parity.is_some())?;
+    let batches = trial.apart.is_none();
     let (executor, counters) = executor(shared, candidate, first, &costs, batches)?;
-    tracing::info!(
-        model = %candidate.model, version = %candidate.version, executor = executor.name(),
-        costs = %costs, "loaded model version"
-    );
+    report(candidate, &trial, &costs, executor.name());
     Ok(Arc::new(Deployment {
         model: candidate.model.clone(),
         version: candidate.version,
@@ -109,6 +79,20 @@ pub(crate) fn load(shared: &Shared, candidate: &Candidate) -> Result<Arc<Deploym
         executor,
         counters,
     }))
+}
+
+/// Says what was loaded, and what an operator may be surprised by.
+fn report(candidate: &Candidate, trial: &Trial, costs: &Costs, executor: &str) {
+    let (model, version) = (&candidate.model, candidate.version);
+    if let Some(reason) = &trial.apart {
+        tracing::info!(%model, %version, reason, "every request of this version runs alone");
+    }
+    if trial.row.is_none() {
+        let reason = "the graph ran none of the rows that were tried";
+        tracing::warn!(%model, %version, reason, "the cost of a run is unknown");
+    }
+    let costs = &costs.curve;
+    tracing::info!(%model, %version, executor, %costs, "loaded model version");
 }
 
 fn file<'c>(candidate: &'c Candidate, path: &str) -> Result<&'c Bytes, LoadError> {
@@ -193,68 +177,29 @@ fn check_pin(plan: &ServicePlan, pin: &FeatureServicePin) -> Result<(), String> 
     Ok(())
 }
 
-fn parity_rows(candidate: &Candidate) -> Result<Option<ParityRows>, LoadError> {
-    let Some(bytes) = candidate.files.get(PARITY_FILE) else { return Ok(None) };
-    ParityRows::parse(bytes)
-        .map(Some)
-        .map_err(|error| LoadError::Package(format!("{PARITY_FILE} cannot be read: {error}")))
+/// What runs were measured to take.
+struct Costs {
+    curve: CostCurve,
+    /// Whether requests can make a run take longer than that, by shapes that were not measured.
+    vary: bool,
 }
 
-/// Runs the package's own rows and compares with what the learner answered.
-fn check_parity(engine: &mut OnnxEngine, parity: &ParityRows) -> Result<(), LoadError> {
-    let failed = |reason: String| LoadError::Parity(reason);
-    let only = matches!(engine.inputs(), [only] if only.name == parity.input);
-    let output = engine.outputs().iter().position(|spec| spec.name == parity.output);
-    let (true, Some(output)) = (only, output) else {
-        return Err(failed(format!("rows are for {} -> {}", parity.input, parity.output)));
-    };
-    let answers = engine.run(&[parity_tensor(&parity.rows).map_err(failed)?])?;
-    let TensorData::Fp32(found) = answers[output].data() else {
-        return Err(failed(format!("output {} is not FP32", parity.output)));
-    };
-    if found.len() != parity.expected.len() {
-        return Err(failed(format!("{} rows gave {} answers", parity.rows.len(), found.len())));
-    }
-    let pairs = parity.expected.iter().map(|bits| f32::from_bits(*bits)).zip(found);
-    for (row, (expected, answer)) in pairs.enumerate() {
-        if !parity.matches(expected, *answer) {
-            return Err(failed(format!("row {row} gives {answer}, the learner said {expected}")));
-        }
-    }
-    Ok(())
-}
-
-fn parity_tensor(rows: &[Vec<u32>]) -> Result<Tensor, String> {
-    let width = rows.first().map_or(0, Vec::len);
-    let elements = rows.iter().flatten().map(|bits| f32::from_bits(*bits)).collect();
-    let shape = [rows.len(), width].map(|size| i64::try_from(size).unwrap_or(i64::MAX));
-    Tensor::new(shape.to_vec(), TensorData::Fp32(elements)).map_err(|error| error.to_string())
-}
-
-/// Whether requests can share a run: the first dimension of everything is free.
-fn is_batching(engine: &OnnxEngine) -> bool {
-    engine.inputs().iter().chain(engine.outputs()).all(|spec| spec.shape.first() == Some(&-1))
-}
-
-/// One row to warm up and measure with: a parity row, else zeros (free dimensions are 1).
-fn sample_row(engine: &OnnxEngine, parity: Option<&ParityRows>) -> Vec<Tensor> {
-    let row = parity.and_then(|parity| parity.rows.get(..1)).map(parity_tensor);
-    if let Some(Ok(tensor)) = row {
-        return vec![tensor];
-    }
-    let zeros = engine.inputs().iter().map(|spec| {
-        let shape: Vec<i64> = spec.shape.iter().map(|&size| size.max(1)).collect();
-        let elements = shape.iter().map(|&size| usize::try_from(size).unwrap_or(1)).product();
-        Tensor::new(shape, zeros(spec, elements)).expect("as many zeros as the shape needs")
-    });
-    zeros.collect()
-}
-
-fn zeros(spec: &TensorSpec, elements: usize) -> TensorData {
-    match spec.datatype.size() {
-        Some(size) => TensorData::from_raw(spec.datatype, &vec![0; size * elements].into())
-            .expect("a whole number of elements"),
-        None => TensorData::Bytes(vec![Bytes::new(); elements]),
+impl Costs {
+    fn measure(
+        engine: &mut OnnxEngine,
+        trial: &Trial,
+        has_parity: bool,
+    ) -> Result<Self, LoadError> {
+        let Some(row) = &trial.row else {
+            return Ok(Self { curve: CostCurve::unknown(), vary: true });
+        };
+        let batches = trial.apart.is_none();
+        let most = if batches { trial.most_rows } else { 1 };
+        // Batches are cut to size, and parity rows have the width of all rows.
+        let first_fixed = usize::from(batches);
+        let is_free = |spec: &TensorSpec| spec.shape.iter().skip(first_fixed).any(|&n| n < 0);
+        let vary = engine.inputs().iter().any(is_free) && !(batches && has_parity);
+        Ok(Self { curve: measure(engine, row, most)?, vary })
     }
 }
 
@@ -262,12 +207,13 @@ fn executor(
     shared: &Shared,
     candidate: &Candidate,
     first: OnnxEngine,
-    costs: &CostCurve,
+    costs: &Costs,
     batches: bool,
 ) -> Result<(Arc<Executor>, Arc<Counters>), LoadError> {
     let settings = &candidate.settings;
     let delay = settings.max_queue_delay.unwrap_or_default();
-    let choice = settings.executor.unwrap_or(if costs.is_cheap() && delay.is_zero() {
+    let Costs { curve: costs, vary } = costs;
+    let choice = settings.executor.unwrap_or(if costs.is_cheap() && !vary && delay.is_zero() {
         ExecutorChoice::Tick
     } else {
         ExecutorChoice::Workers

@@ -19,7 +19,7 @@ pub struct Settings {
     pub model_repository: Option<PathBuf>,
     /// How often the folder is looked through for changes; 0s never again [default: 5s]
     #[arg(long, value_name = "TIME", env = "SLUICE_REPOSITORY_POLL", value_parser = humantime::parse_duration)]
-    #[serde(deserialize_with = "duration")]
+    #[serde(deserialize_with = "crate::duration::deserialize")]
     pub repository_poll: Option<Duration>,
     /// Registry to follow: versions with an alias are served, `champion` answers
     #[arg(long, value_name = "URL", env = "SLUICE_REGISTRY")]
@@ -53,15 +53,15 @@ pub struct Settings {
     pub max_body: Option<usize>,
     /// How long an answer may take [default: 30s]
     #[arg(long, value_name = "TIME", env = "SLUICE_REQUEST_TIMEOUT", value_parser = humantime::parse_duration)]
-    #[serde(deserialize_with = "duration")]
+    #[serde(deserialize_with = "crate::duration::deserialize")]
     pub request_timeout: Option<Duration>,
     /// Past this much predicted work in a queue, requests are refused [default: 1s]
     #[arg(long, value_name = "TIME", env = "SLUICE_MAX_WAITING", value_parser = humantime::parse_duration)]
-    #[serde(deserialize_with = "duration")]
+    #[serde(deserialize_with = "crate::duration::deserialize")]
     pub max_waiting: Option<Duration>,
     /// How long running requests may go on after SIGTERM [default: 20s]
     #[arg(long, value_name = "TIME", env = "SLUICE_DRAIN_TIMEOUT", value_parser = humantime::parse_duration)]
-    #[serde(deserialize_with = "duration")]
+    #[serde(deserialize_with = "crate::duration::deserialize")]
     pub drain_timeout: Option<Duration>,
     /// Settings file in TOML; its keys are these flags with underscores
     #[arg(long, value_name = "FILE", env = "SLUICE_CONFIG")]
@@ -75,13 +75,6 @@ pub struct Settings {
     #[arg(skip)]
     #[serde(flatten)]
     unknown: toml::Table,
-}
-
-fn duration<'de, D: serde::Deserializer<'de>>(
-    deserializer: D,
-) -> Result<Option<Duration>, D::Error> {
-    let text = String::deserialize(deserializer)?;
-    humantime::parse_duration(&text).map(Some).map_err(serde::de::Error::custom)
 }
 
 impl Settings {

@@ -142,3 +142,91 @@ async fn draining_finishes_what_runs_and_says_not_ready() {
     assert_eq!(body["predictions"].as_array().unwrap().len(), 2000);
     assert!(tokio::net::TcpStream::connect(address).await.is_err(), "the port is closed");
 }
+
+#[tokio::test]
+async fn a_graph_that_mixes_its_rows_never_gets_those_of_two_callers() {
+    let running = Arc::new(serve(&[("m", 1, "center.onnx"), ("sum", 1, "total.onnx")]).await);
+    let load: Vec<_> = (0..16)
+        .map(|caller| {
+            let running = running.clone();
+            tokio::spawn(async move {
+                for round in 0..25 {
+                    let row = [caller, caller * round];
+                    let body = json!({"instances": [row]}).to_string();
+                    let answer = running.post("/v1/models/m:predict", body).await;
+                    assert_eq!(answer, (200, json!({"predictions": [[0.0, 0.0]]})));
+                    let shape = [1, 2];
+                    let input =
+                        json!({"name": "x", "datatype": "FP32", "shape": shape, "data": row});
+                    let body = json!({"inputs": [input]}).to_string();
+                    let (status, body) = running.post("/v2/models/sum/infer", body).await;
+                    assert_eq!(status, 200, "{body}");
+                    let sum = f64::from(caller + caller * round);
+                    assert_eq!(body["outputs"][0]["data"], json!([sum]));
+                }
+            })
+        })
+        .collect();
+    for caller in load {
+        caller.await.unwrap();
+    }
+    // A caller's own rows still go together, as many as there are.
+    let (status, body) =
+        running.post("/v1/models/m:predict", r#"{"instances": [[1, 2], [3, 6]]}"#).await;
+    assert_eq!((status, body), (200, json!({"predictions": [[-1.0, -2.0], [1.0, 2.0]]})));
+}
+
+#[tokio::test]
+async fn a_graph_that_would_eat_the_memory_is_refused() {
+    let running =
+        serve(&[("m", 1, "scale.onnx"), ("vast", 1, "vast.onnx"), ("endless", 1, "endless.onnx")])
+            .await;
+    for model in ["vast", "endless"] {
+        let reason = wait_for_refusal(&running, model).await;
+        assert!(reason.contains("one row of the inputs is more than"), "{reason}");
+    }
+    assert_eq!(running.post("/v1/models/m:predict", ASK).await.0, 200);
+    place(running.folder.path(), "m", 2, &graph_bytes("scale.onnx"));
+    wait_for_versions(&running, &["1", "2"]).await;
+}
+
+#[tokio::test]
+async fn a_graph_that_no_trial_row_fits_is_served_all_the_same() {
+    let running = serve(&[("m", 1, "patch.onnx")]).await;
+    let (mut input, patch) = (json!({"name": "x", "datatype": "FP32"}), vec![1; 16]);
+    for (shape, data, status) in [([1, 1, 4, 4], patch, 200), ([1, 1, 2, 2], vec![1; 4], 400)] {
+        input["shape"] = json!(shape);
+        input["data"] = json!(data);
+        let asked = json!({"inputs": [input]}).to_string();
+        let (got, body) = running.post("/v2/models/m/infer", asked).await;
+        if status == 200 {
+            assert_eq!(body["outputs"][0]["data"], json!([9.0, 9.0, 9.0, 9.0]));
+            assert_eq!(got, status);
+        } else {
+            assert!(got >= status, "{body}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_large_request_is_answered_in_order_from_runs_of_bounded_size() {
+    let running = serve(&[("m", 1, "scale.onnx"), ("slow", 1, "slow.onnx")]).await;
+    for (model, rows) in [("m", 20_001_u32), ("slow", 301)] {
+        let instances: Vec<[u32; 2]> = (0..rows).map(|row| [row, row + 1]).collect();
+        let expected: Vec<[f64; 2]> =
+            (0..rows).map(|row| [f64::from(2 * row + 1), f64::from(2 * row + 3)]).collect();
+        let body = json!({"instances": instances}).to_string();
+        let answer = running.post(&format!("/v1/models/{model}:predict"), body).await;
+        assert_eq!(answer, (200, json!({"predictions": expected})));
+    }
+    let metrics = reqwest::get(running.admin("/metrics")).await.unwrap().text().await.unwrap();
+    for (model, rows) in [("m", 20_001.0), ("slow", 301.0)] {
+        let count = |name: &str| -> f64 {
+            let label = format!("model=\"{model}\"");
+            let mut lines = metrics.lines();
+            let line = lines.find(|line| line.starts_with(name) && line.contains(&label)).unwrap();
+            line.rsplit(' ').next().unwrap().parse().unwrap()
+        };
+        assert!(count("sluice_batches_total") >= rows / 64.0, "{metrics}");
+    }
+}

@@ -13,6 +13,7 @@ mod catalog;
 mod config;
 mod counters;
 mod deployment;
+mod duration;
 mod error;
 mod executor;
 mod gateway;

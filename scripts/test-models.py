@@ -7,7 +7,7 @@
     fixed.onnx     y[1, 2] = -x[1, 2]: does not batch
     pick.onnx      y[batch] = table[index[batch]]: fails on an index outside 0..3
     center.onnx    y[batch, 2] = x[batch, 2] minus its mean over the batch: mixes its rows
-    total.onnx     y[one] = sum of all of x[batch, 2]: the output's rows are not the input's
+    keep.onnx      y[kept, 2] = rows of x[batch, 2] that begin above 0: not the input's rows
     patch.onnx     y[batch, 1, h, w]: a 3 x 3 convolution without padding, of any height and width
     vast.onnx      y = -x, both FP32 [4194304, 1048576]: more than any memory
     endless.onnx   y = -x, both FP32 [2^40, 2^40]: more than can be counted
@@ -74,9 +74,15 @@ save(
 )
 mean = [node("ReduceMean", ["x"], ["mean"], axes=[0]), node("Sub", ["x", "mean"], ["y"])]
 save("center", mean, [("x", FP32, ["batch", 2])], [("y", FP32, ["batch", 2])])
-total = [node("ReduceSum", ["x"], ["sum"], keepdims=0), node("Unsqueeze", ["sum", "axes"], ["y"])]
-axes = [("axes", np.array([0], np.int64))]
-save("total", total, [("x", FP32, ["batch", 2])], [("y", FP32, ["one"])], axes)
+keep = [
+    node("Slice", ["x", "start", "end", "axis"], ["begin"]),
+    node("Greater", ["begin", "zero"], ["above"]),
+    node("Squeeze", ["above", "axis"], ["kept"]),
+    node("Compress", ["x", "kept"], ["y"], axis=0),
+]
+bounds = [(name, np.array([at], np.int64)) for name, at in (("start", 0), ("end", 1), ("axis", 1))]
+bounds.append(("zero", np.float32(0)))
+save("keep", keep, [("x", FP32, ["batch", 2])], [("y", FP32, ["kept", 2])], bounds)
 save(
     "patch",
     [node("Conv", ["x", "kernel"], ["y"], kernel_shape=[3, 3])],

@@ -67,9 +67,9 @@ impl Trial {
             let Ok(alone) = alone else { continue };
             self.row = self.row.take().or_else(|| set.first().cloned());
             let differ = set.windows(2).any(|pair| pair[0] != pair[1]);
-            if self.apart.is_none() && differ {
+            if self.apart.is_none() {
                 self.apart = mixes(engine, &set, &alone).err();
-                agreed = true;
+                agreed |= differ;
             }
         }
         if self.apart.is_none() && !agreed {
@@ -102,11 +102,14 @@ fn mixes(engine: &mut dyn Engine, rows: &[Row], alone: &[Vec<Tensor>]) -> Result
 /// The tensors of single rows as tensors of all of them. None when one is not of a single row,
 /// or differs from the others by more.
 fn stack(rows: &[Row]) -> Option<Row> {
+    if rows.iter().flatten().any(|tensor| tensor.rows() != Some(1)) {
+        return None;
+    }
     let (first, more) = rows.split_first()?;
     let mut parts: Vec<_> = first.iter().cloned().map(Tensor::into_parts).collect();
     for row in more {
         for ((shape, data), tensor) in parts.iter_mut().zip(row) {
-            if tensor.rows() != Some(1) || shape.get(1..) != tensor.shape().get(1..) {
+            if shape.get(1..) != tensor.shape().get(1..) {
                 return None;
             }
             *shape.first_mut()? += 1;
@@ -162,7 +165,7 @@ mod tests {
             ("mixed", None, true),
             ("pick", None, true),
             ("center", Some("\"y\" of a row depends on the rows beside it"), true),
-            ("total", Some("rows of output \"y\" are not those of the inputs"), true),
+            ("keep", Some("its outputs' rows are not those of its inputs"), true),
             ("fixed", Some("\"x\" has no free first dimension"), true),
             ("patch", Some("no two different rows could be tried"), false),
         ] {

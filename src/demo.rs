@@ -8,11 +8,13 @@ mod swap;
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::pin::pin;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
 use clap::Args;
 use serde_json::json;
+use sluice_engine::OnnxRuntime;
 use sluice_features::{Definitions, check_sources, materialize};
 use sluice_gateway::{Addresses, Gateway, Settings};
 use sluice_registry::{Client, Server, ServerConfig};
@@ -21,6 +23,7 @@ use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 
 use self::stage::Stages;
+use crate::registry::stop_signal;
 use crate::train::Progress;
 
 /// The model of the demo.
@@ -73,29 +76,45 @@ fn local(port: u16) -> SocketAddr {
 }
 
 pub(crate) async fn run(args: DemoArgs) -> anyhow::Result<()> {
+    let mut stop = pin!(stop_signal()?);
     let (gateway, registry) = tokio::select! {
         done = demo(&args) => done?,
-        interrupted = tokio::signal::ctrl_c() => {
-            interrupted.context("listen for Ctrl-C")?;
-            bail!("interrupted");
-        }
+        () = &mut stop => bail!("interrupted"),
     };
     if !args.exit {
         stage::print(&what_to_try(gateway.addresses(), &registry.url, &args))?;
-        tokio::signal::ctrl_c().await.context("listen for Ctrl-C")?;
+        stop.await;
     }
     gateway.drain().await;
     registry.stop().await
+}
+
+/// What would stop the demo half-way stops it here.
+fn check_machine(args: &DemoArgs) -> anyhow::Result<()> {
+    OnnxRuntime::load(args.onnxruntime.as_deref())?;
+    let addresses = [
+        ("http", args.http),
+        ("grpc", args.grpc),
+        ("admin", args.admin),
+        ("registry", args.registry),
+    ];
+    for (flag, address) in addresses {
+        std::net::TcpListener::bind(address).with_context(|| {
+            format!("cannot listen on {address}; --{flag} names another address")
+        })?;
+    }
+    Ok(())
 }
 
 /// The loop. Gives what still serves at its end.
 async fn demo(args: &DemoArgs) -> anyhow::Result<(Gateway, RunningRegistry)> {
     let began = Instant::now();
     let mut stages = Stages::new();
+    check_machine(args)?;
     let folders = data::Folders::prepare(&args.source, &args.work)?;
 
     let sales = folders.arrive(Some(args.cut_off))?;
-    stages.done("data", &format!("{sales} up to {}", args.cut_off));
+    stages.done("data", &sales.to_string());
 
     let definitions = Definitions::load(&folders.features)?;
     check_sources(&definitions).await?;

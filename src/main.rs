@@ -58,8 +58,8 @@ fn main() -> ExitCode {
 fn run(sluice: Sluice) -> anyhow::Result<()> {
     // Commands that talk to a person log only what needs attention.
     let quiet = !matches!(sluice.command, Command::Serve(_) | Command::Registry(_));
-    logs::start(&sluice.logs, if quiet { "warn" } else { "info,ort=warn" })
-        .map_err(anyhow::Error::msg)?;
+    let filter = if quiet { "warn,ort=off" } else { logs::SERVING };
+    let _logs = logs::start(&sluice.logs, filter).map_err(anyhow::Error::msg)?;
     match sluice.command {
         Command::Bench(args) => bench::run(args),
         Command::Serve(settings) if settings.check => {

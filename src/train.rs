@@ -42,7 +42,7 @@ struct RunArgs {
     /// New folder for the package and report.json
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
-    /// Write the examples as CSV: split,label,<columns>
+    /// Write the examples as CSV: split, label, columns
     #[arg(long, value_name = "FILE")]
     frame_out: Option<PathBuf>,
     /// Register, but leave the alias where it is

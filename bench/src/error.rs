@@ -33,12 +33,12 @@ pub enum BenchError {
     #[error("start load generator: {0}")]
     Start(#[source] std::io::Error),
     /// A report file cannot be written.
-    #[error("write {}: {source}", path.display())]
+    #[error("write {}: {reason}", path.display())]
     Write {
         /// The file.
         path: PathBuf,
         /// What the system said.
-        source: std::io::Error,
+        reason: std::io::Error,
     },
 }
 

@@ -237,7 +237,7 @@ fn as_seconds<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok
 
 /// Writes beside `path` and renames, so that nobody ever reads half a file.
 fn write_whole(path: &Path, text: &str) -> Result<(), BenchError> {
-    let failed = |source| BenchError::Write { path: path.into(), source };
+    let failed = |reason| BenchError::Write { path: path.into(), reason };
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
     let mut builder = tempfile::Builder::new();
     // Temporary files are private by default; a report is to be read by others.

@@ -154,12 +154,12 @@ pub enum FeatureError {
         reason: String,
     },
     /// A file or message that a newer version wrote.
-    #[error("{what}: {source}")]
+    #[error("{what}: {reason}")]
     Format {
         /// The file or message.
         what: String,
         /// The two versions.
-        source: UnknownFormat,
+        reason: UnknownFormat,
     },
     /// Bytes that are not what they should be.
     #[error("{what} is damaged: {reason}")]
@@ -170,12 +170,12 @@ pub enum FeatureError {
         reason: String,
     },
     /// A file that cannot be read or written.
-    #[error("{path}: {source}")]
+    #[error("{path}: {reason}")]
     Io {
         /// The file.
         path: PathBuf,
         /// Why.
-        source: std::io::Error,
+        reason: std::io::Error,
     },
     /// The offline engine failed.
     #[error("offline engine: {0}")]
@@ -202,7 +202,7 @@ impl FeatureError {
             | Self::OtherDefinition(_)
             | Self::StoreBusy { .. }
             | Self::Format { .. } => Code::FailedPrecondition,
-            Self::Io { source, .. } if source.kind() == std::io::ErrorKind::NotFound => {
+            Self::Io { reason, .. } if reason.kind() == std::io::ErrorKind::NotFound => {
                 Code::NotFound
             }
             Self::Io { .. } | Self::Store { .. } | Self::Offline(_) => Code::Internal,

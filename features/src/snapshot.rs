@@ -67,7 +67,7 @@ impl Snapshot {
         let bytes = match std::fs::read(&path) {
             Ok(bytes) => bytes,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-            Err(source) => return Err(FeatureError::Io { path, source }),
+            Err(reason) => return Err(FeatureError::Io { path, reason }),
         };
         serde_json::from_slice(&bytes).map(Some).map_err(|error| FeatureError::Damaged {
             what: path.display().to_string(),
@@ -88,7 +88,7 @@ impl Snapshot {
             std::fs::rename(&temporary, &path)?;
             std::fs::File::open(state)?.sync_all()
         };
-        write().map_err(|source| FeatureError::Io { path: path.clone(), source })
+        write().map_err(|reason| FeatureError::Io { path: path.clone(), reason })
     }
 
     /// What changes from `before`, view by view and service by service.

@@ -2,7 +2,7 @@
 //! mixes two versions; a change publishes a new catalog by one pointer swap.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwap;
 use sluice_protocol::{ModelName, ModelVersion};
@@ -62,11 +62,14 @@ impl Catalog {
         self.models.iter().collect()
     }
 
-    /// Whether every model has a version to answer with.
+    /// Whether something is served, and everything that is has a version to answer with. A model
+    /// of which nothing was ever loaded does not count: it must not take the others down.
     pub(crate) fn is_complete(&self) -> bool {
-        self.models
-            .values()
-            .all(|model| model.default.is_some_and(|version| model.versions.contains_key(&version)))
+        let mut served = self.models.values().filter(|model| !model.versions.is_empty()).peekable();
+        served.peek().is_some()
+            && served.all(|model| {
+                model.default.is_some_and(|version| model.versions.contains_key(&version))
+            })
     }
 
     /// Everything that is deployed.
@@ -88,30 +91,46 @@ impl Model {
 
 /// The catalog in force, and the only way to change it.
 #[derive(Debug, Default)]
-pub(crate) struct Published(ArcSwap<Catalog>);
+pub(crate) struct Published {
+    catalog: ArcSwap<Catalog>,
+    /// What was taken out and may still be answering. It is held here so that the last request
+    /// does not have to free a model's memory on a serving core.
+    retired: Mutex<Vec<Arc<Deployment>>>,
+}
 
 impl Published {
     /// The catalog at this moment.
     pub(crate) fn snapshot(&self) -> arc_swap::Guard<Arc<Catalog>> {
-        self.0.load()
+        self.catalog.load()
     }
 
     /// Changes one model. Readers see all of the change or nothing of it.
     pub(crate) fn update(&self, name: &ModelName, change: impl Fn(&mut Model)) {
-        self.0.rcu(|catalog| {
-            let mut next = Catalog::clone(catalog);
-            change(next.models.entry(name.clone()).or_default());
-            next
-        });
+        self.publish(|catalog| change(catalog.models.entry(name.clone()).or_default()));
     }
 
     /// Forgets a model; its deployments end when their last request is answered.
     pub(crate) fn remove(&self, name: &ModelName) {
-        self.0.rcu(|catalog| {
+        self.publish(|catalog| drop(catalog.models.remove(name)));
+    }
+
+    /// Frees what was taken out and has answered its last request.
+    pub(crate) fn free_retired(&self) {
+        let mut retired = self.retired.lock().unwrap_or_else(PoisonError::into_inner);
+        retired.retain(|deployment| Arc::strong_count(deployment) > 1);
+    }
+
+    fn publish(&self, change: impl Fn(&mut Catalog)) {
+        let before = self.catalog.rcu(|catalog| {
             let mut next = Catalog::clone(catalog);
-            next.models.remove(name);
+            change(&mut next);
             next
         });
+        let mut retired = self.retired.lock().unwrap_or_else(PoisonError::into_inner);
+        retired.extend(before.deployments().cloned());
+        // Those that stay are held by the catalog; the list is for those that go.
+        let now = self.catalog.load();
+        retired.retain(|old| !now.deployments().any(|kept| Arc::ptr_eq(kept, old)));
     }
 }
 

@@ -188,7 +188,7 @@ pub enum StartError {
     #[error(transparent)]
     Features(#[from] FeatureError),
     /// An address cannot be listened on.
-    #[error("cannot listen on {address} for {what}: {source}")]
+    #[error("cannot listen on {address} for {what}")]
     Listen {
         /// What it is for.
         what: &'static str,
@@ -198,14 +198,11 @@ pub enum StartError {
         source: std::io::Error,
     },
     /// A file, folder or thread that cannot be had.
-    #[error("{what}: {source}")]
+    #[error("{what}")]
     System {
         /// What was tried.
         what: String,
         /// What the system says.
         source: std::io::Error,
     },
-    /// The registry's address is none.
-    #[error(transparent)]
-    Registry(#[from] sluice_registry::RegistryError),
 }

@@ -48,6 +48,7 @@ impl Gateway {
             control: JoinSet::new(),
         };
         gateway.start_admin().await?;
+        gateway.control.spawn(keep_house(shared.clone(), stopped.clone()));
         for (index, listeners) in listeners.into_iter().enumerate() {
             let (shared, stopped) = (shared.clone(), stopped.clone());
             let run = move || run_core(index, shared, listeners, stopped, config.drain_timeout);
@@ -127,6 +128,17 @@ impl Gateway {
             }
         }
         Ok(())
+    }
+}
+
+/// Keeps house every second until the stop.
+async fn keep_house(shared: Arc<Shared>, mut stopped: watch::Receiver<bool>) {
+    let mut every_second = tokio::time::interval(Duration::from_secs(1));
+    loop {
+        tokio::select! {
+            _ = stopped.wait_for(|&stop| stop) => return,
+            _ = every_second.tick() => shared.keep_house(),
+        }
     }
 }
 

@@ -1,10 +1,10 @@
 //! The data plane: from a request's bytes to an answer.
 //!
-//! One request, in order: a serving core ([`server`]) reads it, [`http`] or [`grpc`] decodes
-//! it, [`pipeline`] routes it to a [`deployment`] by one snapshot of the [`catalog`], looks up
-//! and computes its features ([`inputs`]), hands its rows to the deployment's [`executor`] and
-//! encodes what comes back; [`counters`] take note. Everything that changes what is served
-//! ([`source`], [`load`]) happens aside and is published by one pointer swap.
+//! One request, in order: a serving core (`server`) reads it, `http` or `grpc` decodes
+//! it, `pipeline` routes it to a `deployment` by one snapshot of the `catalog`, looks up
+//! and computes its features (`inputs`), hands its rows to the deployment's `executor` and
+//! encodes what comes back; `counters` take note. Everything that changes what is served
+//! (`source`, `load`) happens aside and is published by one pointer swap.
 //!
 //! The gateway compiles no SQL engine, no registry server and no trainer.
 

@@ -1,7 +1,16 @@
 //! Structured logs on standard error.
 
+use std::io::IsTerminal as _;
+
 use clap::{Args, ValueEnum};
+use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::EnvFilter;
+
+/// What is logged when nobody says otherwise. ONNX Runtime's own lines are left out: its errors
+/// come back as values, and a caller's mistake is no error of ours.
+pub const SERVING: &str = "info,ort=off";
+/// Lines that may wait to be written.
+const BUFFERED_LINES: usize = 8192;
 
 /// What is logged, and how.
 #[derive(Debug, Clone, Args)]
@@ -29,16 +38,33 @@ pub enum LogFormat {
     Json,
 }
 
+/// Writes what is still buffered when it is dropped: keep it until the process ends.
+#[must_use]
+#[derive(Debug)]
+pub struct LogGuard {
+    _writer: WorkerGuard,
+}
+
 /// Starts logging for the process, at `default` where nobody says otherwise. A second call
 /// changes nothing.
-pub fn start(settings: &LogSettings, default: &str) -> Result<(), String> {
+///
+/// Lines go through a bounded buffer to a thread that writes them. When nobody reads standard
+/// error, lines are lost, never requests.
+pub fn start(settings: &LogSettings, default: &str) -> Result<LogGuard, String> {
     let filter = settings.log.as_deref().unwrap_or(default);
     let filter =
         EnvFilter::try_new(filter).map_err(|error| format!("--log {filter:?}: {error}"))?;
-    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let (writer, guard) = NonBlockingBuilder::default()
+        .lossy(true)
+        .buffered_lines_limit(BUFFERED_LINES)
+        .finish(std::io::stderr());
+    let lines = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(writer)
+        .with_ansi(std::io::stderr().is_terminal());
     let _already_started = match settings.log_format {
         LogFormat::Text => lines.with_target(false).try_init(),
         LogFormat::Json => lines.json().flatten_event(true).try_init(),
     };
-    Ok(())
+    Ok(LogGuard { _writer: guard })
 }

@@ -32,7 +32,7 @@ fn main() -> ExitCode {
         Err(error) => {
             #[expect(clippy::print_stderr, reason = "logging may be what failed")]
             {
-                eprintln!("sluice-gateway: {error}");
+                eprintln!("sluice-gateway: {error:#}");
             }
             ExitCode::from(2)
         }
@@ -40,7 +40,7 @@ fn main() -> ExitCode {
 }
 
 fn run(command: Command) -> anyhow::Result<()> {
-    logs::start(&command.logs, "info,ort=warn").map_err(anyhow::Error::msg)?;
+    let _logs = logs::start(&command.logs, logs::SERVING).map_err(anyhow::Error::msg)?;
     let check_only = command.settings.check;
     let config = command.settings.resolve()?;
     if check_only {

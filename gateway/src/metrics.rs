@@ -78,9 +78,13 @@ impl Metrics {
         self.ready.set(f64::from(u8::from(ready)));
     }
 
+    /// Sorts recorded durations into their buckets, so that they do not pile up.
+    pub(crate) fn run_upkeep(&self) {
+        self.handle.run_upkeep();
+    }
+
     /// The exposition text.
     pub(crate) fn render(&self) -> String {
-        self.handle.run_upkeep();
         self.handle.render()
     }
 }

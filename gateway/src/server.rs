@@ -4,10 +4,12 @@
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::pin::pin;
-use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::FutureExt;
+use http::HeaderValue;
+use http::header::CONNECTION;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -24,6 +26,15 @@ use crate::shared::Shared;
 
 /// Pending connections that the kernel keeps for a core.
 const BACKLOG: i32 = 1024;
+/// Connections that one core holds at most.
+const MOST_CONNECTIONS: usize = 20_000;
+/// How long clients are asked to leave before the ports close.
+const QUIET: Duration = Duration::from_millis(500);
+/// How long a request that is on its way may take to be read, once the ports are closed.
+const LAST_READ: Duration = Duration::from_millis(50);
+/// How often a silent HTTP/2 client is asked whether it is still there, and how long it may
+/// take to say so.
+const KEEP_ALIVE: (Duration, Duration) = (Duration::from_secs(60), Duration::from_secs(20));
 /// How long a client may take to send a request's head.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -42,6 +53,11 @@ pub(crate) fn listen(
     cores: usize,
 ) -> Result<Vec<std::net::TcpListener>, StartError> {
     let failed = |source| StartError::Listen { what, address, source };
+    if address.port() != 0 {
+        // Sockets that share a port would silently share it with another gateway as well; one
+        // that does not share finds out.
+        drop(std::net::TcpListener::bind(address).map_err(failed)?);
+    }
     let mut sockets = Vec::with_capacity(cores);
     let mut bound = address;
     for _ in 0..cores {
@@ -76,36 +92,66 @@ pub(crate) fn run_core(
         let _core = Core::start(index);
         let http = TcpListener::from_std(listeners.http)?;
         let grpc = TcpListener::from_std(listeners.grpc)?;
-        let connections = Rc::new(Connections { shared, graceful: GracefulShutdown::new() });
-        accept(http, grpc, &connections, stop).await;
-        // Whoever still holds the connections is done with accepting.
-        if let Ok(connections) = Rc::try_unwrap(connections) {
-            let _forced = tokio::time::timeout(drain, connections.graceful.shutdown()).await;
-        }
+        let connections = Connections { shared, graceful: GracefulShutdown::new() };
+        accept(&http, &grpc, &connections, stop).await;
+        wind_down(http, grpc, connections, drain).await;
         Ok(())
     })
 }
 
 async fn accept(
-    http: TcpListener,
-    grpc: TcpListener,
+    http: &TcpListener,
+    grpc: &TcpListener,
     connections: &Connections,
     mut stop: watch::Receiver<bool>,
 ) {
     let mut stopped = pin!(stop.wait_for(|&stop| stop));
     loop {
+        // A core with all the connections that it takes leaves the others to the kernel's queue.
+        let room = connections.graceful.count() < MOST_CONNECTIONS;
         tokio::select! {
             _ = &mut stopped => return,
-            accepted = http.accept() => match accepted {
+            accepted = http.accept(), if room => match accepted {
                 Ok((stream, _)) => connections.serve_http(stream),
                 Err(error) => pause_after(&error).await,
             },
-            accepted = grpc.accept() => match accepted {
+            accepted = grpc.accept(), if room => match accepted {
                 Ok((stream, _)) => connections.serve_grpc(stream),
                 Err(error) => pause_after(&error).await,
             },
+            () = tokio::time::sleep(Duration::from_millis(100)), if !room => {}
         }
     }
+}
+
+/// Ends a core's connections without losing a request. For a quiet time new connections are
+/// still taken, and every HTTP answer asks its client to leave; then the queue of connections
+/// is emptied, the ports are closed, and what is still open is told to finish.
+async fn wind_down(
+    http: TcpListener,
+    grpc: TcpListener,
+    connections: Connections,
+    drain: Duration,
+) {
+    let quiet = tokio::time::sleep(QUIET.min(drain / 2));
+    let mut quiet = pin!(quiet);
+    loop {
+        tokio::select! {
+            () = &mut quiet => break,
+            Ok((stream, _)) = http.accept() => connections.serve_http(stream),
+            Ok((stream, _)) = grpc.accept() => connections.serve_grpc(stream),
+        }
+    }
+    while let Some(Ok((stream, _))) = http.accept().now_or_never() {
+        connections.serve_http(stream);
+    }
+    while let Some(Ok((stream, _))) = grpc.accept().now_or_never() {
+        connections.serve_grpc(stream);
+    }
+    drop((http, grpc));
+    // What the last ones have sent already is read before they are told to finish.
+    tokio::time::sleep(LAST_READ).await;
+    let _forced = tokio::time::timeout(drain, connections.graceful.shutdown()).await;
 }
 
 /// Out of file descriptors, usually: trying again at once would only burn the core.
@@ -125,7 +171,13 @@ impl Connections {
         let shared = self.shared.clone();
         let service = service_fn(move |request| {
             let shared = shared.clone();
-            async move { Ok::<_, Infallible>(crate::http::handle(shared, request).await) }
+            async move {
+                let mut response = crate::http::handle(shared.clone(), request).await;
+                if shared.is_draining() {
+                    response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+                }
+                Ok::<_, Infallible>(response)
+            }
         });
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
@@ -144,6 +196,8 @@ impl Connections {
         let service = crate::grpc::service(self.shared.clone());
         let connection = http2::Builder::new(LocalExecutor)
             .timer(TokioTimer::new())
+            .keep_alive_interval(KEEP_ALIVE.0)
+            .keep_alive_timeout(KEEP_ALIVE.1)
             .serve_connection(TokioIo::new(stream), TowerToHyperService::new(service));
         let watched = self.graceful.watch(connection);
         spawn_local(async move {

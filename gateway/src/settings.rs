@@ -14,7 +14,7 @@ use crate::error::StartError;
 #[derive(Debug, Clone, Default, Args, Deserialize)]
 #[serde(default)]
 pub struct Settings {
-    /// Folder of models in Triton's layout: <model>/<version>/model.onnx
+    /// Folder of models in Triton's layout: MODEL/VERSION/model.onnx
     #[arg(long, value_name = "DIR", env = "SLUICE_MODEL_REPOSITORY", conflicts_with = "registry")]
     pub model_repository: Option<PathBuf>,
     /// How often the folder is looked through for changes; 0s never again [default: 5s]

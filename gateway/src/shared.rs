@@ -76,17 +76,30 @@ impl Shared {
         self.draining.store(true, Ordering::Release);
     }
 
+    /// Whether the end has been announced.
+    pub(crate) fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Acquire)
+    }
+
     /// Whether to send requests here: started, not draining, and every model can answer.
     pub(crate) fn is_ready(&self) -> bool {
         self.started.load(Ordering::Acquire)
-            && !self.draining.load(Ordering::Acquire)
+            && !self.is_draining()
             && self.catalog.snapshot().is_complete()
+    }
+
+    /// Hands on what was counted and frees what has ended. Called every second, so that neither
+    /// waits for somebody to scrape.
+    pub(crate) fn keep_house(&self) {
+        let catalog = self.catalog.snapshot();
+        catalog.deployments().for_each(|deployment| deployment.counters.export());
+        self.metrics.run_upkeep();
+        self.catalog.free_retired();
     }
 
     /// The metrics' exposition text, with everything counted up to now.
     pub(crate) fn render_metrics(&self) -> String {
-        let catalog = self.catalog.snapshot();
-        catalog.deployments().for_each(|deployment| deployment.counters.export());
+        self.keep_house();
         self.metrics.set_ready(self.is_ready());
         self.metrics.render()
     }

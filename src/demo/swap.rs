@@ -44,23 +44,26 @@ pub(super) async fn under_load(
     load.phase("swap");
     let began = Instant::now();
     client.set_alias(&MODEL.parse()?, "champion", version).await?;
-    wait_until_answering(address.http, version).await?;
+    wait_until_answering(address.admin, version).await?;
     let took = began.elapsed();
     load.phase("after");
     tokio::time::sleep(PHASE).await;
     Ok(Swapped { report: load.stop().await, took })
 }
 
-/// Waits until `version` is the one that answers.
-async fn wait_until_answering(http: SocketAddr, version: ModelVersion) -> anyhow::Result<()> {
-    let url = format!("http://{http}/v2/models/{MODEL}/versions/{version}/ready");
+/// Waits until `version` is the one that answers when none is named.
+async fn wait_until_answering(admin: SocketAddr, version: ModelVersion) -> anyhow::Result<()> {
+    let url = format!("http://{admin}/models");
     let client = http_client()?;
     let began = Instant::now();
     while began.elapsed() < PATIENCE {
-        if client.get(&url).send().await.is_ok_and(|response| response.status().is_success()) {
+        let known: serde_json::Value = client.get(&url).send().await?.json().await?;
+        let models = known["models"].as_array().into_iter().flatten();
+        let default = models.filter(|model| model["name"] == MODEL).map(|model| &model["default"]);
+        if default.into_iter().any(|default| *default == version.0) {
             return Ok(());
         }
-        tokio::time::sleep(Duration::from_millis(20)).await;
+        tokio::time::sleep(Duration::from_millis(10)).await;
     }
     bail!("version {version} did not begin to answer within {PATIENCE:?}")
 }

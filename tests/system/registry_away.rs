@@ -39,3 +39,42 @@ async fn serving_does_not_need_the_registry() {
     gateway.drain().await;
     registry.stop().await;
 }
+
+/// A restart while the registry names a version that is refused: the one before it goes on,
+/// with the registry there or away, and what it needs is still in the state folder.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restart_behind_a_refused_version_serves_the_one_before() {
+    let folder = tempfile::tempdir().unwrap();
+    let (data, state) = (folder.path().join("registry"), folder.path().join("state"));
+    let registry = Registry::start(&data, anywhere()).await;
+    registry.publish(package().await).await;
+    let url = registry.client.url().to_owned();
+    let gateway = follow(&url, &state).await;
+    fill_store(&gateway).await;
+    let before = predict(gateway.addresses().http, QUESTION).await;
+    assert_eq!(before.0, 200, "{}", before.1);
+
+    let mut broken = package().await.to_vec();
+    broken.retain(|file| file.path != sluice_protocol::PARITY_FILE);
+    registry.publish(&broken).await;
+    let models = format!("http://{}/models", gateway.addresses().admin);
+    wait_until("the refusal", async || {
+        let (_, body) = answer(client().get(&models)).await;
+        body.to_string().contains("refused")
+    })
+    .await;
+    gateway.drain().await;
+
+    // Twice: the first restart must leave the state as whole as it found it.
+    for _ in 0..2 {
+        let gateway = follow(&url, &state).await;
+        assert_eq!(predict(gateway.addresses().http, QUESTION).await, before);
+        let ready = format!("http://{}/v2/health/ready", gateway.addresses().http);
+        assert_eq!(answer(client().get(ready)).await.0, 200);
+        gateway.drain().await;
+    }
+    registry.stop().await;
+    let gateway = follow(&url, &state).await;
+    assert_eq!(predict(gateway.addresses().http, QUESTION).await, before);
+    gateway.drain().await;
+}

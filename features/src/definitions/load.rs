@@ -54,7 +54,7 @@ pub(super) fn load(path: &Path) -> Result<Definitions, FeatureError> {
     let mut written = Written::default();
     for file in files(path)? {
         let text = std::fs::read_to_string(&file)
-            .map_err(|source| FeatureError::Io { path: file.clone(), source })?;
+            .map_err(|reason| FeatureError::Io { path: file.clone(), reason })?;
         read(&file, &text, &mut written, &mut complaining);
     }
     let definitions = build(written, &mut complaining);
@@ -66,7 +66,7 @@ pub(super) fn load(path: &Path) -> Result<Definitions, FeatureError> {
 
 /// The file, or the directory's TOML files in the order of their names.
 fn files(path: &Path) -> Result<Vec<PathBuf>, FeatureError> {
-    let io = |source| FeatureError::Io { path: path.to_owned(), source };
+    let io = |reason| FeatureError::Io { path: path.to_owned(), reason };
     if !std::fs::metadata(path).map_err(io)?.is_dir() {
         return Ok(vec![path.to_owned()]);
     }

@@ -28,7 +28,7 @@ impl StoreFile {
     pub(super) fn open(path: &Path) -> Result<Self, FeatureError> {
         if let Some(directory) = path.parent() {
             std::fs::create_dir_all(directory)
-                .map_err(|source| FeatureError::Io { path: directory.to_owned(), source })?;
+                .map_err(|reason| FeatureError::Io { path: directory.to_owned(), reason })?;
         }
         let database = Database::create(path).map_err(|error| match error {
             redb::DatabaseError::DatabaseAlreadyOpen => {
@@ -52,8 +52,8 @@ impl StoreFile {
             found
         };
         match found {
-            Some(found) => Format::<FORMAT>::new(found).map(drop).map_err(|source| {
-                FeatureError::Format { what: self.path.display().to_string(), source }
+            Some(found) => Format::<FORMAT>::new(found).map(drop).map_err(|reason| {
+                FeatureError::Format { what: self.path.display().to_string(), reason }
             }),
             None => transaction.commit().map_err(|e| self.failed(e)),
         }

@@ -159,7 +159,7 @@ impl ViewRows {
             return Err(damaged("it does not start as one"));
         }
         RowsFormat::new(reader.number()?)
-            .map_err(|source| FeatureError::Format { what: WHAT.into(), source })?;
+            .map_err(|reason| FeatureError::Format { what: WHAT.into(), reason })?;
         let header = reader.header()?;
         let types = header.types();
         let count = reader.length()?;

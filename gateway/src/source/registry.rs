@@ -32,12 +32,15 @@ pub(crate) struct Follower {
     client: Client,
     cache: PackageCache,
     serving: Saved,
+    /// Versions that cannot be served, whatever happens.
+    refused: BTreeSet<(ModelName, ModelVersion)>,
 }
 
 impl Follower {
     pub(crate) fn new(shared: Arc<Shared>, client: Client) -> std::io::Result<Self> {
         let cache = PackageCache::open(shared.state.as_deref())?;
-        Ok(Self { shared, client, cache, serving: Saved::new(String::new()) })
+        let serving = Saved::new(String::new());
+        Ok(Self { shared, client, cache, serving, refused: BTreeSet::new() })
     }
 
     /// Runs until `stop` says so.
@@ -58,12 +61,13 @@ impl Follower {
             };
             match step {
                 Ok(next) => {
+                    self.shared.set_started();
                     cursor = next;
                     pause = PAUSES.0;
                 }
                 Err(error) => {
                     if pause == PAUSES.0 {
-                        tracing::warn!(%error, "registry is away; serving what is loaded");
+                        tracing::warn!(%error, "cannot follow the registry; serving what is loaded");
                     }
                     tokio::time::sleep(pause).await;
                     pause = (pause * 2).min(PAUSES.1);
@@ -72,24 +76,27 @@ impl Follower {
         }
     }
 
-    /// The first state: the registry's, or the saved one when it does not answer.
+    /// The first state: what was served last, if it is saved, and then what the registry says.
+    /// The saved state comes first so that a refused or unreachable new version finds it there.
     async fn start(&mut self) -> Option<u64> {
-        let caught_up = tokio::time::timeout(START_TIMEOUT, self.client.snapshot()).await;
-        let reached = match caught_up {
-            Ok(Ok(snapshot)) => self.apply(&snapshot).await.map(|()| snapshot.sequence),
-            Ok(Err(error)) => Err(error),
-            Err(_) => Err(RegistryError::Unavailable("registry does not answer".to_owned())),
-        };
-        let cursor = match reached {
-            Ok(sequence) => Some(sequence),
+        self.apply_saved().await;
+        if !self.serving.models.is_empty() {
+            self.shared.set_started();
+        }
+        let caught_up = tokio::time::timeout(START_TIMEOUT, self.catch_up()).await;
+        let reached = caught_up.unwrap_or_else(|_| {
+            Err(RegistryError::Unavailable("registry does not answer".to_owned()))
+        });
+        match reached {
+            Ok(sequence) => {
+                self.shared.set_started();
+                Some(sequence)
+            }
             Err(error) => {
-                tracing::warn!(%error, "registry is away; starting from the saved state");
-                self.apply_saved().await;
+                tracing::warn!(%error, "cannot follow the registry; serving what was saved");
                 None
             }
-        };
-        self.shared.set_started();
-        cursor
+        }
     }
 
     async fn catch_up(&mut self) -> Result<u64, RegistryError> {
@@ -142,23 +149,26 @@ impl Follower {
                 next.models.insert(name.clone(), kept.clone());
             }
         }
-        self.serving = next;
-        self.save();
+        if next != self.serving {
+            self.serving = next;
+            self.save();
+        }
         failed.map_or(Ok(()), Err)
     }
 
     /// Loads what is wanted of one model, then swaps, then lets go of what is not. Gives what
     /// is served afterwards.
     async fn apply_model(
-        &self,
+        &mut self,
         name: &ModelName,
         wanted: &BTreeSet<ModelVersion>,
         champion: Option<ModelVersion>,
     ) -> Result<SavedModel, RegistryError> {
         let before = self.serving.models.get(name).cloned().unwrap_or_default();
         let mut versions = before.versions.clone();
+        versions.retain(|version, _| self.is_loaded(name, *version));
         for &version in wanted {
-            if self.is_settled(name, version) {
+            if self.is_loaded(name, version) || self.refused.contains(&(name.clone(), version)) {
                 continue;
             }
             let (files, digests) = self.fetch(name, version).await?;
@@ -166,7 +176,8 @@ impl Follower {
                 versions.insert(version, digests);
             }
         }
-        let default = champion.filter(|version| versions.contains_key(version)).or(before.default);
+        let loaded = |version: &ModelVersion| versions.contains_key(version);
+        let default = champion.filter(loaded).or(before.default.filter(loaded));
         let keep = |version: &ModelVersion| wanted.contains(version) || default == Some(*version);
         versions.retain(|version, _| keep(version));
         self.shared.catalog.update(name, |known| {
@@ -176,16 +187,15 @@ impl Follower {
         });
         self.shared.metrics.set_default_version(name, default);
         if default != before.default {
-            tracing::info!(model = %name, version = ?default.map(|v| v.0), "answering version changed");
+            let version = default.map_or_else(|| "none".to_owned(), |version| version.to_string());
+            tracing::info!(model = %name, %version, "answering version changed");
         }
         Ok(SavedModel { default, versions })
     }
 
-    /// Whether a version is loaded, or refused for good: versions do not change.
-    fn is_settled(&self, name: &ModelName, version: ModelVersion) -> bool {
-        self.shared.catalog.snapshot().model(name.as_str()).is_some_and(|known| {
-            known.versions.contains_key(&version) || known.refused.contains_key(&version)
-        })
+    fn is_loaded(&self, name: &ModelName, version: ModelVersion) -> bool {
+        let catalog = self.shared.catalog.snapshot();
+        catalog.model(name.as_str()).is_some_and(|known| known.versions.contains_key(&version))
     }
 
     async fn fetch(
@@ -212,29 +222,36 @@ impl Follower {
 
     /// Loads a version on a thread of its own. False when it was refused.
     async fn install(
-        &self,
+        &mut self,
         name: &ModelName,
         version: ModelVersion,
         files: BTreeMap<String, Bytes>,
     ) -> bool {
         let shared = self.shared.clone();
-        let settings = self.settings(name);
-        let model = name.clone();
-        let loading = tokio::task::spawn_blocking(move || {
-            let mut candidate =
-                Candidate { model, version, files, settings: DeploymentSettings::default() };
-            match settings {
-                Ok(settings) => {
-                    candidate.settings = settings;
-                    install(&shared, &candidate).is_some()
-                }
-                Err(reason) => {
-                    refuse(&shared, &candidate, &reason);
-                    false
-                }
+        let mut candidate = Candidate {
+            model: name.clone(),
+            version,
+            files,
+            settings: DeploymentSettings::default(),
+        };
+        match self.settings(name) {
+            Ok(settings) => candidate.settings = settings,
+            Err(reason) => {
+                // Somebody can mend the file, so the version itself is not given up.
+                refuse(&shared, &candidate, &reason);
+                return false;
             }
+        }
+        let loading = tokio::task::spawn_blocking(move || install(&shared, &candidate).is_some());
+        let installed = loading.await.unwrap_or_else(|error| {
+            tracing::error!(model = %name, %version, %error, "loading a model version failed");
+            false
         });
-        loading.await.unwrap_or(false)
+        if !installed {
+            // Versions do not change, so this one will not become better.
+            self.refused.insert((name.clone(), version));
+        }
+        installed
     }
 
     /// `deployments/<model>.toml` of the state folder, if there is one.
@@ -285,8 +302,9 @@ impl Follower {
                     }
                 }
             }
-            self.shared.catalog.update(name, |known| known.default = model.default);
-            self.shared.metrics.set_default_version(name, model.default);
+            let default = model.default.filter(|version| self.is_loaded(name, *version));
+            self.shared.catalog.update(name, |known| known.default = default);
+            self.shared.metrics.set_default_version(name, default);
         }
         self.serving = saved;
     }

@@ -112,7 +112,7 @@ fn check(expected: &Validation, frame: &Frame, days: &[NaiveDate]) -> anyhow::Re
     if let Some(at) = frame.labels.iter().position(|&label| outside(label)) {
         let count = frame.labels.iter().filter(|&&label| outside(label)).count();
         complain(format!(
-            "{count} labels are outside {} to {}, the first is {} of {:?} on {}",
+            "{count} labels are outside {} to {}, the first is {} of {} on {}",
             expected.min_label, expected.max_label, frame.labels[at], frame.keys[at], days[at]
         ));
     }

@@ -8,7 +8,7 @@ use sluice_protocol::{
     PARITY_FILE, PROFILE_FILE, ParityRows, ReferenceProfile, TensorSpec,
 };
 
-use crate::export::{INPUT, OUTPUT};
+use crate::export::OUTPUT;
 
 /// What a package is made of.
 #[derive(Debug)]
@@ -21,23 +21,10 @@ pub struct Contents<'c> {
     pub profile: &'c ReferenceProfile,
     /// Rows with their expected answers.
     pub parity: &'c ParityRows,
-    /// The feature service that fills the graph's input.
-    pub service: Service,
+    /// The feature service, and the graph's input that it fills.
+    pub service: FeatureServicePin,
     /// How the version came about.
     pub training: toml::Table,
-}
-
-/// The feature service of a package.
-#[derive(Debug)]
-pub struct Service {
-    /// Its name.
-    pub name: String,
-    /// Its views, as `name@version`.
-    pub views: Vec<String>,
-    /// The hash of everything that decides a feature's value.
-    pub schema_hash: Digest,
-    /// The columns in order.
-    pub columns: Vec<String>,
 }
 
 /// The files of a package by their path inside it.
@@ -49,8 +36,7 @@ pub fn files(contents: Contents<'_>) -> BTreeMap<String, Vec<u8>> {
         (PARITY_FILE.to_owned(), json(serde_json::to_vec(contents.parity))),
     ]);
     let digests = files.iter().map(|(path, bytes)| (path.clone(), Digest::of(bytes)));
-    let columns = contents.service.columns;
-    let width = i64::try_from(columns.len()).unwrap_or(i64::MAX);
+    let width = i64::try_from(contents.service.columns.len()).unwrap_or(i64::MAX);
     let tensor = |name: &str, shape: Vec<i64>| TensorSpec {
         name: name.to_owned(),
         datatype: Datatype::Fp32,
@@ -59,15 +45,9 @@ pub fn files(contents: Contents<'_>) -> BTreeMap<String, Vec<u8>> {
     let manifest = Manifest {
         format: Format::CURRENT,
         model: contents.model.clone(),
-        inputs: vec![tensor(INPUT, vec![-1, width])],
+        inputs: vec![tensor(&contents.service.input, vec![-1, width])],
         outputs: vec![tensor(OUTPUT, vec![-1])],
-        feature_service: Some(FeatureServicePin {
-            name: contents.service.name,
-            views: contents.service.views,
-            schema_hash: contents.service.schema_hash,
-            input: INPUT.to_owned(),
-            columns,
-        }),
+        feature_service: Some(contents.service),
         files: digests.collect(),
         training: contents.training,
     };

@@ -7,4 +7,4 @@ mod verdict;
 
 pub use compare::{Comparison, compare};
 pub use measures::Measures;
-pub use verdict::{Judgement, Rival, Verdict, judge};
+pub use verdict::{Judgement, Production, Rival, Verdict, judge};

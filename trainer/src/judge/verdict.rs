@@ -5,7 +5,28 @@ use serde::Serialize;
 
 use super::compare::{Comparison, compare};
 use super::measures::Measures;
-use crate::pipeline::Judge;
+use crate::pipeline::{Judge, WhenIncomparable};
+
+const NO_NUMBER: &str = "a forecast or its loss is no finite number";
+
+/// What is in production, as far as a candidate can be held against it.
+#[derive(Debug, Clone)]
+pub enum Production {
+    /// Nothing is.
+    Empty,
+    /// A version that gives no answers to the test rows.
+    Incomparable {
+        /// Which version, and why it cannot be compared, for people.
+        reason: String,
+    },
+    /// A version that answered the test rows.
+    Comparable {
+        /// What it is called in reports.
+        name: String,
+        /// Its answers.
+        predictions: Vec<f32>,
+    },
+}
 
 /// What is to happen with a candidate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -41,6 +62,16 @@ pub struct Rival {
     pub comparison: Comparison,
 }
 
+impl Rival {
+    /// Whether the candidate can be held against it: a forecast or a loss that is no finite
+    /// number says nothing, though a metric may have put a number in its place.
+    const fn is_comparable(&self) -> bool {
+        let Comparison { difference, lower, upper, .. } = self.comparison;
+        let finite = difference.is_finite() && lower.is_finite() && upper.is_finite();
+        finite && self.measures.mae.is_finite()
+    }
+}
+
 /// A verdict and what it was made from.
 #[derive(Debug, Clone, Serialize)]
 pub struct Judgement {
@@ -56,59 +87,115 @@ pub struct Judgement {
     pub champion: Option<Rival>,
 }
 
-/// Judges a candidate's `predictions` of the test rows.
+/// Judges a candidate's `predictions` of the test rows. What is no finite number, be it in
+/// the predictions or in a rival's, never speaks for the candidate.
 pub fn judge(
     rules: &Judge,
     predictions: &[f32],
     labels: &[f32],
     days: &[NaiveDate],
     baselines: Vec<(String, Vec<f32>)>,
-    champion: Option<(String, Vec<f32>)>,
+    production: Production,
 ) -> Judgement {
     let measures = Measures::of(predictions, labels);
-    let rival = |(name, theirs): (String, Vec<f32>)| Rival {
-        measures: Measures::of(&theirs, labels),
-        comparison: compare(
-            rules.metric,
-            (predictions, &theirs),
-            labels,
-            days,
-            rules.alpha,
-            rules.block_days,
-        ),
-        name,
+    let rival = |name: String, theirs: &[f32]| {
+        let (pair, alpha, block) = ((predictions, theirs), rules.alpha, rules.block_days);
+        let comparison = compare(rules.metric, pair, labels, days, alpha, block);
+        Rival { name, measures: Measures::of(theirs, labels), comparison }
     };
-    let baselines: Vec<Rival> = baselines.into_iter().map(rival).collect();
-    let champion_loss = champion.as_ref().map(|(_, theirs)| rules.metric.evaluate(theirs, labels));
-    let champion = champion.map(rival);
-    let (verdict, reason) = decide(rules, &measures, &baselines, champion.as_ref(), champion_loss);
+    let baselines: Vec<Rival> =
+        baselines.into_iter().map(|(name, theirs)| rival(name, &theirs)).collect();
+    let (champion, (verdict, reason)) = match production {
+        Production::Empty => (None, without_rival(&baselines, "nothing is in production")),
+        Production::Incomparable { reason } => {
+            (None, beside_incomparable(rules, &baselines, &reason))
+        }
+        Production::Comparable { name, predictions } => {
+            let loss = rules.metric.evaluate(&predictions, labels);
+            let champion = rival(name, &predictions);
+            let outcome = against_champion(rules, &champion, loss);
+            (Some(champion), outcome)
+        }
+    };
+    let bar = if champion.is_some() { Bar::NoWorse } else { Bar::ClearlyBetter };
+    let (verdict, reason) = fault(rules, &measures, &baselines, bar).unwrap_or((verdict, reason));
     Judgement { verdict, reason, measures, baselines, champion }
 }
 
-fn decide(
+/// How a candidate must stand to the forecasts that cost nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Bar {
+    /// With nothing else to go by, beyond doubt.
+    ClearlyBetter,
+    /// Where the version in production decides, by its mean loss. What is replaced was past the
+    /// higher bar once; asking for it again would keep a worse version over a better one
+    /// whenever the judging days are noisy.
+    NoWorse,
+}
+
+/// Why the candidate may not serve, whatever is in production.
+fn fault(
     rules: &Judge,
     measures: &Measures,
     baselines: &[Rival],
-    champion: Option<&Rival>,
-    champion_loss: Option<f64>,
-) -> (Verdict, String) {
-    if let Some(unbeaten) = baselines.iter().find(|rival| rival.comparison.upper >= 0.0) {
-        return (
-            Verdict::Reject,
-            format!("does not clearly beat the baseline {:?}", unbeaten.name),
-        );
+    bar: Bar,
+) -> Option<(Verdict, String)> {
+    if !measures.mae.is_finite() {
+        return Some((Verdict::Reject, "some predictions are no finite numbers".to_owned()));
+    }
+    for rival @ Rival { name, comparison, .. } in baselines {
+        if !rival.is_comparable() {
+            let reason = format!("cannot be compared with the baseline {name:?}: {NO_NUMBER}");
+            return Some((Verdict::Hold, reason));
+        }
+        let reason = match bar {
+            Bar::ClearlyBetter if comparison.upper >= 0.0 => "does not clearly beat",
+            Bar::NoWorse if comparison.difference >= 0.0 => "is no better than",
+            Bar::ClearlyBetter | Bar::NoWorse => continue,
+        };
+        return Some((Verdict::Reject, format!("{reason} the baseline {name:?}")));
     }
     let bias = measures.bias / measures.mean_label;
-    if rules.max_bias.is_some_and(|most| bias.abs() > most) {
-        return (Verdict::Reject, format!("bias is {:.1} % of the mean label", 100.0 * bias));
+    let small = |most: f64| bias.abs() <= most;
+    if rules.max_bias.is_none_or(small) {
+        return None;
     }
-    let (Some(champion), Some(loss)) = (champion, champion_loss) else {
-        return (Verdict::Promote, "beats every baseline, and nothing is in production".to_owned());
+    let reason = if bias.is_finite() {
+        format!("bias is {:.1} % of the mean label", 100.0 * bias)
+    } else {
+        "bias is no share of the mean label, which is 0".to_owned()
     };
-    let margin = rules.margin * loss;
+    Some((Verdict::Reject, reason))
+}
+
+/// The outcome for a candidate without a fault that only baselines could be held against.
+fn without_rival(baselines: &[Rival], why: &str) -> (Verdict, String) {
+    if baselines.is_empty() {
+        return (Verdict::Hold, format!("there is no baseline to beat, and {why}"));
+    }
+    (Verdict::Promote, format!("beats every baseline, and {why}"))
+}
+
+fn beside_incomparable(rules: &Judge, baselines: &[Rival], why: &str) -> (Verdict, String) {
+    let why = format!("it cannot be compared with what is in production: {why}");
+    match rules.when_incomparable {
+        WhenIncomparable::Hold => (Verdict::Hold, why),
+        WhenIncomparable::Baselines => without_rival(baselines, &why),
+    }
+}
+
+fn against_champion(rules: &Judge, champion: &Rival, loss: f64) -> (Verdict, String) {
     let Comparison { difference, lower, upper, .. } = champion.comparison;
-    let change =
-        format!("loss changes by {:+.2} % against {}", 100.0 * difference / loss, champion.name);
+    let name = &champion.name;
+    if !champion.is_comparable() {
+        return (Verdict::Hold, format!("cannot be compared with {name}: {NO_NUMBER}"));
+    }
+    let margin = rules.margin * loss;
+    let change = if loss > 0.0 {
+        format!("loss changes by {:+.2} % against {name}", 100.0 * difference / loss)
+    } else {
+        format!("loss is {difference} against 0 of {name}")
+    };
     if upper < 0.0 {
         (Verdict::Promote, format!("better: {change}"))
     } else if upper <= margin {
@@ -124,19 +211,46 @@ fn decide(
 mod tests {
     use chrono::{Days, NaiveDate};
 
-    use super::{Verdict, judge};
-    use crate::pipeline::Judge;
+    use super::{Judgement, Production, Verdict, judge};
+    use crate::pipeline::{Judge, WhenIncomparable};
 
-    /// Forecasts that are off by a steady amount, judged over 100 days.
-    fn verdict(candidate: f32, baseline: f32, champion: Option<f32>, rules: &Judge) -> Verdict {
+    fn days(count: u64) -> Vec<NaiveDate> {
         let first = NaiveDate::from_ymd_opt(2024, 1, 1).unwrap();
-        let days: Vec<_> =
-            (0..100).map(|day| first.checked_add_days(Days::new(day)).unwrap()).collect();
-        let labels: Vec<f32> = (0..100u8).map(|day| 10.0 + f32::from(day % 7)).collect();
-        let off_by = |by: f32| labels.iter().map(|label| label + by).collect::<Vec<_>>();
-        let baselines = vec![("naive".to_owned(), off_by(baseline))];
-        let champion = champion.map(|by| ("version 1".to_owned(), off_by(by)));
-        judge(rules, &off_by(candidate), &labels, &days, baselines, champion).verdict
+        (0..count).map(|day| first.checked_add_days(Days::new(day)).unwrap()).collect()
+    }
+
+    fn labels() -> Vec<f32> {
+        (0..100u8).map(|day| 10.0 + f32::from(day % 7)).collect()
+    }
+
+    fn off_by(by: f32) -> Vec<f32> {
+        labels().iter().map(|label| label + by).collect()
+    }
+
+    fn version(predictions: Vec<f32>) -> Production {
+        Production::Comparable { name: "version 1".to_owned(), predictions }
+    }
+
+    fn incomparable() -> Production {
+        Production::Incomparable { reason: "version 1 knows other features".to_owned() }
+    }
+
+    /// Forecasts judged over 100 days.
+    fn judged(
+        rules: &Judge,
+        candidate: &[f32],
+        baseline: Option<Vec<f32>>,
+        production: Production,
+    ) -> Judgement {
+        let baselines = baseline.map(|forecast| ("naive".to_owned(), forecast));
+        let baselines = baselines.into_iter().collect();
+        judge(rules, candidate, &labels(), &days(100), baselines, production)
+    }
+
+    /// The same for forecasts that are off by a steady amount.
+    fn verdict(candidate: f32, baseline: f32, champion: Option<f32>, rules: &Judge) -> Verdict {
+        let production = champion.map_or(Production::Empty, |by| version(off_by(by)));
+        judged(rules, &off_by(candidate), Some(off_by(baseline)), production).verdict
     }
 
     #[test]
@@ -148,22 +262,81 @@ mod tests {
         assert_eq!(verdict(1.0, 2.0, Some(1.2), &rules), Verdict::Promote);
         assert_eq!(verdict(1.0, 2.0, Some(1.0), &rules), Verdict::Promote, "as good");
         assert_eq!(verdict(1.2, 2.0, Some(1.0), &rules), Verdict::Reject);
+        assert_eq!(verdict(2.0, 1.0, Some(3.0), &rules), Verdict::Reject, "baselines come first");
         let unbiased = Judge { max_bias: Some(0.05), ..Judge::default() };
         assert_eq!(verdict(1.0, 2.0, None, &unbiased), Verdict::Reject);
     }
 
     #[test]
     fn what_the_data_cannot_tell_is_held() {
-        let first = NaiveDate::from_ymd_opt(2024, 1, 1).unwrap();
-        let days: Vec<_> =
-            (0..40).map(|day| first.checked_add_days(Days::new(day)).unwrap()).collect();
         let labels = vec![10.0f32; 40];
         let candidate: Vec<f32> =
             (0..40).map(|day| if day % 16 < 8 { 10.5 } else { 11.6 }).collect();
-        let champion = ("version 1".to_owned(), vec![11.0f32; 40]);
         let baseline = ("naive".to_owned(), vec![20.0f32; 40]);
-        let judgement =
-            judge(&Judge::default(), &candidate, &labels, &days, vec![baseline], Some(champion));
+        let rules = Judge::default();
+        let production = version(vec![11.0f32; 40]);
+        let judgement = judge(&rules, &candidate, &labels, &days(40), vec![baseline], production);
         assert_eq!(judgement.verdict, Verdict::Hold, "{judgement:?}");
+    }
+
+    #[test]
+    fn a_version_that_cannot_be_compared_is_not_taken_for_nothing() {
+        let check = |rules: &Judge, baseline: Option<f32>, expected: Verdict| {
+            let judgement = judged(rules, &off_by(1.0), baseline.map(off_by), incomparable());
+            assert_eq!(judgement.verdict, expected, "{judgement:?}");
+            judgement.reason
+        };
+        let hold = Judge::default();
+        let reason = check(&hold, Some(2.0), Verdict::Hold);
+        assert!(reason.contains("version 1 knows other features"), "{reason}");
+        let baselines = Judge { when_incomparable: WhenIncomparable::Baselines, ..hold.clone() };
+        let reason = check(&baselines, Some(2.0), Verdict::Promote);
+        assert!(reason.contains("beats every baseline"), "{reason}");
+        assert!(reason.contains("version 1 knows other features"), "{reason}");
+        check(&baselines, Some(0.5), Verdict::Reject);
+        check(&hold, Some(0.5), Verdict::Reject);
+        let reason = check(&baselines, None, Verdict::Hold);
+        assert!(!reason.contains("beats"), "{reason}");
+    }
+
+    #[test]
+    fn nothing_to_be_held_against_is_held() {
+        let judgement = judged(&Judge::default(), &off_by(1.0), None, Production::Empty);
+        assert_eq!(judgement.verdict, Verdict::Hold, "{judgement:?}");
+        assert!(!judgement.reason.contains("beats"), "{}", judgement.reason);
+    }
+
+    #[test]
+    fn what_is_no_number_never_promotes() {
+        let rules = Judge::default();
+        let with = |value: f32| {
+            let mut forecast = off_by(1.0);
+            forecast[17] = value;
+            forecast
+        };
+        for odd in [f32::NAN, -f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+            let good = || Some(off_by(2.0));
+            for production in [Production::Empty, version(off_by(3.0)), incomparable()] {
+                let judgement = judged(&rules, &with(odd), good(), production);
+                assert_eq!(judgement.verdict, Verdict::Reject, "{odd}: {judgement:?}");
+            }
+            let baseline = judged(&rules, &off_by(1.0), Some(with(odd)), Production::Empty);
+            assert_eq!(baseline.verdict, Verdict::Hold, "{odd}: {baseline:?}");
+            let champion = judged(&rules, &off_by(1.0), good(), version(with(odd)));
+            assert_eq!(champion.verdict, Verdict::Hold, "{odd}: {champion:?}");
+        }
+    }
+
+    #[test]
+    fn a_bias_without_a_mean_label_is_too_large() {
+        let rules = Judge { max_bias: Some(0.5), ..Judge::default() };
+        for (candidate, baseline) in [(0.0, 2.0), (1.0, 2.0)] {
+            let (candidate, baseline) = (vec![candidate; 40], vec![baseline; 40]);
+            let baselines = vec![("naive".to_owned(), baseline)];
+            let labels = vec![0.0; 40];
+            let judgement =
+                judge(&rules, &candidate, &labels, &days(40), baselines, Production::Empty);
+            assert_eq!(judgement.verdict, Verdict::Reject, "{judgement:?}");
+        }
     }
 }

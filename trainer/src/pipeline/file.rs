@@ -129,6 +129,8 @@ pub struct Judge {
     pub max_bias: Option<f64>,
     /// Forecasts that any model must beat.
     pub baselines: Vec<Baseline>,
+    /// What decides when the version in production cannot be compared.
+    pub when_incomparable: WhenIncomparable,
     /// The alias that a version gets when it is good enough.
     pub alias: String,
 }
@@ -142,9 +144,21 @@ impl Default for Judge {
             block_days: 7,
             max_bias: None,
             baselines: Vec::new(),
+            when_incomparable: WhenIncomparable::Hold,
             alias: "champion".to_owned(),
         }
     }
+}
+
+/// What decides when the version in production cannot be compared with a candidate, above all
+/// since it was trained with other features.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum WhenIncomparable {
+    /// People do: the candidate is held.
+    Hold,
+    /// The baselines do.
+    Baselines,
 }
 
 /// A forecast that costs nothing: the value of one of the service's columns.
@@ -177,6 +191,9 @@ impl Pipeline {
 
     fn check(&self) -> anyhow::Result<()> {
         self.learner.check()?;
+        self.data.check()?;
+        self.validation.check()?;
+        self.judge.check()?;
         let split = &self.split;
         let by_dates = split.train_until.is_some() && split.validation_until.is_some();
         let by_days = split.validation_days.is_some() && split.test_days.is_some();
@@ -189,10 +206,57 @@ impl Pipeline {
         {
             bail!("[split] train_until must be before validation_until");
         }
-        if !(0.0..0.5).contains(&self.judge.alpha) || self.judge.alpha == 0.0 {
+        Ok(())
+    }
+}
+
+impl Data {
+    fn check(&self) -> anyhow::Result<()> {
+        if self.horizon.is_zero() {
+            bail!(
+                "[data] horizon must be at least \"1d\": with none, the features of an example \
+                 come from the predicted day itself and contain the label"
+            );
+        }
+        let whole =
+            self.horizon.subsec_nanos() == 0 && self.horizon.as_secs().is_multiple_of(86_400);
+        if !whole {
+            let horizon = humantime::format_duration(self.horizon);
+            bail!("[data] horizon {horizon} is not whole days: examples are days");
+        }
+        Ok(())
+    }
+}
+
+impl Validation {
+    /// A bound that is no number would never be breached.
+    fn check(&self) -> anyhow::Result<()> {
+        for (key, value) in [
+            ("min_label", self.min_label),
+            ("max_label", self.max_label),
+            ("max_missing_labels", self.max_missing_labels),
+            ("max_missing_features", self.max_missing_features),
+        ] {
+            if value.is_nan() {
+                bail!("[validation] {key} is no number");
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Judge {
+    fn check(&self) -> anyhow::Result<()> {
+        if !(0.0..0.5).contains(&self.alpha) || self.alpha == 0.0 {
             bail!("[judge] alpha must be above 0 and below 0.5");
         }
-        if self.judge.block_days == 0 {
+        if !(0.0..1.0).contains(&self.margin) {
+            bail!("[judge] margin must be at least 0 and below 1");
+        }
+        if self.max_bias.is_some_and(|most| most.is_nan() || most < 0.0) {
+            bail!("[judge] max_bias must be at least 0");
+        }
+        if self.block_days == 0 {
             bail!("[judge] block_days must be at least 1");
         }
         Ok(())
@@ -237,7 +301,7 @@ fn optional_date<'de, D: Deserializer<'de>>(
 
 #[cfg(test)]
 mod tests {
-    use super::Pipeline;
+    use super::{Pipeline, WhenIncomparable};
 
     const GOOD: &str = r#"
         format = 1
@@ -271,6 +335,9 @@ mod tests {
         assert_eq!(pipeline.learner.objective, crate::learner::Objective::Poisson);
         assert_eq!(pipeline.data.until.unwrap().to_string(), "2011-06-30");
         assert_eq!(pipeline.split.test_days, Some(7));
+        assert_eq!(pipeline.judge.when_incomparable, WhenIncomparable::Hold);
+        let pipeline = load(GOOD, &["judge.when_incomparable=baselines"]).unwrap();
+        assert_eq!(pipeline.judge.when_incomparable, WhenIncomparable::Baselines);
     }
 
     #[test]
@@ -280,6 +347,8 @@ mod tests {
             ("label =", "lable =", "lable"),
             ("test_days = 28", "", "[split] needs either"),
             ("\"7d\"", "\"7 parsecs\"", "parsecs"),
+            ("\"7d\"", "\"0d\"", "contain the label"),
+            ("\"7d\"", "\"36h\"", "not whole days"),
             ("model = \"m\"", "model = \"../m\"", "model name"),
         ] {
             let error = format!("{:#}", load(&GOOD.replace(from, to), &[]).unwrap_err());
@@ -288,5 +357,9 @@ mod tests {
         assert!(load(GOOD, &["nonsense"]).is_err());
         assert!(load(GOOD, &["model.x=1"]).is_err());
         assert!(load(GOOD, &["learner.learning_rate=7"]).is_err());
+        assert!(load(GOOD, &["judge.margin=nan"]).is_err());
+        assert!(load(GOOD, &["judge.max_bias=nan"]).is_err());
+        assert!(load(GOOD, &["judge.when_incomparable=promote"]).is_err());
+        assert!(load(GOOD, &["validation.max_label=nan"]).is_err());
     }
 }

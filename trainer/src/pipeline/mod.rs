@@ -5,9 +5,13 @@
 
 mod file;
 mod frame;
+mod output;
 mod register;
 mod run;
+mod sources;
+#[cfg(test)]
+mod tests;
 
-pub use file::{Baseline, Data, Judge, Pipeline, Split, Validation};
+pub use file::{Baseline, Data, Judge, Pipeline, Split, Validation, WhenIncomparable};
 pub use frame::{Example, Examples, Part, write_csv};
 pub use run::{RunOptions, RunReport, Stage, Step, run, validate};

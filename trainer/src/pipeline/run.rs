@@ -2,23 +2,25 @@
 
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use serde::Serialize;
 use sluice_engine::OnnxRuntime;
 use sluice_features::Definitions;
-use sluice_protocol::{Digest, ModelName, ModelVersion, ParityRows};
+use sluice_protocol::{FeatureServicePin, Format, ModelName, ModelVersion, ParityRows};
 use sluice_registry::Client;
 
 use super::file::Pipeline;
 use super::frame::{Examples, Part, write_csv};
-use super::register::{Champion, register};
-use crate::export::to_onnx;
-use crate::judge::{Judgement, Verdict, judge};
+use super::output;
+use super::register::{Champion, promote, register};
+use super::sources::Sources;
+use crate::export::{INPUT, to_onnx};
+use crate::judge::{Judgement, Production, Verdict, judge};
 use crate::learner::{Labelled, Objective, Progress, Trained, train};
-use crate::package::{Contents, Service, files};
+use crate::package::{Contents, files};
 use crate::{parity, reference_profile};
 
 /// What a run may do beside training.
@@ -86,7 +88,7 @@ pub enum Step {
 #[derive(Debug, Clone, Serialize)]
 pub struct RunReport {
     /// Version 1.
-    pub format: u32,
+    pub format: Format<1>,
     /// The model.
     pub model: ModelName,
     /// What was minimised.
@@ -103,6 +105,8 @@ pub struct RunReport {
     pub version: Option<ModelVersion>,
     /// Whether the alias was moved to it.
     pub promoted: bool,
+    /// Why not, where a version was registered and the alias was not moved to it.
+    pub not_promoted: Option<String>,
     /// How much each column contributed to the splits, largest first.
     pub importance: Vec<(String, f64)>,
 }
@@ -121,10 +125,11 @@ pub async fn run(
 ) -> anyhow::Result<RunReport> {
     let runtime = OnnxRuntime::load(options.onnxruntime.as_deref())?;
     let definitions = Definitions::load(&pipeline.data.features)?;
+    check_destinations(options).await?;
     let mut stages = Stages { tell, began: Instant::now() };
 
     stages.begin(Stage::Frame);
-    let examples = Examples::build(pipeline, &definitions).await?;
+    let (examples, sources) = build(pipeline, &definitions).await?;
     if let Some(path) = &options.frame_out {
         write_csv(&examples, path)?;
     }
@@ -151,17 +156,46 @@ pub async fn run(
     let judgement = judge_candidate(pipeline, &examples, &trained, champion.as_ref(), &runtime)?;
     stages.end(Stage::Judge, describe_judgement(&judgement));
 
-    let package = package(pipeline, &definitions, &examples, &trained, graph, &rows, &judgement)?;
+    let training = training_table(pipeline, &sources, &examples, &trained, &judgement)?;
+    let package = package(pipeline, &definitions, &examples, &trained, graph, &rows, training)?;
+    let judged_against = champion.map(|champion| champion.version);
     let mut report = report(pipeline, &examples, &trained, judgement);
     if let Some(client) = &options.registry {
         stages.begin(Stage::Register);
-        register_version(pipeline, options, client, &package, &mut report).await?;
+        let version = register(client, pipeline, &package, &report.judgement).await?;
+        report.version = Some(version);
+        report.not_promoted =
+            promote_version(pipeline, options, client, version, judged_against, &report).await?;
+        report.promoted = report.not_promoted.is_none();
         stages.end(Stage::Register, describe_registration(pipeline, &report));
     }
     if let Some(folder) = &options.out {
-        write_out(folder, &package, &report)?;
+        output::write(folder, &package, &report)?;
     }
     Ok(report)
+}
+
+/// Refuses before any work what would refuse its outcome.
+async fn check_destinations(options: &RunOptions) -> anyhow::Result<()> {
+    if let Some(folder) = &options.out {
+        output::check_free(folder)?;
+    }
+    if let Some(client) = &options.registry {
+        client.health().await.context("nothing was trained, since it could not be registered")?;
+    }
+    Ok(())
+}
+
+/// The examples, and what they were built from.
+async fn build(
+    pipeline: &Pipeline,
+    definitions: &Definitions,
+) -> anyhow::Result<(Examples, Sources)> {
+    let read = || tokio::task::block_in_place(|| Sources::read(definitions, &pipeline.data));
+    let sources = read()?;
+    let examples = Examples::build(pipeline, definitions).await?;
+    read()?.check_unchanged_since(&sources)?;
+    Ok((examples, sources))
 }
 
 struct Stages<'t> {
@@ -216,14 +250,11 @@ fn judge_candidate(
         let forecast = values.iter().map(|&value| if value.is_nan() { 0.0 } else { value });
         baselines.push((baseline.name.clone(), forecast.collect()));
     }
-    let champion = match champion {
-        Some(champion) => champion
-            .predict(runtime, examples.schema_hash, &test.features)?
-            .map(|theirs| (format!("version {}", champion.version), theirs)),
-        None => None,
-    };
+    let production = champion.map_or(Production::Empty, |champion| {
+        champion.predict(runtime, examples.schema_hash, &test.features)
+    });
     let (labels, days) = (&test.labels, &test.days);
-    Ok(judge(&pipeline.judge, &predictions, labels, days, baselines, champion))
+    Ok(judge(&pipeline.judge, &predictions, labels, days, baselines, production))
 }
 
 fn package(
@@ -233,18 +264,18 @@ fn package(
     trained: &Trained,
     graph: Vec<u8>,
     parity: &ParityRows,
-    judgement: &Judgement,
+    training: toml::Table,
 ) -> anyhow::Result<BTreeMap<String, Vec<u8>>> {
     let plan = definitions.plan(&pipeline.data.service)?;
     let predictions = trained.booster.predict(&examples.train.features)?;
     let profile = reference_profile(&examples.train.features, &predictions);
-    let service = Service {
+    let service = FeatureServicePin {
         name: plan.name().to_owned(),
         views: plan.views(),
         schema_hash: plan.schema_hash(),
+        input: INPUT.to_owned(),
         columns: plan.columns().to_vec(),
     };
-    let training = training_table(pipeline, definitions, examples, trained, judgement)?;
     let model = &pipeline.model;
     Ok(files(Contents { model, graph, profile: &profile, parity, service, training }))
 }
@@ -252,7 +283,7 @@ fn package(
 /// How the version came about, for people and audits.
 fn training_table(
     pipeline: &Pipeline,
-    definitions: &Definitions,
+    sources: &Sources,
     examples: &Examples,
     trained: &Trained,
     judgement: &Judgement,
@@ -272,13 +303,7 @@ fn training_table(
     put("test_mae", judgement.measures.mae.into());
     put("test_rmse", judgement.measures.rmse.into());
     put("verdict", judgement.verdict.as_str().into());
-    let mut sources = toml::Table::new();
-    for source in definitions.sources() {
-        let bytes = std::fs::read(&source.path)
-            .with_context(|| format!("read source {}", source.path.display()))?;
-        sources.insert(source.name.clone(), Digest::of(&bytes).to_string().into());
-    }
-    put("sources", sources.into());
+    put("sources", sources.digests().into());
     Ok(table)
 }
 
@@ -292,7 +317,7 @@ fn report(
     let mut importance: Vec<(String, f64)> = names.zip(trained.booster.importance()).collect();
     importance.sort_by(|a, b| b.1.total_cmp(&a.1));
     RunReport {
-        format: 1,
+        format: Format::CURRENT,
         model: pipeline.model.clone(),
         objective: pipeline.learner.objective,
         rounds: trained.booster.trees().len(),
@@ -301,54 +326,29 @@ fn report(
         judgement,
         version: None,
         promoted: false,
+        not_promoted: None,
         importance,
     }
 }
 
-async fn register_version(
+/// Moves the alias if all speaks for it; else why it stays.
+async fn promote_version(
     pipeline: &Pipeline,
     options: &RunOptions,
     client: &Client,
-    package: &BTreeMap<String, Vec<u8>>,
-    report: &mut RunReport,
-) -> anyhow::Result<()> {
-    let (model, judge) = (&pipeline.model, &pipeline.judge);
-    let version =
-        register(client, model, &pipeline.description, package, &report.judgement).await?;
-    report.version = Some(version);
-    // The alias moves last: whoever follows it finds the version whole.
-    if report.judgement.verdict == Verdict::Promote && !options.no_promote {
-        let moved = client.set_alias(model, &judge.alias, version).await;
-        moved.with_context(|| format!("move alias {} to version {version}", judge.alias))?;
-        report.promoted = true;
-    }
-    Ok(())
-}
-
-/// Writes the package and the report into a folder that appears whole or not at all.
-fn write_out(
-    folder: &Path,
-    package: &BTreeMap<String, Vec<u8>>,
+    version: ModelVersion,
+    judged_against: Option<ModelVersion>,
     report: &RunReport,
-) -> anyhow::Result<()> {
-    let parent = folder.parent().filter(|parent| !parent.as_os_str().is_empty());
-    let parent = parent.unwrap_or(Path::new("."));
-    std::fs::create_dir_all(parent).with_context(|| format!("create {}", parent.display()))?;
-    if folder.exists() {
-        bail!("output folder {} is there already; name another", folder.display());
+) -> anyhow::Result<Option<String>> {
+    let verdict = report.judgement.verdict;
+    if verdict != Verdict::Promote {
+        return Ok(Some(format!("the verdict is {}", verdict.as_str())));
     }
-    let aside = tempfile::Builder::new().prefix(".sluice-run-").tempdir_in(parent)?;
-    let inside = aside.path().join("package");
-    std::fs::create_dir(&inside)?;
-    for (path, bytes) in package {
-        std::fs::write(inside.join(path), bytes).with_context(|| format!("write {path}"))?;
+    if options.no_promote {
+        return Ok(Some("the run was told not to promote".to_owned()));
     }
-    std::fs::write(aside.path().join("report.json"), serde_json::to_vec_pretty(report)?)?;
-    std::fs::rename(aside.path(), folder)
-        .with_context(|| format!("move the run to {}", folder.display()))?;
-    // The folder has moved, so there is nothing left to remove.
-    let _moved = aside.keep();
-    Ok(())
+    // The alias moves last: whoever follows it finds the version whole.
+    promote(client, &pipeline.model, &pipeline.judge.alias, version, judged_against).await
 }
 
 fn describe(examples: &Examples) -> String {
@@ -383,6 +383,9 @@ fn describe_judgement(judgement: &Judgement) -> String {
 fn describe_registration(pipeline: &Pipeline, report: &RunReport) -> String {
     let version = report.version.map_or_else(String::new, |version| version.to_string());
     let alias = &pipeline.judge.alias;
-    let alias = if report.promoted { format!(", now {alias}") } else { format!(", {alias} stays") };
-    format!("{} version {version}{alias}", pipeline.model)
+    let alias = match &report.not_promoted {
+        Some(reason) => format!("{alias} stays: {reason}"),
+        None => format!("now {alias}"),
+    };
+    format!("{} version {version}, {alias}", pipeline.model)
 }

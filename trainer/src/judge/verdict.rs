@@ -12,6 +12,8 @@ const NO_NUMBER: &str = "a forecast or its loss is no finite number";
 /// What is in production, as far as a candidate can be held against it.
 #[derive(Debug, Clone)]
 pub enum Production {
+    /// There is no registry that could tell.
+    Unknown,
     /// Nothing is.
     Empty,
     /// A version that gives no answers to the test rows.
@@ -106,6 +108,9 @@ pub fn judge(
     let baselines: Vec<Rival> =
         baselines.into_iter().map(|(name, theirs)| rival(name, &theirs)).collect();
     let (champion, (verdict, reason)) = match production {
+        Production::Unknown => {
+            (None, without_rival(&baselines, "no registry tells what is in production"))
+        }
         Production::Empty => (None, without_rival(&baselines, "nothing is in production")),
         Production::Incomparable { reason } => {
             (None, beside_incomparable(rules, &baselines, &reason))

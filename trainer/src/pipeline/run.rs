@@ -149,16 +149,12 @@ pub async fn run(
     stages.end(Stage::Export, format!("{} bytes of ONNX answer as the learner does", graph.len()));
 
     stages.begin(Stage::Judge);
-    let champion = match &options.registry {
-        Some(client) => Champion::fetch(client, &pipeline.model, &pipeline.judge.alias).await?,
-        None => None,
-    };
-    let judgement = judge_candidate(pipeline, &examples, &trained, champion.as_ref(), &runtime)?;
+    let (production, judged_against) = production(pipeline, options, &examples, &runtime).await?;
+    let judgement = judge_candidate(pipeline, &examples, &trained, production)?;
     stages.end(Stage::Judge, describe_judgement(&judgement));
 
     let training = training_table(pipeline, &sources, &examples, &trained, &judgement)?;
     let package = package(pipeline, &definitions, &examples, &trained, graph, &rows, training)?;
-    let judged_against = champion.map(|champion| champion.version);
     let mut report = report(pipeline, &examples, &trained, judgement);
     if let Some(client) = &options.registry {
         stages.begin(Stage::Register);
@@ -230,12 +226,25 @@ fn learn(
     Ok(trained?)
 }
 
+/// What is in production, with its answers to the test rows, and the version that the alias names.
+async fn production(
+    pipeline: &Pipeline,
+    options: &RunOptions,
+    examples: &Examples,
+    runtime: &OnnxRuntime,
+) -> anyhow::Result<(Production, Option<ModelVersion>)> {
+    let Some(client) = &options.registry else { return Ok((Production::Unknown, None)) };
+    let champion = Champion::fetch(client, &pipeline.model, &pipeline.judge.alias).await?;
+    let Some(champion) = champion else { return Ok((Production::Empty, None)) };
+    let production = champion.predict(runtime, examples.schema_hash, &examples.test.features);
+    Ok((production, Some(champion.version)))
+}
+
 fn judge_candidate(
     pipeline: &Pipeline,
     examples: &Examples,
     trained: &Trained,
-    champion: Option<&Champion>,
-    runtime: &OnnxRuntime,
+    production: Production,
 ) -> anyhow::Result<Judgement> {
     let test = &examples.test;
     let predictions = trained.booster.predict(&test.features)?;
@@ -250,9 +259,6 @@ fn judge_candidate(
         let forecast = values.iter().map(|&value| if value.is_nan() { 0.0 } else { value });
         baselines.push((baseline.name.clone(), forecast.collect()));
     }
-    let production = champion.map_or(Production::Empty, |champion| {
-        champion.predict(runtime, examples.schema_hash, &test.features)
-    });
     let (labels, days) = (&test.labels, &test.days);
     Ok(judge(&pipeline.judge, &predictions, labels, days, baselines, production))
 }

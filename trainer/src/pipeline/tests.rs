@@ -180,6 +180,7 @@ async fn a_run_leaves_a_whole_package_and_a_report() {
     let options = RunOptions { out: Some(out.clone()), ..options() };
     let report = run(&shop.pipeline(&[]), &options, &mut |_| {}).await.unwrap();
     assert_eq!(report.judgement.verdict, Verdict::Promote, "{}", report.judgement.reason);
+    assert!(report.judgement.reason.contains("no registry"), "{}", report.judgement.reason);
     assert_eq!((report.version, report.promoted), (None, false));
 
     let read = |path: &str| std::fs::read(out.join(path)).unwrap();

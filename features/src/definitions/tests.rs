@@ -71,7 +71,7 @@ fn good_definitions_are_read() {
 fn the_repositorys_own_definitions_are_right() {
     let demo = Path::new(env!("CARGO_MANIFEST_DIR")).join("../demo/features.toml");
     let plan = Definitions::load(&demo).unwrap().plan("demand-forecast").unwrap();
-    assert_eq!(plan.columns().len(), 28);
+    assert_eq!(plan.columns().len(), 31);
 }
 
 /// The complaints about [`GOOD`] with `from` replaced by `to`.

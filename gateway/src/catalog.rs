@@ -20,10 +20,11 @@ pub(crate) struct Catalog {
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Model {
     pub(crate) versions: BTreeMap<ModelVersion, Arc<Deployment>>,
-    /// The version that answers when none is named.
-    pub(crate) default: Option<ModelVersion>,
     /// Versions that were refused, and why.
     pub(crate) refused: BTreeMap<ModelVersion, String>,
+    default: Option<ModelVersion>,
+    /// Whether requests that name no version were ever answered.
+    had_default: bool,
 }
 
 impl Catalog {
@@ -62,14 +63,11 @@ impl Catalog {
         self.models.iter().collect()
     }
 
-    /// Whether something is served, and everything that is has a version to answer with. A model
-    /// of which nothing was ever loaded does not count: it must not take the others down.
+    /// Whether something is served, and every model that answered when no version was named
+    /// still does. A model without a version of that kind does not count (nothing of it was ever
+    /// loaded, or only a candidate is tried): it must not take the others down.
     pub(crate) fn is_complete(&self) -> bool {
-        let mut served = self.models.values().filter(|model| !model.versions.is_empty()).peekable();
-        served.peek().is_some()
-            && served.all(|model| {
-                model.default.is_some_and(|version| model.versions.contains_key(&version))
-            })
+        self.deployments().next().is_some() && self.models.values().all(Model::keeps_answering)
     }
 
     /// Everything that is deployed.
@@ -79,6 +77,22 @@ impl Catalog {
 }
 
 impl Model {
+    /// The version that answers when none is named.
+    pub(crate) const fn default(&self) -> Option<ModelVersion> {
+        self.default
+    }
+
+    /// Lets `version` answer when none is named.
+    pub(crate) const fn set_default(&mut self, version: Option<ModelVersion>) {
+        self.default = version;
+        self.had_default |= version.is_some();
+    }
+
+    fn keeps_answering(&self) -> bool {
+        !self.had_default
+            || self.default.is_some_and(|version| self.versions.contains_key(&version))
+    }
+
     fn why_unavailable(&self) -> String {
         match self.refused.last_key_value() {
             None => "has no available versions".to_owned(),
@@ -151,5 +165,23 @@ pub(crate) fn listed_versions(
             .model(deployment.model.as_str())
             .map(|model| model.versions.keys().map(ModelVersion::to_string).collect())
             .unwrap_or_default(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use sluice_protocol::ModelVersion;
+
+    use super::Model;
+
+    #[test]
+    fn a_model_counts_from_its_first_default_on() {
+        let mut model = Model::default();
+        model.set_default(None);
+        assert!(model.keeps_answering(), "it never answered");
+        model.set_default(Some(ModelVersion(1)));
+        assert!(!model.keeps_answering(), "version 1 is not loaded");
+        model.set_default(None);
+        assert!(!model.keeps_answering(), "it did answer once");
     }
 }

@@ -5,8 +5,12 @@ mod package_cache;
 mod registry;
 mod repository;
 mod saved;
+mod served;
+mod settings_file;
 
 use std::sync::Arc;
+
+use sluice_protocol::{ModelName, ModelVersion};
 
 use crate::deployment::Deployment;
 use crate::load::{Candidate, load};
@@ -28,15 +32,14 @@ fn install(shared: &Shared, candidate: &Candidate) -> Option<Arc<Deployment>> {
             Some(deployment)
         }
         Err(error) => {
-            refuse(shared, candidate, &error.to_string());
+            refuse(shared, model, version, &error.to_string());
             None
         }
     }
 }
 
 /// Notes that a version is not served, and why.
-fn refuse(shared: &Shared, candidate: &Candidate, reason: &str) {
-    let (model, version) = (&candidate.model, candidate.version);
+fn refuse(shared: &Shared, model: &ModelName, version: ModelVersion, reason: &str) {
     tracing::warn!(%model, %version, reason, "refused model version");
     shared.metrics.count_refused_load(model);
     shared.catalog.update(model, |known| {

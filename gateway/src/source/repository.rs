@@ -3,14 +3,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
 
 use bytes::Bytes;
 use sluice_protocol::{ModelName, ModelVersion};
 
+use super::settings_file::{self, Stamp, unreadable};
 use super::{install, refuse};
 use crate::error::LoadError;
-use crate::load::{Candidate, DeploymentSettings};
+use crate::load::Candidate;
 use crate::shared::Shared;
 
 const DEPLOYMENT_FILE: &str = "deployment.toml";
@@ -23,8 +23,8 @@ pub(crate) struct Repository {
     seen: BTreeMap<ModelName, BTreeMap<ModelVersion, Fingerprint>>,
 }
 
-/// Path, length and time of change of every file that decides how a version is served.
-type Fingerprint = Vec<(PathBuf, u64, Option<SystemTime>)>;
+/// Every file that decides how a version is served, and what it looks like from outside.
+type Fingerprint = Vec<(PathBuf, Stamp)>;
 
 impl Repository {
     pub(crate) const fn new(root: PathBuf) -> Self {
@@ -68,28 +68,22 @@ impl Repository {
         shared.catalog.update(model, |known| {
             known.versions.retain(|version, _| here.contains(version));
             known.refused.retain(|version, _| here.contains(version));
-            known.default = known.versions.keys().next_back().copied();
+            known.set_default(known.versions.keys().next_back().copied());
         });
-        let default = shared.catalog.snapshot().model(model.as_str()).and_then(|m| m.default);
+        let default = shared.catalog.snapshot().model(model.as_str()).and_then(|m| m.default());
         shared.metrics.set_default_version(model, default);
     }
 
     fn load_version(&self, shared: &Shared, model: &ModelName, version: ModelVersion) {
         let folder = self.root.join(model.as_str());
-        let mut candidate = Candidate {
-            model: model.clone(),
-            version,
-            files: BTreeMap::new(),
-            settings: DeploymentSettings::default(),
-        };
-        let read = read_settings(&folder).and_then(|settings| {
-            candidate.settings = settings;
-            candidate.files = read_files(&folder.join(version.to_string()))?;
-            Ok(())
-        });
+        let read = settings_file::read(&folder.join(DEPLOYMENT_FILE))
+            .and_then(|settings| Ok((settings, read_files(&folder.join(version.to_string()))?)));
         match read {
-            Ok(()) => drop(install(shared, &candidate)),
-            Err(error) => refuse(shared, &candidate, &error.to_string()),
+            Ok((settings, files)) => {
+                let candidate = Candidate { model: model.clone(), version, files, settings };
+                drop(install(shared, &candidate));
+            }
+            Err(error) => refuse(shared, model, version, &error.to_string()),
         }
     }
 }
@@ -100,14 +94,13 @@ fn scan(root: &Path) -> std::io::Result<BTreeMap<ModelName, BTreeMap<ModelVersio
     for entry in std::fs::read_dir(root)? {
         let folder = entry?.path();
         let Some(model) = name_of(&folder) else { continue };
-        let settings = fingerprint_file(&folder.join(DEPLOYMENT_FILE));
+        let settings = fingerprint_file(folder.join(DEPLOYMENT_FILE));
         let mut versions = BTreeMap::new();
         for entry in std::fs::read_dir(&folder)? {
             let path = entry?.path();
             let Some(version) = name_of::<ModelVersion>(&path) else { continue };
-            let mut fingerprint: Fingerprint = settings.iter().cloned().collect();
-            fingerprint
-                .extend(files_below(&path)?.iter().filter_map(|file| fingerprint_file(file)));
+            let files = files_below(&path)?.into_iter().map(fingerprint_file);
+            let fingerprint = std::iter::once(settings.clone()).chain(files).collect();
             versions.insert(version, fingerprint);
         }
         if !versions.is_empty() {
@@ -122,9 +115,9 @@ fn name_of<T: std::str::FromStr>(path: &Path) -> Option<T> {
     path.is_dir().then(|| path.file_name()?.to_str()?.parse().ok()).flatten()
 }
 
-fn fingerprint_file(path: &Path) -> Option<(PathBuf, u64, Option<SystemTime>)> {
-    let metadata = path.metadata().ok()?;
-    Some((path.to_owned(), metadata.len(), metadata.modified().ok()))
+fn fingerprint_file(path: PathBuf) -> (PathBuf, Stamp) {
+    let stamp = settings_file::stamp(&path);
+    (path, stamp)
 }
 
 /// All files below `folder`, sorted, without hidden ones.
@@ -146,17 +139,6 @@ fn files_below(folder: &Path) -> std::io::Result<Vec<PathBuf>> {
     Ok(files)
 }
 
-fn read_settings(folder: &Path) -> Result<DeploymentSettings, LoadError> {
-    let path = folder.join(DEPLOYMENT_FILE);
-    match std::fs::read_to_string(&path) {
-        Ok(text) => DeploymentSettings::parse(&text),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            Ok(DeploymentSettings::default())
-        }
-        Err(error) => Err(unreadable(&path, &error)),
-    }
-}
-
 /// A version's files by their path inside it, joined by `/`.
 pub(super) fn read_files(folder: &Path) -> Result<BTreeMap<String, Bytes>, LoadError> {
     let mut files = BTreeMap::new();
@@ -167,8 +149,4 @@ pub(super) fn read_files(folder: &Path) -> Result<BTreeMap<String, Bytes>, LoadE
         files.insert(parts.join("/"), bytes.into());
     }
     Ok(files)
-}
-
-fn unreadable(path: &Path, error: &std::io::Error) -> LoadError {
-    LoadError::Read { path: path.display().to_string(), reason: error.to_string() }
 }

@@ -28,18 +28,36 @@ pub(crate) async fn serve_with(
     for (model, version, graph) in models {
         place(folder.path(), model, *version, &graph_bytes(graph));
     }
+    let running = start(folder, |settings, folder| {
+        settings.model_repository = Some(folder.to_owned());
+        settings.repository_poll = Some(Duration::from_millis(100));
+        adjust(settings);
+    });
+    let running = running.await;
+    running.gateway.ready().await;
+    running
+}
+
+/// Starts a gateway that follows a registry and keeps its state in `folder`, without waiting
+/// until it is ready.
+pub(crate) async fn follow(registry: &str, folder: tempfile::TempDir) -> Running {
+    start(folder, |settings, folder| {
+        settings.registry = Some(registry.to_owned());
+        settings.state = Some(folder.to_owned());
+    })
+    .await
+}
+
+async fn start(folder: tempfile::TempDir, adjust: impl FnOnce(&mut Settings, &Path)) -> Running {
     let anywhere = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
     let mut settings = Settings::default();
-    settings.model_repository = Some(folder.path().to_owned());
-    settings.repository_poll = Some(Duration::from_millis(100));
     settings.http = Some(anywhere);
     settings.grpc = Some(anywhere);
     settings.admin = Some(anywhere);
     settings.cores = Some(2);
     settings.onnxruntime = std::env::var_os("SLUICE_ONNXRUNTIME").map(PathBuf::from);
-    adjust(&mut settings);
+    adjust(&mut settings, folder.path());
     let gateway = Gateway::start(settings.resolve().unwrap()).await.unwrap();
-    gateway.ready().await;
     Running { gateway, folder, client: reqwest::Client::builder().no_proxy().build().unwrap() }
 }
 
@@ -65,6 +83,17 @@ impl Running {
         format!("http://{}{path}", self.gateway.addresses().admin)
     }
 
+    /// What administration says of a version: its state, its executor, why it was refused.
+    pub(crate) async fn version(&self, model: &str, version: u64) -> Value {
+        let (_, body) = answer(self.client.get(self.admin("/models"))).await;
+        let found = |all: &Value, key: &str, value: Value| {
+            let mut all = all.as_array().into_iter().flatten();
+            all.find(|one| one[key] == value).cloned().unwrap_or_default()
+        };
+        let model = found(&body["models"], "name", model.into());
+        found(&model["versions"], "version", version.into())
+    }
+
     /// Status and JSON body of a GET.
     pub(crate) async fn get(&self, path: &str) -> (u16, Value) {
         answer(self.client.get(self.url(path))).await
@@ -82,4 +111,15 @@ pub(crate) async fn answer(request: reqwest::RequestBuilder) -> (u16, Value) {
     let status = response.status().as_u16();
     let body = response.bytes().await.unwrap();
     (status, serde_json::from_slice(&body).unwrap_or(Value::Null))
+}
+
+/// Waits until `done` says so.
+pub(crate) async fn wait_until<F: AsyncFnMut() -> bool>(what: &str, mut done: F) {
+    for _ in 0..300 {
+        if done().await {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    panic!("{what}: did not come about in 15 s");
 }

@@ -1,0 +1,323 @@
+//! What is served out of a registry: brings the catalog to what is wanted, under the settings
+//! that operators give, and saves it for a restart. When to do so is the follower's business.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use sluice_protocol::{Digest, ModelName, ModelVersion};
+use sluice_registry::{Client, RegistryError, Snapshot, SnapshotModel};
+
+use super::package_cache::PackageCache;
+use super::saved::{Saved, SavedModel};
+use super::settings_file::{self, Stamp};
+use super::{install, refuse};
+use crate::error::LoadError;
+use crate::load::{Candidate, DeploymentSettings};
+use crate::shared::Shared;
+
+/// The alias of the version that answers when none is named.
+const CHAMPION: &str = "champion";
+/// How often the settings files are looked at.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// A version's files by path, and their digests.
+type Package = (BTreeMap<String, Bytes>, BTreeMap<String, Digest>);
+
+/// The models that come from one registry.
+#[derive(Debug)]
+pub(super) struct Served {
+    shared: Arc<Shared>,
+    client: Client,
+    cache: PackageCache,
+    /// What is served, as it is saved.
+    serving: Saved,
+    /// What is to be served.
+    wanted: BTreeMap<ModelName, Wanted>,
+    /// The settings file under which a version was last tried, whatever came of it: a version
+    /// does not change, so trying it again under the same settings would not help.
+    tried: BTreeMap<(ModelName, ModelVersion), Stamp>,
+    lacks_files: bool,
+}
+
+/// What is to be served of one model.
+#[derive(Debug, Clone, Default)]
+struct Wanted {
+    versions: BTreeSet<ModelVersion>,
+    champion: Option<ModelVersion>,
+}
+
+impl Served {
+    pub(super) fn open(shared: Arc<Shared>, client: Client) -> std::io::Result<Self> {
+        let cache = PackageCache::open(shared.state.as_deref())?;
+        Ok(Self {
+            shared,
+            client,
+            cache,
+            serving: Saved::new(String::new()),
+            wanted: BTreeMap::new(),
+            tried: BTreeMap::new(),
+            lacks_files: false,
+        })
+    }
+
+    /// Which registry it came from; empty when there was none yet.
+    pub(super) fn registry(&self) -> &str {
+        &self.serving.registry
+    }
+
+    /// Whether a version that is wanted could not be fetched.
+    pub(super) const fn lacks_files(&self) -> bool {
+        self.lacks_files
+    }
+
+    /// Serves the saved state again. False when nothing is saved.
+    pub(super) async fn apply_saved(&mut self) -> bool {
+        let Some(saved) = self.saved() else { return false };
+        for (name, model) in &saved.models {
+            for (&version, digests) in &model.versions {
+                match self.cached(digests) {
+                    Some(files) => drop(self.try_version(name, version, files).await),
+                    None => {
+                        tracing::warn!(model = %name, %version, "a saved package is incomplete")
+                    }
+                }
+            }
+            let default = model.default.filter(|version| self.is_loaded(name, *version));
+            self.shared.catalog.update(name, |known| known.set_default(default));
+            self.shared.metrics.set_default_version(name, default);
+        }
+        let models = saved.models.iter();
+        self.wanted = models.map(|(name, model)| (name.clone(), Wanted::saved(model))).collect();
+        self.serving = saved;
+        !self.serving.models.is_empty()
+    }
+
+    /// Brings the catalog to `snapshot`. One version that cannot be fetched or served does not
+    /// hold up the others: administration says why it is not there.
+    pub(super) async fn apply(&mut self, snapshot: &Snapshot) {
+        let named = snapshot.models.iter().filter(|model| !model.aliases.is_empty());
+        self.wanted = named.map(|model| (model.name.clone(), Wanted::named(model))).collect();
+        for (name, kept) in &self.serving.models {
+            if self.wanted.contains_key(name) {
+                continue;
+            }
+            if self.serving.registry == snapshot.registry {
+                tracing::info!(model = %name, "model is gone from the registry");
+                self.shared.catalog.remove(name);
+                self.shared.metrics.set_default_version(name, None);
+            } else {
+                // A registry that lost its data must not take the models down with it.
+                tracing::warn!(model = %name, "another registry does not know this model; still serving it");
+                self.wanted.insert(name.clone(), Wanted::saved(kept));
+            }
+        }
+        self.tried.retain(|(name, _), _| self.wanted.contains_key(name));
+        self.load_wanted(&snapshot.registry).await;
+    }
+
+    /// Tries again what was tried under other settings than those of now.
+    pub(super) async fn apply_settings(&mut self) {
+        let registry = self.serving.registry.clone();
+        self.load_wanted(&registry).await;
+    }
+
+    /// Waits until a settings file is not the one that a version was tried under.
+    pub(super) async fn settings_changed(&self) {
+        let changed = || {
+            let mut tried = self.tried.iter();
+            tried.any(|((name, _), stamp)| self.settings_stamp(name) != *stamp)
+        };
+        while !changed() {
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+
+    /// Brings the catalog to what is wanted, and saves what is served then.
+    async fn load_wanted(&mut self, registry: &str) {
+        self.lacks_files = false;
+        let mut next = Saved::new(registry.to_owned());
+        for (name, wanted) in self.wanted.clone() {
+            let serving = self.load_model(&name, &wanted).await;
+            next.models.insert(name, serving);
+        }
+        if next != self.serving {
+            self.serving = next;
+            self.save();
+        }
+    }
+
+    /// Loads what is wanted of one model, then swaps, then lets go of what is not. Gives what
+    /// is served afterwards.
+    async fn load_model(&mut self, name: &ModelName, wanted: &Wanted) -> SavedModel {
+        let before = self.serving.models.get(name).cloned().unwrap_or_default();
+        let mut versions = before.versions.clone();
+        versions.retain(|version, _| self.is_loaded(name, *version));
+        // The version that answers stays until another one can, whatever the aliases say.
+        let answering = before.default.filter(|version| versions.contains_key(version));
+        for version in wanted.versions.iter().copied().chain(answering) {
+            let tried = self.tried.get(&(name.clone(), version));
+            if tried.is_some_and(|stamp| *stamp == self.settings_stamp(name)) {
+                continue;
+            }
+            match self.package(name, version, before.versions.get(&version)).await {
+                Ok((files, digests)) => {
+                    if self.try_version(name, version, files).await {
+                        versions.insert(version, digests);
+                    }
+                }
+                Err(error) => self.miss(name, version, &error),
+            }
+        }
+        let loaded = |version: &ModelVersion| versions.contains_key(version);
+        let default = wanted.champion.filter(loaded).or(answering);
+        let keep =
+            |version: &ModelVersion| wanted.versions.contains(version) || default == Some(*version);
+        versions.retain(|version, _| keep(version));
+        self.tried.retain(|(model, version), _| model != name || keep(version));
+        self.shared.catalog.update(name, |known| {
+            known.versions.retain(|version, _| keep(version));
+            known.refused.retain(|version, _| keep(version));
+            known.set_default(default);
+        });
+        self.shared.metrics.set_default_version(name, default);
+        if default != before.default {
+            let version = default.map_or_else(|| "none".to_owned(), |version| version.to_string());
+            tracing::info!(model = %name, %version, "answering version changed");
+        }
+        SavedModel { default, versions }
+    }
+
+    fn is_loaded(&self, name: &ModelName, version: ModelVersion) -> bool {
+        let catalog = self.shared.catalog.snapshot();
+        catalog.model(name.as_str()).is_some_and(|known| known.versions.contains_key(&version))
+    }
+
+    /// A version's files: those kept here, and what is missing from the registry. Where the
+    /// digests are known and all is here, the registry is not asked.
+    async fn package(
+        &self,
+        name: &ModelName,
+        version: ModelVersion,
+        known: Option<&BTreeMap<String, Digest>>,
+    ) -> Result<Package, RegistryError> {
+        if let Some(digests) = known
+            && let Some(files) = self.cached(digests)
+        {
+            return Ok((files, digests.clone()));
+        }
+        let mut files = BTreeMap::new();
+        let mut digests = BTreeMap::new();
+        for entry in self.client.version(name, version).await?.files {
+            let bytes = match self.cache.get(entry.digest) {
+                Some(bytes) => bytes,
+                None => {
+                    let bytes = self.client.fetch_blob(entry.digest).await?;
+                    self.cache.put(entry.digest, &bytes);
+                    bytes
+                }
+            };
+            digests.insert(entry.path.clone(), entry.digest);
+            files.insert(entry.path, bytes);
+        }
+        Ok((files, digests))
+    }
+
+    fn cached(&self, digests: &BTreeMap<String, Digest>) -> Option<BTreeMap<String, Bytes>> {
+        digests
+            .iter()
+            .map(|(path, digest)| Some((path.clone(), self.cache.get(*digest)?)))
+            .collect()
+    }
+
+    /// Loads a version on a thread of its own. False when it was refused.
+    async fn try_version(
+        &mut self,
+        name: &ModelName,
+        version: ModelVersion,
+        files: BTreeMap<String, Bytes>,
+    ) -> bool {
+        // Taken before the file is read: a change in between is seen the next time.
+        self.tried.insert((name.clone(), version), self.settings_stamp(name));
+        let (shared, path) = (self.shared.clone(), self.settings_path(name));
+        let model = name.clone();
+        let loading = tokio::task::spawn_blocking(move || {
+            match path.map_or_else(|| Ok(DeploymentSettings::default()), |path| read(&path)) {
+                Ok(settings) => {
+                    install(&shared, &Candidate { model, version, files, settings }).is_some()
+                }
+                Err(reason) => {
+                    refuse(&shared, &model, version, &reason);
+                    false
+                }
+            }
+        });
+        loading.await.unwrap_or_else(|error| {
+            tracing::error!(model = %name, %version, %error, "loading a model version failed");
+            false
+        })
+    }
+
+    /// Notes that a version cannot be fetched. It stays untried, and is told of once.
+    fn miss(&mut self, name: &ModelName, version: ModelVersion, error: &RegistryError) {
+        self.lacks_files = true;
+        self.tried.remove(&(name.clone(), version));
+        let reason = format!("cannot be fetched: {error}");
+        let catalog = self.shared.catalog.snapshot();
+        let noted = catalog.model(name.as_str()).and_then(|known| known.refused.get(&version));
+        if noted != Some(&reason) {
+            refuse(&self.shared, name, version, &reason);
+        }
+    }
+
+    /// `deployments/<model>.toml` of the state folder, if there is a state folder.
+    fn settings_path(&self, name: &ModelName) -> Option<PathBuf> {
+        let state = self.shared.state.as_ref()?;
+        Some(state.join("deployments").join(format!("{name}.toml")))
+    }
+
+    fn settings_stamp(&self, name: &ModelName) -> Stamp {
+        settings_file::stamp(&self.settings_path(name)?)
+    }
+
+    fn saved(&self) -> Option<Saved> {
+        Saved::load(self.shared.state.as_deref()?).unwrap_or_else(|error| {
+            tracing::warn!(%error, "cannot read the saved state");
+            None
+        })
+    }
+
+    fn save(&self) {
+        let Some(state) = &self.shared.state else { return };
+        if let Err(error) = self.serving.store(state) {
+            tracing::warn!(%error, "cannot save what is served; a restart will need the registry");
+            return;
+        }
+        let models = self.serving.models.values();
+        let digests = models.flat_map(|model| model.versions.values().flat_map(BTreeMap::values));
+        self.cache.prune(&digests.copied().collect());
+    }
+}
+
+impl Wanted {
+    /// What aliases name.
+    fn named(model: &SnapshotModel) -> Self {
+        let versions = model.aliases.values().copied().collect();
+        Self { versions, champion: model.aliases.get(CHAMPION).copied() }
+    }
+
+    /// What was served.
+    fn saved(model: &SavedModel) -> Self {
+        Self { versions: model.versions.keys().copied().collect(), champion: model.default }
+    }
+}
+
+/// The settings at `path`, which is not called as the error has it.
+fn read(path: &Path) -> Result<DeploymentSettings, String> {
+    settings_file::read(path).map_err(|error| match error {
+        LoadError::Settings(reason) => format!("{}: {reason}", path.display()),
+        error => error.to_string(),
+    })
+}

@@ -65,10 +65,7 @@ fn run(sluice: Sluice) -> anyhow::Result<()> {
         Command::Serve(settings) if settings.check => {
             settings.resolve().map(drop).map_err(Into::into)
         }
-        Command::Serve(settings) => {
-            let config = settings.resolve()?;
-            Ok(runtime()?.block_on(run_until_stopped(config))?)
-        }
+        Command::Serve(settings) => Ok(run_until_stopped(settings.resolve()?)?),
         Command::Demo(args) => runtime()?.block_on(demo::run(args)),
         Command::Registry(args) => runtime()?.block_on(registry::run(args)),
         Command::Features(args) => runtime()?.block_on(features::run(args)),

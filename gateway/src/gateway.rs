@@ -9,6 +9,7 @@ use sluice_features::{Definitions, EmbeddedStore};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 
 use crate::admin;
 use crate::config::{Addresses, Config, Source};
@@ -29,6 +30,7 @@ pub struct Gateway {
     cores: Vec<JoinHandle<std::io::Result<()>>>,
     loader: Option<JoinHandle<()>>,
     control: JoinSet<()>,
+    drain_timeout: Duration,
 }
 
 impl Gateway {
@@ -46,6 +48,7 @@ impl Gateway {
             cores: Vec::new(),
             loader: None,
             control: JoinSet::new(),
+            drain_timeout: config.drain_timeout,
         };
         gateway.start_admin().await?;
         gateway.control.spawn(keep_house(shared.clone(), stopped.clone()));
@@ -73,25 +76,26 @@ impl Gateway {
     }
 
     /// Takes no new connections, lets running requests finish within the drain timeout, and
-    /// ends.
+    /// ends. What then still runs is left behind: a call to the administration that does not
+    /// end, or a model that is being loaded.
     pub async fn drain(mut self) {
         tracing::info!("draining");
+        let deadline = Instant::now() + self.drain_timeout;
         self.shared.set_draining();
         self.stop.send_replace(true);
-        let threads = std::mem::take(&mut self.cores);
-        let loader = self.loader.take();
-        let joined = tokio::task::spawn_blocking(move || {
-            for core in threads {
-                match core.join() {
-                    Ok(Ok(())) => {}
-                    Ok(Err(error)) => tracing::error!(%error, "a serving core failed"),
-                    Err(_) => tracing::error!("a serving core panicked"),
-                }
+        let cores = std::mem::take(&mut self.cores);
+        drop(tokio::task::spawn_blocking(|| join(cores)).await);
+        let ended = tokio::time::timeout_at(deadline, async {
+            while self.control.join_next().await.is_some() {}
+            // Joining it would hold up a runtime that ends for as long as the load takes.
+            while self.loader.as_ref().is_some_and(|loader| !loader.is_finished()) {
+                tokio::time::sleep(Duration::from_millis(5)).await;
             }
-            loader.map(JoinHandle::join)
         });
-        drop(joined.await);
-        while self.control.join_next().await.is_some() {}
+        if ended.await.is_err() {
+            tracing::warn!("drain timeout has passed; leaving what still runs");
+        }
+        self.control.shutdown().await;
         tracing::info!("drained");
     }
 
@@ -131,6 +135,17 @@ impl Gateway {
     }
 }
 
+/// Waits until the serving cores have ended, each within its own bound.
+fn join(cores: Vec<JoinHandle<std::io::Result<()>>>) {
+    for core in cores {
+        match core.join() {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::error!(%error, "a serving core failed"),
+            Err(_) => tracing::error!("a serving core panicked"),
+        }
+    }
+}
+
 /// Keeps house every second until the stop.
 async fn keep_house(shared: Arc<Shared>, mut stopped: watch::Receiver<bool>) {
     let mut every_second = tokio::time::interval(Duration::from_secs(1));
@@ -149,16 +164,17 @@ fn follow_repository(
     poll: Duration,
     stopped: &watch::Receiver<bool>,
 ) {
-    repository.sync(shared);
+    let is_stopped = || *stopped.borrow();
+    repository.sync(shared, is_stopped);
     shared.set_started();
     // A stop must not wait for the next look.
     const STEP: Duration = Duration::from_millis(50);
     let mut waited = Duration::ZERO;
-    while !*stopped.borrow() {
+    while !is_stopped() {
         std::thread::sleep(STEP);
         waited += STEP;
         if !poll.is_zero() && waited >= poll {
-            repository.sync(shared);
+            repository.sync(shared, is_stopped);
             waited = Duration::ZERO;
         }
     }

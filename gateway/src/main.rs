@@ -46,8 +46,5 @@ fn run(command: Command) -> anyhow::Result<()> {
     if check_only {
         return Ok(());
     }
-    // Requests run on threads of their own; this runtime carries the administration.
-    let runtime =
-        tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
-    Ok(runtime.block_on(run_until_stopped(config))?)
+    Ok(run_until_stopped(config)?)
 }

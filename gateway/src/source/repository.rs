@@ -1,7 +1,7 @@
 //! A model-repository folder in Triton's layout: `<model>/<version>/model.onnx`, with an
 //! optional `<model>/deployment.toml`. The highest version answers when none is named.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
@@ -20,20 +20,29 @@ const DEPLOYMENT_FILE: &str = "deployment.toml";
 pub(crate) struct Repository {
     root: PathBuf,
     /// What each version's files were when they were last tried.
-    seen: BTreeMap<ModelName, BTreeMap<ModelVersion, Fingerprint>>,
+    seen: BTreeMap<ModelName, Versions>,
+    /// What could not be read the last time.
+    faults: Faults,
 }
+
+/// One model's versions by what their files look like from outside.
+type Versions = BTreeMap<ModelVersion, Fingerprint>;
 
 /// Every file that decides how a version is served, and what it looks like from outside.
 type Fingerprint = Vec<(PathBuf, Stamp)>;
 
+/// Files and folders that cannot be read, and why.
+type Faults = BTreeMap<PathBuf, String>;
+
 impl Repository {
     pub(crate) const fn new(root: PathBuf) -> Self {
-        Self { root, seen: BTreeMap::new() }
+        Self { root, seen: BTreeMap::new(), faults: BTreeMap::new() }
     }
 
-    /// Loads what is new or changed, and takes out what is gone. Blocks while it loads.
-    pub(crate) fn sync(&mut self, shared: &Shared) {
-        let found = match scan(&self.root) {
+    /// Loads what is new or changed, and takes out what is gone. Blocks while it loads; between
+    /// versions it ends when `stopped` says so.
+    pub(crate) fn sync(&mut self, shared: &Shared, stopped: impl Fn() -> bool) {
+        let found = match self.scan() {
             Ok(found) => found,
             // A folder that cannot be read for a moment is no reason to stop serving.
             Err(error) => {
@@ -42,7 +51,10 @@ impl Repository {
             }
         };
         for (model, versions) in &found {
-            self.sync_model(shared, model, versions);
+            self.sync_model(shared, model, versions, &stopped);
+            if stopped() {
+                return;
+            }
         }
         for model in self.seen.keys().filter(|model| !found.contains_key(*model)) {
             tracing::info!(%model, "model is gone from the repository");
@@ -56,22 +68,56 @@ impl Repository {
         &self,
         shared: &Shared,
         model: &ModelName,
-        versions: &BTreeMap<ModelVersion, Fingerprint>,
+        versions: &Versions,
+        stopped: impl Fn() -> bool,
     ) {
         let before = self.seen.get(model);
         for (&version, fingerprint) in versions {
+            if stopped() {
+                return;
+            }
             if before.and_then(|seen| seen.get(&version)) != Some(fingerprint) {
                 self.load_version(shared, model, version);
             }
         }
-        let here: BTreeSet<ModelVersion> = versions.keys().copied().collect();
         shared.catalog.update(model, |known| {
-            known.versions.retain(|version, _| here.contains(version));
-            known.refused.retain(|version, _| here.contains(version));
+            known.versions.retain(|version, _| versions.contains_key(version));
+            known.refused.retain(|version, _| versions.contains_key(version));
             known.set_default(known.versions.keys().next_back().copied());
         });
         let default = shared.catalog.snapshot().model(model.as_str()).and_then(|m| m.default());
         shared.metrics.set_default_version(model, default);
+    }
+
+    /// Every version of every model. A folder that cannot be read stays as it was seen, and is
+    /// told of once: only when the root itself fails, there is nothing to go by.
+    fn scan(&mut self) -> std::io::Result<BTreeMap<ModelName, Versions>> {
+        let mut faults = Faults::new();
+        let mut models = BTreeMap::new();
+        for entry in std::fs::read_dir(&self.root)? {
+            let folder = entry?.path();
+            let Some(model) = name_of::<ModelName>(&folder).filter(|_| !folder.is_file()) else {
+                continue;
+            };
+            let seen = self.seen.get(&model);
+            let versions = match scan_model(&folder, seen, &mut faults) {
+                Ok(versions) => versions,
+                Err(_) if is_gone(&folder) => continue,
+                Err(error) => {
+                    faults.insert(folder, error.to_string());
+                    seen.cloned().unwrap_or_default()
+                }
+            };
+            if !versions.is_empty() {
+                models.insert(model, versions);
+            }
+        }
+        for (path, error) in faults.iter().filter(|(path, _)| !self.faults.contains_key(*path)) {
+            let path = path.display();
+            tracing::warn!(%path, error, "cannot read a part of the model repository");
+        }
+        self.faults = faults;
+        Ok(models)
     }
 
     fn load_version(&self, shared: &Shared, model: &ModelName, version: ModelVersion) {
@@ -88,31 +134,43 @@ impl Repository {
     }
 }
 
-/// Every version of every model, by what its files look like from outside.
-fn scan(root: &Path) -> std::io::Result<BTreeMap<ModelName, BTreeMap<ModelVersion, Fingerprint>>> {
-    let mut models = BTreeMap::new();
-    for entry in std::fs::read_dir(root)? {
-        let folder = entry?.path();
-        let Some(model) = name_of(&folder) else { continue };
-        let settings = fingerprint_file(folder.join(DEPLOYMENT_FILE));
-        let mut versions = BTreeMap::new();
-        for entry in std::fs::read_dir(&folder)? {
-            let path = entry?.path();
-            let Some(version) = name_of::<ModelVersion>(&path) else { continue };
-            let files = files_below(&path)?.into_iter().map(fingerprint_file);
-            let fingerprint = std::iter::once(settings.clone()).chain(files).collect();
-            versions.insert(version, fingerprint);
-        }
-        if !versions.is_empty() {
-            models.insert(model, versions);
-        }
+/// Every version in a model's folder. One that cannot be read stays as it was `seen`; if it
+/// never was, loading it will say why it is refused.
+fn scan_model(
+    folder: &Path,
+    seen: Option<&Versions>,
+    faults: &mut Faults,
+) -> std::io::Result<Versions> {
+    let settings = fingerprint_file(folder.join(DEPLOYMENT_FILE));
+    let mut versions = BTreeMap::new();
+    for entry in std::fs::read_dir(folder)? {
+        let path = entry?.path();
+        let Some(version) = name_of::<ModelVersion>(&path) else { continue };
+        let fingerprint = match files_below(&path) {
+            Ok(files) => {
+                let files = files.into_iter().map(fingerprint_file);
+                std::iter::once(settings.clone()).chain(files).collect()
+            }
+            Err(_) if is_gone(&path) => continue,
+            Err(error) => {
+                faults.insert(path, error.to_string());
+                let seen = seen.and_then(|seen| seen.get(&version)).cloned();
+                seen.unwrap_or_else(|| vec![settings.clone()])
+            }
+        };
+        versions.insert(version, fingerprint);
     }
-    Ok(models)
+    Ok(versions)
 }
 
-/// What a folder is called, if it is one and its name is a `T`.
+/// What a file or folder is called, if its name is a `T`.
 fn name_of<T: std::str::FromStr>(path: &Path) -> Option<T> {
-    path.is_dir().then(|| path.file_name()?.to_str()?.parse().ok()).flatten()
+    path.file_name()?.to_str()?.parse().ok()
+}
+
+/// Whether nothing has this name any more, not even a link that leads nowhere.
+fn is_gone(path: &Path) -> bool {
+    path.symlink_metadata().is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound)
 }
 
 fn fingerprint_file(path: PathBuf) -> (PathBuf, Stamp) {

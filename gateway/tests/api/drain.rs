@@ -1,13 +1,16 @@
-//! SIGTERM under load loses no request.
+//! SIGTERM under load loses no request, and nothing that hangs keeps the process from ending.
 
+use std::path::Path;
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use crate::support::serve;
+use crate::registry::Registry;
+use crate::support::{serve, serve_with};
 
 const ASK: &str = r#"{"instances": [[1, 2]]}"#;
 
@@ -93,4 +96,104 @@ async fn a_port_that_another_gateway_has_is_not_shared() {
     let second = sluice_gateway::Gateway::start(settings.resolve().unwrap()).await;
     let error = second.unwrap_err().to_string();
     assert!(error.contains("cannot listen on"), "{error}");
+}
+
+/// Drains and says how long that took.
+async fn time_to_drain(gateway: sluice_gateway::Gateway) -> Duration {
+    let begun = Instant::now();
+    let drained = tokio::time::timeout(Duration::from_secs(10), gateway.drain()).await;
+    drained.expect("draining does not end");
+    begun.elapsed()
+}
+
+/// A file that a reader waits at for as long as the handle that this gives is kept. The handle
+/// comes once somebody reads.
+fn hanging_file(path: &Path) -> tokio::task::JoinHandle<std::fs::File> {
+    assert!(Command::new("mkfifo").arg(path).status().unwrap().success());
+    let path = path.to_owned();
+    tokio::task::spawn_blocking(move || std::fs::File::options().write(true).open(path).unwrap())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_half_sent_call_to_the_administration_does_not_hold_up_the_end() {
+    let short = |settings: &mut sluice_gateway::Settings| {
+        settings.drain_timeout = Some(Duration::from_secs(1));
+    };
+    let running = serve_with(&[("m", 1, "scale.onnx")], short).await;
+    let mut stream = TcpStream::connect(running.gateway.addresses().admin).await.unwrap();
+    let half = "POST /features/rows HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\nhalf";
+    stream.write_all(half.as_bytes()).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    let took = time_to_drain(running.gateway).await;
+    assert!(took >= Duration::from_secs(1), "the call had {took:?} to end");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_load_in_progress_does_not_hold_up_the_end() {
+    let short = |settings: &mut sluice_gateway::Settings| {
+        settings.drain_timeout = Some(Duration::from_secs(1));
+    };
+    let running = serve_with(&[("m", 1, "scale.onnx")], short).await;
+    let aside = tempfile::tempdir().unwrap();
+    let reader = hanging_file(&aside.path().join("model.onnx"));
+    std::os::unix::fs::symlink(aside.path(), running.folder.path().join("m/2")).unwrap();
+    let hanging = reader.await.unwrap();
+    time_to_drain(running.gateway).await;
+    drop(hanging);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_other_version_is_loaded_once_the_end_has_come() {
+    let running = serve(&[("m", 1, "scale.onnx")]).await;
+    let model = tempfile::tempdir().unwrap();
+    let [first, second] = ["1", "2"].map(|version| {
+        std::fs::create_dir(model.path().join(version)).unwrap();
+        hanging_file(&model.path().join(version).join("model.onnx"))
+    });
+    std::os::unix::fs::symlink(model.path(), running.folder.path().join("a")).unwrap();
+    let hanging = first.await.unwrap();
+    let drained = tokio::spawn(running.gateway.drain());
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    drop(hanging);
+    drained.await.unwrap();
+    assert!(!second.is_finished(), "the second version was read");
+    drop(std::fs::File::open(model.path().join("2/model.onnx")).unwrap());
+    second.await.unwrap();
+}
+
+/// The program itself: a load that hangs sits on a thread of the runtime.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_process_ends_although_a_load_hangs() {
+    let registry = Registry::start().await;
+    registry.publish("m", "champion", "scale.onnx").await;
+    let state = tempfile::tempdir().unwrap();
+    std::fs::create_dir(state.path().join("deployments")).unwrap();
+    let reader = hanging_file(&state.path().join("deployments/m.toml"));
+    let mut process = Command::new(env!("CARGO_BIN_EXE_sluice-gateway"))
+        .args(["--registry", registry.client.url(), "--drain-timeout", "1s"])
+        .args(["--http", "127.0.0.1:0", "--grpc", "127.0.0.1:0", "--admin", "127.0.0.1:0"])
+        .arg("--state")
+        .arg(state.path())
+        .stdin(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let hanging = reader.await.unwrap();
+    let told = Command::new("kill").args(["-TERM", &process.id().to_string()]).status().unwrap();
+    assert!(told.success());
+    let ended = Instant::now() + Duration::from_secs(10);
+    let status = loop {
+        match process.try_wait().unwrap() {
+            Some(status) => break Some(status),
+            None if Instant::now() > ended => break None,
+            None => tokio::time::sleep(Duration::from_millis(20)).await,
+        }
+    };
+    if status.is_none() {
+        process.kill().unwrap();
+        process.wait().unwrap();
+    }
+    assert_eq!(status.and_then(|status| status.code()), Some(0), "it had 10 s to end");
+    drop(hanging);
+    registry.stop().await;
 }

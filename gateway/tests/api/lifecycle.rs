@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use crate::support::{Running, graph_bytes, place, serve};
+use crate::support::{Running, graph_bytes, place, serve, wait_until};
 
 const ASK: &str = r#"{"instances": [[1, 2]]}"#;
 
@@ -229,4 +229,32 @@ async fn a_large_request_is_answered_in_order_from_runs_of_bounded_size() {
         };
         assert!(count("sluice_batches_total") >= rows / 64.0, "{metrics}");
     }
+}
+
+#[tokio::test]
+async fn a_folder_that_cannot_be_read_stays_as_it_was_and_the_others_go_on() {
+    let running = serve(&[("m", 1, "scale.onnx"), ("shut", 1, "scale.onnx")]).await;
+    let root = running.folder.path();
+    // Kept elsewhere and linked, as deployments by link do.
+    let elsewhere = tempfile::tempdir().unwrap();
+    place(elsewhere.path(), "linked", 1, &graph_bytes("scale.onnx"));
+    std::os::unix::fs::symlink(elsewhere.path().join("linked"), root.join("linked")).unwrap();
+    let loaded =
+        async |model: &str, version| running.version(model, version).await["state"] == "ready";
+    wait_until("the linked model", async || loaded("linked", 1).await).await;
+
+    std::fs::rename(elsewhere.path().join("linked"), elsewhere.path().join("away")).unwrap();
+    // Root may read this one all the same.
+    let mode = std::os::unix::fs::PermissionsExt::from_mode;
+    std::fs::set_permissions(root.join("shut"), mode(0o000)).unwrap();
+    // A version that leads nowhere is told of, and is no end of the look either.
+    std::os::unix::fs::symlink("2", root.join("m/2")).unwrap();
+    let reason = wait_for_refusal(&running, "m").await;
+    assert!(reason.contains("m/2 cannot be read"), "{reason}");
+    place(root, "m", 3, &graph_bytes("center.onnx"));
+    wait_until("a new version beside them", async || loaded("m", 3).await).await;
+    for model in ["linked", "shut"] {
+        assert_eq!(running.post(&format!("/v1/models/{model}:predict"), ASK).await.0, 200);
+    }
+    std::fs::set_permissions(root.join("shut"), mode(0o755)).unwrap();
 }

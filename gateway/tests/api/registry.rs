@@ -18,15 +18,15 @@ const ASK: &str = r#"{"instances": [[1, 2]]}"#;
 const ANYWHERE: (Ipv4Addr, u16) = (Ipv4Addr::LOCALHOST, 0);
 
 /// A registry over a folder of its own.
-struct Registry {
+pub(crate) struct Registry {
     folder: tempfile::TempDir,
-    client: Client,
+    pub(crate) client: Client,
     stop: oneshot::Sender<()>,
     serving: tokio::task::JoinHandle<()>,
 }
 
 impl Registry {
-    async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let config = ServerConfig { data: folder.path().to_owned(), max_upload_bytes: 1 << 20 };
         let server = Server::open(config).await.unwrap();
@@ -42,13 +42,13 @@ impl Registry {
         Self { folder, client: Client::new(&url).unwrap(), stop, serving }
     }
 
-    async fn stop(self) {
+    pub(crate) async fn stop(self) {
         self.stop.send(()).unwrap();
         self.serving.await.unwrap();
     }
 
     /// Registers a version that is one of the test graphs, and lets `alias` name it.
-    async fn publish(&self, model: &str, alias: &str, graph: &str) -> ModelVersion {
+    pub(crate) async fn publish(&self, model: &str, alias: &str, graph: &str) -> ModelVersion {
         let name: ModelName = model.parse().unwrap();
         self.client.ensure_model(&name, "").await.unwrap();
         let file = PackageFile { path: MODEL_FILE.to_owned(), bytes: graph_bytes(graph).into() };

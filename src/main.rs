@@ -55,7 +55,12 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(sluice: Sluice) -> anyhow::Result<()> {
+fn run(mut sluice: Sluice) -> anyhow::Result<()> {
+    // A gateway's settings file says how to log, too.
+    if let Command::Serve(settings) = &mut sluice.command {
+        **settings = std::mem::take(&mut **settings).with_file()?;
+        sluice.logs = sluice.logs.over(settings);
+    }
     // Commands that talk to a person log only what needs attention.
     let quiet = !matches!(sluice.command, Command::Serve(_) | Command::Registry(_));
     let filter = if quiet { "warn,ort=off" } else { logs::SERVING };

@@ -3,8 +3,11 @@
 use std::io::IsTerminal as _;
 
 use clap::{Args, ValueEnum};
+use serde::Deserialize;
 use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::EnvFilter;
+
+use crate::settings::Settings;
 
 /// What is logged when nobody says otherwise. ONNX Runtime's own lines are left out: its errors
 /// come back as values, and a caller's mistake is no error of ours.
@@ -18,21 +21,27 @@ pub struct LogSettings {
     /// Levels to log: `info`, or by part as in `warn,sluice_gateway=debug`
     #[arg(long, value_name = "FILTER", env = "SLUICE_LOG", global = true)]
     pub log: Option<String>,
-    /// Form of a log line
-    #[arg(
-        long,
-        value_name = "FORM",
-        env = "SLUICE_LOG_FORMAT",
-        default_value = "text",
-        global = true
-    )]
-    pub log_format: LogFormat,
+    /// Form of a log line [default: text]
+    #[arg(long, value_name = "FORM", env = "SLUICE_LOG_FORMAT", global = true)]
+    pub log_format: Option<LogFormat>,
+}
+
+impl LogSettings {
+    /// These, and where they say nothing, those of the settings file.
+    pub fn over(self, settings: &Settings) -> Self {
+        Self {
+            log: self.log.or_else(|| settings.log.clone()),
+            log_format: self.log_format.or(settings.log_format),
+        }
+    }
 }
 
 /// The form of a log line.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum LogFormat {
     /// For people.
+    #[default]
     Text,
     /// One JSON object a line.
     Json,
@@ -52,8 +61,7 @@ pub struct LogGuard {
 /// error, lines are lost, never requests.
 pub fn start(settings: &LogSettings, default: &str) -> Result<LogGuard, String> {
     let filter = settings.log.as_deref().unwrap_or(default);
-    let filter =
-        EnvFilter::try_new(filter).map_err(|error| format!("--log {filter:?}: {error}"))?;
+    let filter = EnvFilter::try_new(filter).map_err(|error| format!("log {filter:?}: {error}"))?;
     let (writer, guard) = NonBlockingBuilder::default()
         .lossy(true)
         .buffered_lines_limit(BUFFERED_LINES)
@@ -62,7 +70,7 @@ pub fn start(settings: &LogSettings, default: &str) -> Result<LogGuard, String> 
         .with_env_filter(filter)
         .with_writer(writer)
         .with_ansi(std::io::stderr().is_terminal());
-    let _already_started = match settings.log_format {
+    let _already_started = match settings.log_format.unwrap_or_default() {
         LogFormat::Text => lines.with_target(false).try_init(),
         LogFormat::Json => lines.json().flatten_event(true).try_init(),
     };

@@ -40,9 +40,12 @@ fn main() -> ExitCode {
 }
 
 fn run(command: Command) -> anyhow::Result<()> {
-    let _logs = logs::start(&command.logs, logs::SERVING).map_err(anyhow::Error::msg)?;
-    let check_only = command.settings.check;
-    let config = command.settings.resolve()?;
+    // The file says how to log, too.
+    let settings = command.settings.with_file()?;
+    let logs = command.logs.over(&settings);
+    let _logs = logs::start(&logs, logs::SERVING).map_err(anyhow::Error::msg)?;
+    let check_only = settings.check;
+    let config = settings.resolve()?;
     if check_only {
         return Ok(());
     }

@@ -1,5 +1,7 @@
 //! Settings as written: flags, environment variables and `sluice.toml`, in that order.
 
+mod source_flags;
+
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -9,13 +11,19 @@ use serde::Deserialize;
 
 use crate::config::Config;
 use crate::error::StartError;
+use crate::logs::LogFormat;
+use source_flags::SourceFlags;
 
 /// Everything that can be set. What is absent has a default.
 #[derive(Debug, Clone, Default, Args, Deserialize)]
 #[serde(default)]
 pub struct Settings {
+    // First: what is read after it is taken out of the matches.
+    #[command(flatten)]
+    #[serde(skip)]
+    named: SourceFlags,
     /// Folder of models in Triton's layout: MODEL/VERSION/model.onnx
-    #[arg(long, value_name = "DIR", env = "SLUICE_MODEL_REPOSITORY", conflicts_with = "registry")]
+    #[arg(long, value_name = "DIR", env = "SLUICE_MODEL_REPOSITORY")]
     pub model_repository: Option<PathBuf>,
     /// How often the folder is looked through for changes; 0s never again [default: 5s]
     #[arg(long, value_name = "TIME", env = "SLUICE_REPOSITORY_POLL", value_parser = humantime::parse_duration)]
@@ -71,6 +79,12 @@ pub struct Settings {
     #[arg(long)]
     #[serde(skip)]
     pub check: bool,
+    /// Levels to log, as the file has it; the flag is one of every command.
+    #[arg(skip)]
+    pub log: Option<String>,
+    /// Form of a log line, as the file has it.
+    #[arg(skip)]
+    pub log_format: Option<LogFormat>,
     /// Keys of the file that nothing reads.
     #[arg(skip)]
     #[serde(flatten)]
@@ -78,17 +92,23 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// Fills what neither a flag nor the environment says from the file, then checks all of it
-    /// and gives every complaint at once.
+    /// Fills what neither a flag nor the environment says from the file, if one is named.
+    pub fn with_file(mut self) -> Result<Self, StartError> {
+        self.named.win(&mut self.model_repository, &mut self.registry);
+        match self.config.take() {
+            Some(path) => Ok(self.over(Self::read(&path)?)),
+            None => Ok(self),
+        }
+    }
+
+    /// Reads the file, if that was not done yet, then checks all of it and gives every
+    /// complaint at once.
     pub fn resolve(self) -> Result<Config, StartError> {
-        let file = match &self.config {
-            Some(path) => Self::read(path)?,
-            None => Self::default(),
-        };
-        for key in file.unknown.keys() {
+        let settings = self.with_file()?;
+        for key in settings.unknown.keys() {
             tracing::warn!(key, "unknown key in the settings file; is it misspelt?");
         }
-        Config::new(self.over(file))
+        Config::new(settings)
     }
 
     fn read(path: &Path) -> Result<Self, StartError> {
@@ -121,6 +141,9 @@ impl Settings {
             drain_timeout: self.drain_timeout.or(file.drain_timeout),
             config: self.config,
             check: self.check,
+            log: self.log.or(file.log),
+            log_format: self.log_format.or(file.log_format),
+            named: self.named,
             unknown: file.unknown,
         }
     }

@@ -7,4 +7,5 @@ mod inference;
 mod lifecycle;
 mod metadata;
 mod registry;
+mod settings;
 mod support;

@@ -59,6 +59,9 @@ impl Client {
 }
 
 fn base(url: &str) -> Result<Url, String> {
+    if !url.contains("://") {
+        return Err(format!("it must begin with http://, as in http://{}", example(url)));
+    }
     let base = Url::parse(url).map_err(|error| error.to_string())?;
     if base.scheme() != "http" {
         return Err(format!("scheme {:?} is not supported, only http is", base.scheme()));
@@ -67,6 +70,11 @@ fn base(url: &str) -> Result<Url, String> {
         return Err("it must not have a query or a fragment".into());
     }
     Ok(base)
+}
+
+/// What stands behind `http://` in the address that was probably meant.
+fn example(url: &str) -> &str {
+    if url.is_empty() { "localhost:5000" } else { url }
 }
 
 fn is_loopback(url: &Url) -> bool {
@@ -87,6 +95,14 @@ mod tests {
         {
             let error = Client::new(bad).unwrap_err();
             assert!(error.to_string().starts_with("registry address"), "{bad}: {error}");
+        }
+        for (bad, says) in [
+            ("localhost:5000", "as in http://localhost:5000"),
+            ("registry", "as in http://registry"),
+            ("", "as in http://localhost:5000"),
+        ] {
+            let error = Client::new(bad).unwrap_err().to_string();
+            assert!(error.ends_with(says), "{error}");
         }
     }
 }

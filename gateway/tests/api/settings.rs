@@ -1,0 +1,76 @@
+//! Settings out of flags, the environment and a file, as the program reads them.
+
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+/// Runs `sluice-gateway --check` with nothing in the environment but `variables`. Gives whether
+/// the settings are fine, and what is said about them.
+fn check(arguments: &[&str], variables: &[(&str, &str)]) -> (bool, String) {
+    let output = Command::new(env!("CARGO_BIN_EXE_sluice-gateway"))
+        .env_clear()
+        .envs(variables.iter().copied())
+        .arg("--check")
+        .args(arguments)
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
+    (output.status.success(), String::from_utf8(output.stderr).unwrap())
+}
+
+fn write(folder: &Path, text: &str) -> String {
+    let path = folder.join("sluice.toml");
+    std::fs::write(&path, text).unwrap();
+    path.to_str().unwrap().to_owned()
+}
+
+/// The one that loses is of no use, so that it would be complained about.
+#[test]
+fn a_source_of_models_wins_over_the_other_one_further_down() {
+    let folder = tempfile::tempdir().unwrap();
+    let models = folder.path().to_str().unwrap();
+    let url = "http://localhost:5000";
+    let lost_registry = write(folder.path(), "registry = \"gone\"\n");
+    let both = "model_repository and registry are both set";
+    for (arguments, variables, says) in [
+        (vec!["--model-repository", models], vec![("SLUICE_REGISTRY", "gone")], None),
+        (vec!["--registry", url], vec![("SLUICE_MODEL_REPOSITORY", "/gone")], None),
+        (vec!["--config", &lost_registry], vec![("SLUICE_MODEL_REPOSITORY", models)], None),
+        (vec!["--model-repository", models, "--config", &lost_registry], vec![], None),
+        (vec!["--model-repository", models, "--registry", url], vec![], Some(both)),
+        (vec![], vec![("SLUICE_MODEL_REPOSITORY", models), ("SLUICE_REGISTRY", url)], Some(both)),
+        (vec![], vec![("SLUICE_REGISTRY", "localhost:5000")], Some("http://localhost:5000")),
+        (vec![], vec![], Some("name --model-repository DIR or --registry URL")),
+    ] {
+        let (fine, said) = check(&arguments, &variables);
+        assert_eq!(fine, says.is_none(), "{arguments:?} {variables:?}: {said}");
+        assert!(said.contains(says.unwrap_or_default()), "{arguments:?} {variables:?}: {said}");
+    }
+}
+
+/// An unknown key is what there is to log.
+#[test]
+fn the_file_says_how_to_log_unless_a_flag_or_the_environment_does() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = |text: &str, flags: &[&str], variables: &[(&str, &str)]| {
+        let text = format!("registry = \"http://localhost:5000\"\nodd = 1\n{text}");
+        let file = write(folder.path(), &text);
+        check(&[&["--config", &file], flags].concat(), variables)
+    };
+    let is_json = |said: &str| said.starts_with('{') && said.contains("\"key\":\"odd\"");
+
+    let (fine, said) = run("", &[], &[]);
+    assert!(fine && said.contains("unknown key") && !is_json(&said), "{said}");
+    let json = "log_format = \"json\"\n";
+    let (fine, said) = run(json, &[], &[]);
+    assert!(fine && is_json(&said) && !said.contains("log_format"), "{said}");
+    let (_, said) = run(json, &["--log-format", "text"], &[]);
+    assert!(said.contains("unknown key") && !is_json(&said), "{said}");
+    let (_, said) = run(json, &[], &[("SLUICE_LOG_FORMAT", "text")]);
+    assert!(said.contains("unknown key") && !is_json(&said), "{said}");
+    assert_eq!(run("log = \"error\"\n", &[], &[]), (true, String::new()));
+
+    for (text, says) in [("log_format = \"xml\"\n", "xml"), ("log = \"x=y=z\"\n", "x=y=z")] {
+        let (fine, said) = run(text, &[], &[]);
+        assert!(!fine && said.contains(says), "{said}");
+    }
+}

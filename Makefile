@@ -13,8 +13,9 @@ BUDGET_scripts := 30
 BUDGET_deploy := 30
 BUDGET_data := 120
 
-# The programs and the tests find what `make setup` installs by these names.
-export SLUICE_ONNXRUNTIME ?= $(CURDIR)/.tools/onnxruntime/libonnxruntime.so
+# The programs and the tests find what `make setup` installs by these names. A library that
+# ORT_DYLIB_PATH names takes the place of the installed one.
+export SLUICE_ONNXRUNTIME ?= $(or $(ORT_DYLIB_PATH),$(CURDIR)/.tools/onnxruntime/libonnxruntime.so)
 export SLUICE_PYTHON ?= $(CURDIR)/.tools/python/bin/python
 export CARGO_NET_RETRY ?= 5
 ifdef CI

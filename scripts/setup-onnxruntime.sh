@@ -1,8 +1,10 @@
 #!/usr/bin/env bash
 # Puts ONNX Runtime's shared library at .tools/onnxruntime/libonnxruntime.so, out of the pinned
 # wheel on PyPI. Only pip is needed for that: the wheel is a zip file, and nothing of it is run.
-# Once the library is there this returns within milliseconds.
+# Once the library is there this returns within milliseconds. Where SLUICE_ONNXRUNTIME, or else
+# ORT_DYLIB_PATH, names another library, that one is used and nothing is fetched.
 set -euo pipefail
+here=$PWD
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 version=1.32.0
@@ -30,6 +32,30 @@ finish() {
     echo "onnxruntime: $1 $folder/libonnxruntime.so ($version, $architecture)"
     exit 0
 }
+
+# Whether $1 is the file that this script makes, whatever links lead to its folder.
+is_ours() {
+    [ "${1##*/}" = libonnxruntime.so ] && [ "$(realpath -m -- "$(dirname -- "$1")")" = "$(realpath -m -- "$folder")" ]
+}
+
+variable=
+if [ -n "${SLUICE_ONNXRUNTIME:-}" ]; then
+    variable=SLUICE_ONNXRUNTIME
+elif [ -n "${ORT_DYLIB_PATH:-}" ]; then
+    variable=ORT_DYLIB_PATH
+fi
+if [ -n "$variable" ]; then
+    named=${!variable}
+    case $named in
+    /*) ;;
+    *) named=$here/$named ;;
+    esac
+    if ! is_ours "$named"; then
+        [ -e "$named" ] || fail "$variable names $named, which is not there"
+        echo "onnxruntime: $variable names $named, nothing is fetched"
+        exit 0
+    fi
+fi
 
 architecture=$(uname -m)
 [ "$architecture" != arm64 ] || architecture=aarch64

@@ -21,7 +21,7 @@ if [ -z "$sluice" ]; then
     cargo build --release --locked --package sluice --bin sluice || fail "sluice could not be built"
     sluice=${CARGO_TARGET_DIR:-target}/release/sluice
 fi
-if [ -z "${SLUICE_ONNXRUNTIME:-}" ]; then
+if [ -z "${SLUICE_ONNXRUNTIME:-}${ORT_DYLIB_PATH:-}" ]; then
     scripts/setup-onnxruntime.sh || exit 2
     export SLUICE_ONNXRUNTIME=$PWD/.tools/onnxruntime/libonnxruntime.so
 fi

@@ -1,10 +1,14 @@
-"""The scripts that make data and count tests, on small inputs of their own; nothing is downloaded."""
+"""The scripts that make data, count tests and fetch a library, on small inputs of their own; nothing is downloaded."""
 
 import contextlib
 import csv
 import importlib.util
 import io
+import os
+import shutil
+import subprocess
 import sys
+import tempfile
 import unittest
 from collections import Counter
 from datetime import datetime
@@ -170,6 +174,56 @@ class Check(unittest.TestCase):
             self.assertFalse(retail.same_as_committed({"stores.csv": "store_id,name\n"}))
             self.assertTrue(retail.same_as_committed({"stores.csv": (retail.DATA / "stores.csv").read_text()}))
         self.assertIn("stores.csv differs", errors.getvalue())
+
+
+class OnnxRuntime(unittest.TestCase):
+    """In a tree where nothing is installed, with a Python that is not there: nothing can be fetched."""
+
+    def setUp(self):
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.tree = Path(folder.name).resolve()
+        (self.tree / "scripts").mkdir()
+        for name in ["setup-onnxruntime.sh", "onnxruntime.sha256"]:
+            shutil.copy(SCRIPTS / name, self.tree / "scripts")
+        self.library = self.tree / "mine.so"
+        self.library.touch()
+        self.default = self.tree / ".tools/onnxruntime/libonnxruntime.so"
+
+    def run_with(self, **variables):
+        environment = {"PATH": os.environ["PATH"], "PYTHON": "/nonexistent/python", **variables}
+        command = [self.tree / "scripts/setup-onnxruntime.sh"]
+        done = subprocess.run(command, env=environment, cwd=self.tree, capture_output=True, text=True)
+        return done.returncode, done.stdout + done.stderr
+
+    def test_a_library_that_is_named_is_not_fetched(self):
+        for variables, name in [
+            ({"SLUICE_ONNXRUNTIME": str(self.library)}, "SLUICE_ONNXRUNTIME"),
+            ({"SLUICE_ONNXRUNTIME": "mine.so"}, "SLUICE_ONNXRUNTIME"),
+            ({"ORT_DYLIB_PATH": str(self.library)}, "ORT_DYLIB_PATH"),
+            ({"SLUICE_ONNXRUNTIME": str(self.library), "ORT_DYLIB_PATH": "/gone"}, "SLUICE_ONNXRUNTIME"),
+        ]:
+            code, said = self.run_with(**variables)
+            self.assertEqual((code, said), (0, f"onnxruntime: {name} names {self.library}, nothing is fetched\n"))
+
+    def test_a_named_library_that_is_not_there_is_told_of(self):
+        for name in ["SLUICE_ONNXRUNTIME", "ORT_DYLIB_PATH"]:
+            code, said = self.run_with(**{name: "/gone/lib.so"})
+            self.assertEqual(code, 1)
+            self.assertIn(f"{name} names /gone/lib.so, which is not there", said)
+
+    def test_the_one_that_make_names_is_fetched(self):
+        link = self.tree / "link"
+        link.symlink_to(self.tree)
+        for variables in [
+            {},
+            {"SLUICE_ONNXRUNTIME": str(self.default)},
+            {"SLUICE_ONNXRUNTIME": str(link / ".tools/onnxruntime/libonnxruntime.so")},
+            {"SLUICE_ONNXRUNTIME": str(self.default), "ORT_DYLIB_PATH": str(self.library)},
+        ]:
+            code, said = self.run_with(**variables)
+            self.assertEqual(code, 1)
+            self.assertIn("/nonexistent/python is not there", said)
 
 
 if __name__ == "__main__":

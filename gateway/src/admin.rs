@@ -63,7 +63,7 @@ async fn models(State(shared): State<Arc<Shared>>) -> axum::Json<Value> {
             |(version, reason)| json!({"version": version, "state": "refused", "reason": reason}),
         );
         let versions: Vec<Value> = versions.chain(refused).collect();
-        json!({"name": name, "default": model.default(), "versions": versions})
+        json!({"name": name, "default": model.default_version(), "versions": versions})
     });
     axum::Json(json!({"ready": shared.is_ready(), "models": models.collect::<Vec<_>>()}))
 }

@@ -78,12 +78,12 @@ impl Catalog {
 
 impl Model {
     /// The version that answers when none is named.
-    pub(crate) const fn default(&self) -> Option<ModelVersion> {
+    pub(crate) const fn default_version(&self) -> Option<ModelVersion> {
         self.default
     }
 
     /// Lets `version` answer when none is named.
-    pub(crate) const fn set_default(&mut self, version: Option<ModelVersion>) {
+    pub(crate) const fn set_default_version(&mut self, version: Option<ModelVersion>) {
         self.default = version;
         self.had_default |= version.is_some();
     }
@@ -177,11 +177,11 @@ mod tests {
     #[test]
     fn a_model_counts_from_its_first_default_on() {
         let mut model = Model::default();
-        model.set_default(None);
+        model.set_default_version(None);
         assert!(model.keeps_answering(), "it never answered");
-        model.set_default(Some(ModelVersion(1)));
+        model.set_default_version(Some(ModelVersion(1)));
         assert!(!model.keeps_answering(), "version 1 is not loaded");
-        model.set_default(None);
+        model.set_default_version(None);
         assert!(!model.keeps_answering(), "it did answer once");
     }
 }

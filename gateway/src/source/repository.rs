@@ -83,9 +83,10 @@ impl Repository {
         shared.catalog.update(model, |known| {
             known.versions.retain(|version, _| versions.contains_key(version));
             known.refused.retain(|version, _| versions.contains_key(version));
-            known.set_default(known.versions.keys().next_back().copied());
+            known.set_default_version(known.versions.keys().next_back().copied());
         });
-        let default = shared.catalog.snapshot().model(model.as_str()).and_then(|m| m.default());
+        let default =
+            shared.catalog.snapshot().model(model.as_str()).and_then(|m| m.default_version());
         shared.metrics.set_default_version(model, default);
     }
 

@@ -86,7 +86,7 @@ impl Served {
                 }
             }
             let default = model.default.filter(|version| self.is_loaded(name, *version));
-            self.shared.catalog.update(name, |known| known.set_default(default));
+            self.shared.catalog.update(name, |known| known.set_default_version(default));
             self.shared.metrics.set_default_version(name, default);
         }
         let models = saved.models.iter();
@@ -180,7 +180,7 @@ impl Served {
         self.shared.catalog.update(name, |known| {
             known.versions.retain(|version, _| keep(version));
             known.refused.retain(|version, _| keep(version));
-            known.set_default(default);
+            known.set_default_version(default);
         });
         self.shared.metrics.set_default_version(name, default);
         if default != before.default {

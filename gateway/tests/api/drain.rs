@@ -152,7 +152,7 @@ async fn no_other_version_is_loaded_once_the_end_has_come() {
     });
     std::os::unix::fs::symlink(model.path(), running.folder.path().join("a")).unwrap();
     let hanging = first.await.unwrap();
-    let drained = tokio::spawn(running.gateway.drain());
+    let drained = tokio::spawn(time_to_drain(running.gateway));
     tokio::time::sleep(Duration::from_millis(100)).await;
     drop(hanging);
     drained.await.unwrap();

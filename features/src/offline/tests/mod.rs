@@ -9,7 +9,6 @@ mod sources;
 use std::time::Duration;
 
 use super::FrameRequest;
-use crate::fixtures::{definitions, load};
 
 /// All examples of a label source; request fields are the columns of their names.
 fn request(

@@ -7,7 +7,7 @@ use anyhow::bail;
 use bytes::Bytes;
 use http::HeaderValue;
 use http::header::CONTENT_TYPE;
-use sluice_bench::{Load, LoadOptions, PhaseReport, Report};
+use sluice_bench::{Check, Load, LoadOptions, PhaseReport, Report};
 use sluice_protocol::ModelVersion;
 use sluice_registry::Client;
 
@@ -38,6 +38,7 @@ pub(super) async fn under_load(
     options.headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     options.bodies = vec![Bytes::from_static(QUESTION.as_bytes())];
     options.rate = rate;
+    options.check = Check::Json;
     options.phase = "before".to_owned();
     let load = Load::start(options)?;
     tokio::time::sleep(PHASE).await;

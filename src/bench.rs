@@ -11,6 +11,8 @@ use clap::{Args, Subcommand};
 use http::{HeaderName, HeaderValue, Method, Uri};
 use sluice_bench::{Check, Load, LoadOptions, Report};
 
+use crate::output::print;
+
 /// Put load on a server and report how it answered.
 #[derive(Debug, Args)]
 pub(crate) struct BenchArgs {
@@ -110,7 +112,7 @@ fn run_load(args: RunArgs) -> anyhow::Result<()> {
     let load = Load::start(options(args)?)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let report = runtime.block_on(follow(load))?;
-    std::io::stdout().write_all(report.to_string().as_bytes()).context("print report")?;
+    print(&report.to_string())?;
     if let Some(path) = json {
         report.write_json(&path)?;
     }

@@ -23,6 +23,8 @@ use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 
 use self::stage::Stages;
+use crate::admin::Admin;
+use crate::output::print;
 use crate::registry::stop_signal;
 use crate::train::Progress;
 
@@ -82,7 +84,7 @@ pub(crate) async fn run(args: DemoArgs) -> anyhow::Result<()> {
         () = &mut stop => bail!("interrupted"),
     };
     if !args.exit {
-        stage::print(&what_to_try(gateway.addresses(), &registry.url, &args))?;
+        print(&what_to_try(gateway.addresses(), &registry.url, &args))?;
         stop.await;
     }
     gateway.drain().await;
@@ -139,14 +141,15 @@ async fn demo(args: &DemoArgs) -> anyhow::Result<(Gateway, RunningRegistry)> {
         &format!("HTTP {}, gRPC {}, admin {}", address.http, address.grpc, address.admin),
     );
 
-    let rows = fill_store(&definitions, address.admin).await?;
+    let admin = Admin::new(&address.admin.to_string())?;
+    let rows = fill_store(&definitions, &admin).await?;
     stages.done("features", &format!("{rows} online rows as of {}", args.cut_off));
     let answer = ask(address.http).await?;
     stages.done("answer", &format!("{QUESTION} -> {answer}"));
 
     let sales = folders.arrive(None)?;
     check_sources(&definitions).await?;
-    let rows = fill_store(&definitions, address.admin).await?;
+    let rows = fill_store(&definitions, &admin).await?;
     stages.done("data", &format!("the rest arrives: {sales}; {rows} online rows"));
 
     let second = train(args, &pipeline, &client, true).await?;
@@ -156,12 +159,12 @@ async fn demo(args: &DemoArgs) -> anyhow::Result<(Gateway, RunningRegistry)> {
         bail!("version {version} is not good enough to swap in: {}", second.judgement.reason);
     }
 
-    let swapped = swap::under_load(&client, version, address, args.rate, QUESTION).await?;
+    let swapped = swap::under_load(&client, version, address.http, &admin, args.rate).await?;
     stages.done("swap", &swapped.summary());
     let answer = ask(address.http).await?;
     stages.done("answer", &format!("{QUESTION} -> {answer}"));
-    stage::print(&format!("\n{}\n", swapped.report))?;
-    stage::print(&format!("the whole loop took {:.1} s\n", began.elapsed().as_secs_f64()))?;
+    print(&format!("\n{}\n", swapped.report))?;
+    print(&format!("the whole loop took {:.1} s\n", began.elapsed().as_secs_f64()))?;
     swapped.check()?;
     Ok((gateway, registry))
 }
@@ -234,24 +237,18 @@ fn outcome(report: &RunReport) -> String {
 }
 
 /// Computes every view's latest rows and hands them to the gateway, which owns the store.
-async fn fill_store(definitions: &Definitions, admin: SocketAddr) -> anyhow::Result<usize> {
+async fn fill_store(definitions: &Definitions, admin: &Admin) -> anyhow::Result<usize> {
     let mut rows = 0;
     for batch in materialize(definitions, None, None).await? {
-        let request =
-            http_client()?.post(format!("http://{admin}/features/rows")).body(batch.encode());
-        let response = request.send().await.context("write features")?;
-        let status = response.status();
-        let answer: serde_json::Value = response.json().await.context("write features")?;
-        let Some(written) = answer["written"].as_u64() else {
-            bail!("writing features was answered with {status}: {answer}");
-        };
-        rows += usize::try_from(written).unwrap_or(usize::MAX);
+        rows += admin.write(&batch).await.context("write features")?.written;
     }
     Ok(rows)
 }
 
 async fn ask(http: SocketAddr) -> anyhow::Result<f64> {
-    let request = http_client()?
+    let request = reqwest::Client::builder()
+        .no_proxy()
+        .build()?
         .post(format!("http://{http}/v1/models/{MODEL}:predict"))
         .header("Content-Type", "application/json")
         .timeout(Duration::from_secs(10))
@@ -260,10 +257,6 @@ async fn ask(http: SocketAddr) -> anyhow::Result<f64> {
     answer["predictions"][0]
         .as_f64()
         .with_context(|| format!("the gateway answered {}", json!(answer)))
-}
-
-fn http_client() -> anyhow::Result<reqwest::Client> {
-    Ok(reqwest::Client::builder().no_proxy().build()?)
 }
 
 fn what_to_try(address: Addresses, registry: &str, args: &DemoArgs) -> String {

@@ -1,8 +1,7 @@
 //! `sluice features`: checks and records definitions, fills the online store, shows an entity.
 
 use std::fmt::Write as _;
-use std::io::Write as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::{Instant, SystemTime};
 
 use anyhow::{Context as _, bail};
@@ -12,6 +11,9 @@ use sluice_features::{
     Change, Definitions, EmbeddedStore, ServiceVector, Snapshot, ViewRows, WriteReport,
     check_sources, materialize,
 };
+
+use crate::admin::Admin;
+use crate::output::print;
 
 /// Define features, fill the online store, and look at what it holds.
 #[derive(Debug, Args)]
@@ -34,6 +36,10 @@ enum FeaturesCommand {
 /// is there with the declared columns. All complaints come at once, and nothing is recorded
 /// while there is one. Then the plan is printed, which says what is new, changed or unchanged,
 /// and the state folder's features.json is replaced as a whole.
+///
+/// A view that changed under its old version is refused: models trained with what it was would
+/// be served with what it is, so gateways refuse them. Raise its version, and keep the old view
+/// beside it as long as models use it.
 #[derive(Debug, Args)]
 #[command(after_long_help = APPLY_EXAMPLES)]
 struct ApplyArgs {
@@ -45,6 +51,9 @@ struct ApplyArgs {
     /// Check only, print no plan and record nothing
     #[arg(long)]
     check: bool,
+    /// Record views that changed under their old version, for views that no model uses yet
+    #[arg(long)]
+    allow_changed: bool,
 }
 
 /// Fill the online store with every entity's latest features.
@@ -175,6 +184,19 @@ async fn apply(args: &ApplyArgs) -> anyhow::Result<()> {
     for (name, change) in &changes {
         writeln!(plan, "{change:<10} {name}").context("print")?;
     }
+    // Services have no version of their own: one changes with its views, or by its own columns.
+    let changed = |(name, change): &&(String, Change)| {
+        *change == Change::Changed && name.starts_with("view ")
+    };
+    let changed: Vec<&str> =
+        changes.iter().filter(changed).map(|(name, _)| name.as_str()).collect();
+    if !changed.is_empty() && !args.allow_changed {
+        print(&plan)?;
+        bail!(
+            "{} changed under the old version, so models trained before would be refused: raise the version, or pass --allow-changed if no model uses it; nothing was recorded",
+            changed.join(", ")
+        );
+    }
     if changes.iter().any(|(_, change)| *change != Change::Unchanged) {
         snapshot.write(&args.state).context("record definitions")?;
         writeln!(plan, "applied to {}", args.state.display()).context("print")?;
@@ -187,36 +209,39 @@ async fn apply(args: &ApplyArgs) -> anyhow::Result<()> {
 async fn fill(args: &MaterializeArgs) -> anyhow::Result<()> {
     let started = Instant::now();
     let definitions = Definitions::load(&args.definitions.features).context("check definitions")?;
-    let store = Store::open(&args.place)?;
+    let store = Store::new(&args.place)?;
+    store.check().await?;
     let views = (!args.views.is_empty()).then_some(args.views.as_slice());
     let batches = materialize(&definitions, views, args.until).await.context("materialize")?;
+    let reports = store.write(&batches).await.context("store features")?;
     let (mut stored, mut text) = (0, String::new());
-    for batch in &batches {
-        let report = store.write(batch).await.context("store features")?;
+    for (rows, report) in batches.iter().zip(reports) {
         stored += report.written;
-        let as_of = batch.as_of().map_or_else(|| "no rows".into(), |day| format!("as of {day}"));
+        let as_of = rows.as_of().map_or_else(|| "no rows".into(), |day| format!("as of {day}"));
         let stale = match report.stale {
             0 => String::new(),
             stale => format!(", {stale} left out because the store has newer ones"),
         };
-        let view = &batch.header().view;
+        let view = &rows.header().view;
         writeln!(text, "{view}: {} rows stored, {as_of}{stale}", report.written)
             .context("print")?;
     }
     let seconds = started.elapsed().as_secs_f64();
-    let rate = stored as f64 / seconds;
-    writeln!(text, "{stored} rows in {seconds:.2} s, {rate:.0} rows/s").context("print")?;
+    writeln!(text, "{stored} rows stored in {seconds:.2} s").context("print")?;
     print(&text)
 }
 
 async fn get(args: &GetArgs) -> anyhow::Result<()> {
-    let vector = match &args.place.admin {
-        Some(admin) => ask(admin, args).await?,
-        None => {
+    let vector = match Store::new(&args.place)? {
+        Store::Gateway(admin) => admin.vector(&args.service, &args.key, &args.fields).await?,
+        Store::Own(path) => {
             let Some(features) = &args.features else { bail!("name the definitions: --features") };
             let definitions = Definitions::load(features).context("check definitions")?;
-            let Store::Own(store) = Store::open(&args.place)? else { bail!("name --state DIR") };
             let plan = definitions.plan(&args.service)?;
+            if !path.exists() {
+                bail!("there is no online store at {}; materialize makes it", path.display());
+            }
+            let store = EmbeddedStore::open(&path)?;
             plan.vector(&store, &args.key, &args.fields, SystemTime::now())?
         }
     };
@@ -229,60 +254,48 @@ async fn get(args: &GetArgs) -> anyhow::Result<()> {
 
 /// The online store, ours or a gateway's.
 enum Store {
-    Own(EmbeddedStore),
-    Gateway(String),
+    Own(PathBuf),
+    Gateway(Admin),
 }
 
 impl Store {
-    fn open(place: &StorePlace) -> anyhow::Result<Self> {
+    fn new(place: &StorePlace) -> anyhow::Result<Self> {
         match (&place.admin, &place.state) {
-            (Some(admin), _) => Ok(Self::Gateway(base_url(admin))),
-            (None, Some(state)) => Ok(Self::Own(open_own(state)?)),
+            (Some(admin), _) => Ok(Self::Gateway(Admin::new(admin)?)),
+            (None, Some(state)) => Ok(Self::Own(state.join(STORE_FILE))),
             (None, None) => bail!("name the online store: --state DIR or --admin URL"),
         }
     }
 
-    async fn write(&self, batch: &ViewRows) -> anyhow::Result<WriteReport> {
-        let admin = match self {
-            Self::Own(store) => return Ok(store.write(batch)?),
-            Self::Gateway(admin) => admin,
-        };
-        let request = reqwest::Client::new()
-            .post(format!("{admin}/features/rows"))
-            .header("content-type", "application/octet-stream")
-            .body(batch.encode());
-        Ok(serde_json::from_slice(&answer(request).await?)?)
+    /// Finds out whether it can be written, before there is work that would be in vain. Makes
+    /// nothing that is not there yet.
+    async fn check(&self) -> anyhow::Result<()> {
+        match self {
+            Self::Own(path) if path.exists() => EmbeddedStore::open(path).map(drop)?,
+            Self::Own(_) => {}
+            Self::Gateway(admin) => admin.models().await.map(drop)?,
+        }
+        Ok(())
     }
-}
 
-fn open_own(state: &Path) -> anyhow::Result<EmbeddedStore> {
-    Ok(EmbeddedStore::open(&state.join(STORE_FILE))?)
-}
-
-async fn ask(admin: &str, args: &GetArgs) -> anyhow::Result<ServiceVector> {
-    let mut query = vec![("key".to_owned(), args.key.clone())];
-    query.extend(args.fields.iter().cloned());
-    let url = format!("{}/features/{}", base_url(admin), args.service);
-    let body = answer(reqwest::Client::new().get(url).query(&query)).await?;
-    serde_json::from_slice(&body).context("read the gateway's answer")
-}
-
-/// The body of a good answer; the gateway's own words for a bad one.
-async fn answer(request: reqwest::RequestBuilder) -> anyhow::Result<Vec<u8>> {
-    let response = request.send().await.context("ask the gateway")?;
-    let status = response.status();
-    let body = response.bytes().await.context("read the gateway's answer")?;
-    if status.is_success() {
-        return Ok(body.to_vec());
+    /// Stores the views one after the other.
+    async fn write(&self, batches: &[ViewRows]) -> anyhow::Result<Vec<WriteReport>> {
+        let mut reports = Vec::with_capacity(batches.len());
+        match self {
+            Self::Own(path) => {
+                let store = EmbeddedStore::open(path)?;
+                for rows in batches {
+                    reports.push(store.write(rows)?);
+                }
+            }
+            Self::Gateway(admin) => {
+                for rows in batches {
+                    reports.push(admin.write(rows).await?);
+                }
+            }
+        }
+        Ok(reports)
     }
-    let json: serde_json::Value = serde_json::from_slice(&body).unwrap_or_default();
-    let reason = json.get("error").and_then(|error| error.as_str()).map(str::to_owned);
-    bail!("gateway: {}", reason.unwrap_or_else(|| format!("status {status}")))
-}
-
-fn base_url(admin: &str) -> String {
-    let url = admin.trim_end_matches('/');
-    if url.contains("://") { url.to_owned() } else { format!("http://{url}") }
 }
 
 /// The vector as a table.
@@ -317,14 +330,9 @@ fn parse_field(text: &str) -> Result<(String, String), String> {
     }
 }
 
-fn print(text: &str) -> anyhow::Result<()> {
-    let mut output = std::io::stdout();
-    output.write_all(text.as_bytes()).and_then(|()| output.flush()).context("print")
-}
-
 #[cfg(test)]
 mod tests {
-    use super::{base_url, parse_field};
+    use super::parse_field;
 
     #[test]
     fn fields_are_names_and_values() {
@@ -337,11 +345,5 @@ mod tests {
         check("empty=", Some(("empty", "")));
         check("promo", None);
         check("=1", None);
-    }
-
-    #[test]
-    fn an_address_becomes_a_url() {
-        assert_eq!(base_url("127.0.0.1:8082"), "http://127.0.0.1:8082");
-        assert_eq!(base_url("https://gate.example/"), "https://gate.example");
     }
 }

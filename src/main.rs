@@ -1,8 +1,10 @@
 //! `sluice`: every command of the house in one program. It only composes the crates.
 
+mod admin;
 mod bench;
 mod demo;
 mod features;
+mod output;
 mod registry;
 mod train;
 

@@ -1,6 +1,5 @@
 //! `sluice registry`: runs a registry, and looks at or moves what one holds.
 
-use std::io::Write as _;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
@@ -9,6 +8,8 @@ use clap::{Args, Subcommand};
 use sluice_protocol::{ModelName, ModelVersion};
 use sluice_registry::{Client, Server, ServerConfig, Snapshot};
 use tokio::net::TcpListener;
+
+use crate::output::print;
 
 /// Run a registry of models, or look at one.
 #[derive(Debug, Args)]
@@ -212,11 +213,6 @@ fn table(snapshot: &Snapshot) -> String {
         );
     }
     text
-}
-
-fn print(text: &str) -> anyhow::Result<()> {
-    let mut output = std::io::stdout();
-    output.write_all(text.as_bytes()).and_then(|()| output.flush()).context("print")
 }
 
 fn parse_size(text: &str) -> Result<u64, String> {

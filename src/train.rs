@@ -3,10 +3,11 @@
 use std::io::{IsTerminal as _, Write as _};
 use std::path::PathBuf;
 
-use anyhow::Context as _;
 use clap::{Args, Subcommand};
 use sluice_registry::Client;
 use sluice_trainer::pipeline::{self, Pipeline, RunOptions, Step};
+
+use crate::output::print;
 
 /// Train a model version from a pipeline file.
 #[derive(Debug, Args)]
@@ -101,8 +102,7 @@ async fn validate(args: ValidateArgs) -> anyhow::Result<()> {
         text.push_str(&format!(" {name} {},", part.labels.len()));
     }
     let columns = examples.train.features.names().len();
-    let mut out = std::io::stdout();
-    writeln!(out, "{text} {columns} columns").context("print")
+    print(&format!("{text} {columns} columns\n"))
 }
 
 /// Shows a run's steps: a line a stage on standard output and, on a terminal, the rounds of

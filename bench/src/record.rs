@@ -25,8 +25,8 @@ pub(crate) struct Phase {
 /// What is counted.
 #[derive(Debug, Clone)]
 pub(crate) struct Counts {
-    /// From the intended time to the end of a good answer, or to the end of patience: leaving
-    /// timeouts out would flatter the slowest server most.
+    /// From the intended time to the end of a good answer, or to the end of patience: leaving out
+    /// timeouts and what could not be sent would flatter the slowest server most.
     pub(crate) latency: LatencyHistogram,
     /// The same of all other failures; apart, since quick refusals would flatter the rest.
     pub(crate) failed_latency: LatencyHistogram,
@@ -83,9 +83,11 @@ impl Recorder {
         }
     }
 
-    /// Counts a request that could not be sent in time.
-    pub(crate) fn unsent(&mut self, intended: Instant) {
-        self.counts_at(intended).unsent += 1;
+    /// Counts a request that could not be sent in time and was given up at `given_up`.
+    pub(crate) fn unsent(&mut self, intended: Instant, given_up: Instant) {
+        let counts = self.counts_at(intended);
+        counts.unsent += 1;
+        counts.latency.record(given_up.saturating_duration_since(intended));
     }
 
     fn counts_at(&mut self, intended: Instant) -> &mut Counts {
@@ -156,10 +158,11 @@ mod tests {
         // Intended in the first phase, answered in the second.
         recorder.exchange(at(99), at(150), 2, exchange(at(200), None));
         recorder.exchange(at(100), at(100), 2, exchange(at(101), None));
-        recorder.unsent(at(50));
+        recorder.unsent(at(50), at(300));
         let [a, b] = recorder.phases() else { panic!("two phases") };
         assert_eq!((a.counts.ok, a.counts.unsent, b.counts.ok, b.counts.unsent), (1, 1, 1, 0));
-        assert!(a.counts.latency.latency().max >= Duration::from_millis(101));
+        assert_eq!(a.counts.latency.latency().count, 2, "the answered and the unsent");
+        assert!(a.counts.latency.latency().max >= Duration::from_millis(250));
         assert!(a.counts.wait.latency().max >= Duration::from_millis(51));
     }
 

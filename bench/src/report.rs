@@ -72,8 +72,8 @@ pub struct PhaseReport {
     pub bytes_received: u64,
     /// Good answers per second.
     pub ok_per_second: f64,
-    /// From the intended time to the end of the answer: good answers, and timeouts with the
-    /// time after which they were given up.
+    /// From the intended time to the end of the answer: good answers, and timeouts and unsent
+    /// requests with the time after which they were given up.
     pub latency: Latency,
     /// The same of the failures other than timeouts.
     pub failed_latency: Latency,

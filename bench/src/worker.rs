@@ -49,7 +49,7 @@ pub(crate) async fn work(run: Arc<Run>, mut connection: Connection, alarm: Alarm
         }
         let sent = Instant::now();
         if sent.saturating_duration_since(intended) > run.timeout {
-            run.recorder().unsent(intended);
+            run.recorder().unsent(intended, sent);
             // Many may be given up in a row, and the other workers are on this thread too.
             tokio::task::coop::consume_budget().await;
             continue;

@@ -15,6 +15,8 @@ mod definitions;
 mod entity;
 mod error;
 mod expression;
+#[cfg(test)]
+mod fixtures;
 #[cfg(feature = "offline")]
 mod offline;
 mod online;

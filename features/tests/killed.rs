@@ -2,6 +2,10 @@
 //! that was acknowledged, or the one that was being written.
 #![expect(clippy::unwrap_used, reason = "a test's own helpers")]
 
+#[expect(dead_code, reason = "this test needs some of them")]
+#[path = "../src/fixtures.rs"]
+mod fixtures;
+
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -12,38 +16,27 @@ use sluice_features::{
     ViewRows,
 };
 
-const DEFINITIONS: &str = r#"
-format = 1
-[[entity]]
-name = "store"
-join_key = "store"
-value_type = "INT64"
-[[source]]
-name = "sales"
-path = "sales.csv"
-timestamp_field = "day"
-schema = { store = "INT64", day = "DATE", generation = "INT64" }
-[[feature_view]]
-name = "sales"
-version = 1
-entity = "store"
-source = "sales"
-freshness = "1d"
-features = [{ name = "generation", expression = "generation" }]
+use crate::fixtures::{load, source, store, view, write};
+
+const KEYS: i64 = 1000;
+const FOLDER: &str = "SLUICE_TEST_KILLED_FOLDER";
+
+fn definitions(folder: &Path) -> Definitions {
+    let columns = r#"store_id = "INT64", day = "DATE", generation = "INT64""#;
+    let features = r#"{ name = "generation", expression = "generation" }"#;
+    let service = r#"
 [[feature_service]]
 name = "demand"
 entity = "store"
 views = ["sales@1"]
 columns = ["generation"]
 "#;
-
-const KEYS: i64 = 1000;
-const FOLDER: &str = "SLUICE_TEST_KILLED_FOLDER";
-
-fn definitions(folder: &Path) -> Definitions {
-    let path = folder.join("features.toml");
-    std::fs::write(&path, DEFINITIONS).unwrap();
-    Definitions::load(&path).unwrap()
+    let text = store("INT64")
+        + &source("sales", "day", columns)
+        + &view("sales", "sales", features)
+        + service;
+    write(folder, &[("features.toml", &text)]);
+    load(folder)
 }
 
 /// The generation that every stored row is of; 0 before the first.
@@ -51,7 +44,7 @@ fn stored_generation(folder: &Path) -> i64 {
     let store = EmbeddedStore::open(&folder.join("online.redb")).unwrap();
     let plan = definitions(folder).plan("demand").unwrap();
     let mut fields = Fields::new();
-    fields.push("store", Column::Int64(Values::new((0..KEYS).collect()))).unwrap();
+    fields.push("store_id", Column::Int64(Values::new((0..KEYS).collect()))).unwrap();
     let rows = match plan.evaluate(&store, &fields, SystemTime::now()) {
         Ok(rows) => rows,
         Err(FeatureError::NotMaterialized(_)) => return 0,

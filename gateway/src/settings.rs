@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use clap::Args;
 use serde::Deserialize;
+use sluice_protocol::toml_fault;
 
 use crate::config::Config;
 use crate::error::StartError;
@@ -115,7 +116,7 @@ impl Settings {
         let complain =
             |reason: String| StartError::Settings(vec![format!("{}: {reason}", path.display())]);
         let text = std::fs::read_to_string(path).map_err(|error| complain(error.to_string()))?;
-        toml::from_str(&text).map_err(|error| complain(error.to_string()))
+        toml::from_str(&text).map_err(|error| complain(toml_fault(&text, &error)))
     }
 
     fn over(self, file: Self) -> Self {

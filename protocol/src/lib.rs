@@ -7,6 +7,7 @@
 #![warn(missing_docs)]
 
 mod code;
+mod datatype;
 mod digest;
 mod format;
 mod infer;
@@ -14,6 +15,7 @@ mod manifest;
 mod name;
 mod parity;
 mod profile;
+mod shape;
 mod tensor;
 
 /// The Open Inference Protocol's gRPC messages and service, generated from `proto/`.
@@ -23,8 +25,9 @@ pub mod grpc {
 }
 
 pub use code::Code;
+pub use datatype::Datatype;
 pub use digest::Digest;
-pub use format::{Format, UnknownFormat};
+pub use format::{Format, UnknownFormat, read_toml, toml_fault};
 pub use infer::{InferRequest, InferResponse, NamedTensor, Parameter, Parameters, RequestedOutput};
 pub use manifest::{
     FeatureServicePin, MANIFEST_FILE, MODEL_FILE, Manifest, ManifestError, PARITY_FILE,
@@ -33,4 +36,5 @@ pub use manifest::{
 pub use name::{InvalidName, ModelName, ModelVersion};
 pub use parity::ParityRows;
 pub use profile::{FeatureProfile, ReferenceProfile};
-pub use tensor::{Datatype, ShapeError, Tensor, TensorData, element_count};
+pub use shape::{ShapeError, element_count};
+pub use tensor::{Tensor, TensorData};

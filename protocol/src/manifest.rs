@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::datatype::Datatype;
 use crate::digest::Digest;
 use crate::format::{Format, read_toml};
 use crate::name::ModelName;
-use crate::tensor::Datatype;
 
 /// The graph's file name in a package.
 pub const MODEL_FILE: &str = "model.onnx";
@@ -75,7 +75,7 @@ pub struct FeatureServicePin {
 pub enum ManifestError {
     /// Not TOML, or not a manifest.
     #[error("{MANIFEST_FILE} cannot be read: {0}")]
-    Parse(#[from] toml::de::Error),
+    Parse(String),
     /// Not UTF-8.
     #[error("{MANIFEST_FILE} is not UTF-8")]
     Encoding,
@@ -88,7 +88,7 @@ impl Manifest {
     /// Reads and checks a manifest.
     pub fn parse(bytes: &[u8]) -> Result<Self, ManifestError> {
         let text = std::str::from_utf8(bytes).map_err(|_| ManifestError::Encoding)?;
-        let manifest: Self = read_toml(text)?;
+        let manifest: Self = read_toml(text).map_err(ManifestError::Parse)?;
         manifest.check()?;
         Ok(manifest)
     }

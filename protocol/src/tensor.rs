@@ -1,88 +1,9 @@
 //! Tensors as they cross the wire: a datatype, a shape and row-major elements.
 
 use bytes::Bytes;
-use serde::{Deserialize, Serialize};
 
-/// An element type of the Open Inference Protocol. (`BF16` is Triton's addition.)
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "UPPERCASE")]
-#[allow(missing_docs, reason = "the protocol's own names")]
-pub enum Datatype {
-    Bool,
-    Uint8,
-    Uint16,
-    Uint32,
-    Uint64,
-    Int8,
-    Int16,
-    Int32,
-    Int64,
-    Fp16,
-    Bf16,
-    Fp32,
-    Fp64,
-    Bytes,
-}
-
-impl Datatype {
-    /// The protocol's spelling, `FP32` for one.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Bool => "BOOL",
-            Self::Uint8 => "UINT8",
-            Self::Uint16 => "UINT16",
-            Self::Uint32 => "UINT32",
-            Self::Uint64 => "UINT64",
-            Self::Int8 => "INT8",
-            Self::Int16 => "INT16",
-            Self::Int32 => "INT32",
-            Self::Int64 => "INT64",
-            Self::Fp16 => "FP16",
-            Self::Bf16 => "BF16",
-            Self::Fp32 => "FP32",
-            Self::Fp64 => "FP64",
-            Self::Bytes => "BYTES",
-        }
-    }
-
-    /// Bytes an element, none for `BYTES`, whose elements carry their own length.
-    pub const fn size(self) -> Option<usize> {
-        match self {
-            Self::Bool | Self::Uint8 | Self::Int8 => Some(1),
-            Self::Uint16 | Self::Int16 | Self::Fp16 | Self::Bf16 => Some(2),
-            Self::Uint32 | Self::Int32 | Self::Fp32 => Some(4),
-            Self::Uint64 | Self::Int64 | Self::Fp64 => Some(8),
-            Self::Bytes => None,
-        }
-    }
-
-    /// The datatype with the protocol's spelling `text`.
-    pub fn parse(text: &str) -> Option<Self> {
-        Some(match text {
-            "BOOL" => Self::Bool,
-            "UINT8" => Self::Uint8,
-            "UINT16" => Self::Uint16,
-            "UINT32" => Self::Uint32,
-            "UINT64" => Self::Uint64,
-            "INT8" => Self::Int8,
-            "INT16" => Self::Int16,
-            "INT32" => Self::Int32,
-            "INT64" => Self::Int64,
-            "FP16" => Self::Fp16,
-            "BF16" => Self::Bf16,
-            "FP32" => Self::Fp32,
-            "FP64" => Self::Fp64,
-            "BYTES" => Self::Bytes,
-            _ => return None,
-        })
-    }
-}
-
-impl std::fmt::Display for Datatype {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(self.as_str())
-    }
-}
+use crate::datatype::Datatype;
+use crate::shape::{ShapeError, element_count};
 
 /// A tensor's elements, row-major. FP16 and BF16 are kept as their 16 bits.
 #[derive(Debug, Clone, PartialEq)]
@@ -278,77 +199,6 @@ fn split_bytes(raw: &Bytes) -> Result<Vec<Bytes>, ShapeError> {
     Ok(elements)
 }
 
-/// The most dimensions that a tensor may have.
-const MAX_RANK: usize = 64;
-
-/// Why a shape and some elements do not make a tensor.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum ShapeError {
-    /// More dimensions than any model has.
-    #[error("shape has {0} dimensions, at most {MAX_RANK} are taken")]
-    Rank(usize),
-    /// A dimension below zero.
-    #[error("shape {0:?} has a negative dimension")]
-    Negative(Vec<i64>),
-    /// More elements than can be addressed.
-    #[error("shape {0:?} has more elements than can be counted")]
-    Overflow(Vec<i64>),
-    /// The elements do not fill the shape exactly.
-    #[error(
-        "shape {shape:?} needs {expected} elements, got {found}: shape does not match true shape of the data"
-    )]
-    Count {
-        /// The shape as given.
-        shape: Vec<i64>,
-        /// How many elements it needs.
-        expected: usize,
-        /// How many there are.
-        found: usize,
-    },
-    /// Binary data that ends inside an element.
-    #[error("{bytes} bytes are no whole number of {datatype} elements")]
-    PartialElement {
-        /// The element type.
-        datatype: Datatype,
-        /// The length of the data.
-        bytes: usize,
-    },
-    /// A `BYTES` element that ends before its stated length.
-    #[error("BYTES element {element} is cut off: its length goes past the end of the data")]
-    TruncatedBytes {
-        /// The index of the element.
-        element: usize,
-    },
-    /// Elements of two types that should be one.
-    #[error("datatype is {found}, expected {expected}")]
-    Datatype {
-        /// What was expected.
-        expected: Datatype,
-        /// What was found.
-        found: Datatype,
-    },
-}
-
-/// How many elements `shape` holds, checked: 1 for the empty shape.
-pub fn element_count(shape: &[i64]) -> Result<usize, ShapeError> {
-    if shape.len() > MAX_RANK {
-        return Err(ShapeError::Rank(shape.len()));
-    }
-    let mut count = 1usize;
-    let mut empty = false;
-    for &dimension in shape {
-        let Ok(dimension) = usize::try_from(dimension) else {
-            return Err(ShapeError::Negative(shape.to_vec()));
-        };
-        empty |= dimension == 0;
-        count = count
-            .checked_mul(dimension.max(1))
-            .filter(|&n| i64::try_from(n).is_ok())
-            .ok_or_else(|| ShapeError::Overflow(shape.to_vec()))?;
-    }
-    Ok(if empty { 0 } else { count })
-}
-
 /// A shape and as many elements as it needs.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Tensor {
@@ -397,19 +247,8 @@ mod tests {
     use bytes::Bytes;
     use proptest::prelude::*;
 
-    use super::{Datatype, ShapeError, Tensor, TensorData, element_count};
-
-    #[test]
-    fn element_counts_are_checked() {
-        assert_eq!(element_count(&[]), Ok(1));
-        assert_eq!(element_count(&[2, 3]), Ok(6));
-        assert_eq!(element_count(&[i64::MAX, 0]), Ok(0));
-        assert!(matches!(element_count(&[-1, 3]), Err(ShapeError::Negative(_))));
-        assert!(matches!(element_count(&[1 << 32, 1 << 32]), Err(ShapeError::Overflow(_))));
-        assert!(matches!(element_count(&[0, 1 << 32, 1 << 32]), Err(ShapeError::Overflow(_))));
-        assert_eq!(element_count(&[1; 64]), Ok(1));
-        assert_eq!(element_count(&[1; 65]), Err(ShapeError::Rank(65)));
-    }
+    use super::{Tensor, TensorData};
+    use crate::datatype::Datatype;
 
     #[test]
     fn elements_must_fill_the_shape() {

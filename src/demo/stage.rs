@@ -1,9 +1,8 @@
 //! A line a stage: what it was, how long it took, what came of it.
 
-use std::io::Write as _;
 use std::time::Instant;
 
-use anyhow::Context as _;
+use crate::output::print;
 
 pub(super) struct Stages {
     began: Instant,
@@ -21,9 +20,4 @@ impl Stages {
         let _reader_may_be_gone = print(&format!("{name:<9} {took:>6.2} s  {outcome}\n"));
         self.began = Instant::now();
     }
-}
-
-pub(super) fn print(text: &str) -> anyhow::Result<()> {
-    let mut out = std::io::stdout();
-    out.write_all(text.as_bytes()).and_then(|()| out.flush()).context("print")
 }

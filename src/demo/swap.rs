@@ -7,12 +7,12 @@ use anyhow::bail;
 use bytes::Bytes;
 use http::HeaderValue;
 use http::header::CONTENT_TYPE;
-use sluice_bench::{Load, LoadOptions, PhaseReport, Report};
-use sluice_gateway::Addresses;
+use sluice_bench::{Check, Load, LoadOptions, PhaseReport, Report};
 use sluice_protocol::ModelVersion;
 use sluice_registry::Client;
 
-use super::{MODEL, http_client};
+use super::{MODEL, QUESTION};
+use crate::admin::Admin;
 
 /// How long the load runs before and after.
 const PHASE: Duration = Duration::from_secs(5);
@@ -29,22 +29,23 @@ pub(super) struct Swapped {
 pub(super) async fn under_load(
     client: &Client,
     version: ModelVersion,
-    address: Addresses,
+    http: SocketAddr,
+    admin: &Admin,
     rate: f64,
-    question: &str,
 ) -> anyhow::Result<Swapped> {
-    let url = format!("http://{}/v1/models/{MODEL}:predict", address.http).parse()?;
+    let url = format!("http://{http}/v1/models/{MODEL}:predict").parse()?;
     let mut options = LoadOptions::new(url);
     options.headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    options.bodies = vec![Bytes::copy_from_slice(question.as_bytes())];
+    options.bodies = vec![Bytes::from_static(QUESTION.as_bytes())];
     options.rate = rate;
+    options.check = Check::Json;
     options.phase = "before".to_owned();
     let load = Load::start(options)?;
     tokio::time::sleep(PHASE).await;
     load.phase("swap");
     let began = Instant::now();
     client.set_alias(&MODEL.parse()?, "champion", version).await?;
-    wait_until_answering(address.admin, version).await?;
+    wait_until_answering(admin, version).await?;
     let took = began.elapsed();
     load.phase("after");
     tokio::time::sleep(PHASE).await;
@@ -52,12 +53,10 @@ pub(super) async fn under_load(
 }
 
 /// Waits until `version` is the one that answers when none is named.
-async fn wait_until_answering(admin: SocketAddr, version: ModelVersion) -> anyhow::Result<()> {
-    let url = format!("http://{admin}/models");
-    let client = http_client()?;
+async fn wait_until_answering(admin: &Admin, version: ModelVersion) -> anyhow::Result<()> {
     let began = Instant::now();
     while began.elapsed() < PATIENCE {
-        let known: serde_json::Value = client.get(&url).send().await?.json().await?;
+        let known = admin.models().await?;
         let models = known["models"].as_array().into_iter().flatten();
         let default = models.filter(|model| model["name"] == MODEL).map(|model| &model["default"]);
         if default.into_iter().any(|default| *default == version.0) {

@@ -2,9 +2,7 @@
 
 use serde_json::json;
 
-use crate::support::{
-    Registry, anywhere, fill_store, follow, output_of, package, predict, sluice, source_tree,
-};
+use crate::support::{Registry, anywhere, fill_store, follow, package, predict};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn questions_about_features_that_do_not_fit() {
@@ -51,69 +49,4 @@ async fn questions_about_features_that_do_not_fit() {
     assert_eq!(status, 200);
     gateway.drain().await;
     registry.stop().await;
-}
-
-/// Broken definitions and sources are refused before anything is written.
-#[test]
-fn broken_features_change_nothing() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
-    let sales = "store_id,date,units,revenue,orders,promo\n1,2011-01-03,5,2.5,1,0\n1,2011-01-04,7,3.5,2,1\n";
-    let definitions = std::fs::read_to_string(source_tree().join("demo/features.toml"))
-        .unwrap()
-        .replace("../data/online-retail/daily_sales.csv", "sales.csv");
-    std::fs::write(path("features.toml"), &definitions).unwrap();
-    std::fs::write(path("sales.csv"), sales).unwrap();
-    let (features, state) = (path("features.toml"), path("state"));
-    let materialize = ["features", "materialize", "--features", &features, "--state", &state];
-    let apply = ["features", "apply", "--features", &features, "--state", &state];
-    let get = [
-        "features",
-        "get",
-        "demand-forecast",
-        "--features",
-        &features,
-        "--state",
-        &state,
-        "--key",
-        "1",
-        "--json",
-    ];
-    output_of(&apply);
-    output_of(&materialize);
-    let before = output_of(&get);
-    assert!(before.contains("2011-01-04"), "{before}");
-    let recorded = std::fs::read(path("state/features.json")).unwrap();
-
-    let refused = |arguments: &[&str], says: &str| {
-        let output = sluice(arguments).output().unwrap();
-        let error = String::from_utf8_lossy(&output.stderr);
-        assert!(!output.status.success() && error.contains(says), "{arguments:?}: {error}");
-        assert_eq!(output_of(&get), before, "{says}");
-        assert_eq!(std::fs::read(path("state/features.json")).unwrap(), recorded, "{says}");
-    };
-    for (sales, says) in [
-        (sales.replace(",units,", ",unit,"), "units"),
-        (sales.replace(",7,", ",seven,"), "units"),
-        (sales.replace("2011-01-04", "2011-01-03"), "2011-01-03"),
-        (sales.replace("2011-01-04", "4.1.2011"), "date"),
-        (sales.replace("1,2011-01-04", ",2011-01-04"), "store_id"),
-    ] {
-        std::fs::write(path("sales.csv"), sales).unwrap();
-        refused(&materialize, says);
-    }
-    std::fs::write(path("sales.csv"), sales).unwrap();
-    for (from, to, says) in [
-        ("lag(units, 1)", "lagg(units, 1)", "lagg"),
-        ("\"avg(promo)", "\"avg(promotion)", "promotion"),
-        ("format = 1", "format = 2", "newer"),
-        ("stale = \"degrade\"", "stail = \"degrade\"", "stail"),
-        ("store_sales@1\"]", "store_sale@1\"]", "store_sale@1"),
-    ] {
-        std::fs::write(&features, definitions.replace(from, to)).unwrap();
-        let output = sluice(&apply).output().unwrap();
-        let error = String::from_utf8_lossy(&output.stderr);
-        assert!(!output.status.success() && error.contains(says), "{to}: {error}");
-        assert_eq!(std::fs::read(path("state/features.json")).unwrap(), recorded, "{to}");
-    }
 }

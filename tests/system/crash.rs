@@ -1,19 +1,27 @@
 //! kill -9 at random moments: whoever starts next finds the last whole state.
 
+use std::collections::BTreeMap;
+use std::io::{BufRead as _, BufReader};
+use std::net::SocketAddr;
 use std::process::Child;
 use std::time::{Duration, Instant, SystemTime};
 
 use rand::{RngExt, SeedableRng};
 use rand_pcg::Pcg64Mcg;
+use serde_json::Value;
 use sluice_features::EmbeddedStore;
+use sluice_gateway::Gateway;
+use sluice_protocol::ModelVersion;
 
 use crate::support::{
-    Registry, anywhere, definitions, fill_store, follow, free_port, model, output_of, package,
-    predict, sluice, source_tree, wait_until,
+    Registry, anywhere, client, definitions, fill_store, follow, free_port, model, other_package,
+    output_of, package, predict, sluice, source_tree, wait_until,
 };
 
 const QUESTION: &str = r#"{"instances": [{"store_id": 42, "date": "2025-01-15", "promo": 1}]}"#;
 const KILLS: usize = 10;
+/// A run registers and promotes its version within this time of its verdict.
+const REGISTERING: Duration = Duration::from_millis(150);
 
 /// Ends a child that a failed test leaves behind.
 struct Running(Child);
@@ -29,6 +37,17 @@ fn start(arguments: &[&str]) -> Running {
     let mut command = sluice(arguments);
     command.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null());
     Running(command.spawn().unwrap())
+}
+
+/// Starts the command and waits until it prints a line that begins with `word`.
+fn started_until(arguments: &[&str], word: &str) -> Running {
+    let mut command = sluice(arguments);
+    command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::null());
+    let mut child = Running(command.spawn().unwrap());
+    let lines = BufReader::new(child.0.stdout.take().unwrap()).lines();
+    let found = lines.map_while(Result::ok).any(|line| line.starts_with(word));
+    assert!(found, "{arguments:?} printed no line {word:?}");
+    child
 }
 
 /// How long the command takes when nobody kills it, so that kills can fall anywhere in it.
@@ -61,18 +80,30 @@ async fn a_killed_training_run_leaves_whole_versions_only() {
         let child = start(&run);
         tokio::time::sleep(moment).await;
         drop(child);
-        let known = registry.client.snapshot().await.unwrap().models.remove(0);
-        for &version in &known.versions {
-            let files = registry.client.fetch_version(&model(), version).await.unwrap();
-            assert_eq!(files.len(), 4, "version {version}, killed after {moment:?}");
-        }
-        assert!(known.versions.contains(&known.aliases["champion"]));
-        let (status, body) = predict(gateway.addresses().http, QUESTION).await;
-        assert_eq!(status, 200, "killed after {moment:?}: {body}");
+        check_versions(&registry, &gateway, moment).await;
+    }
+    // Registering is a short part of a run, so random moments seldom fall into it.
+    for moment in random_moments(REGISTERING) {
+        let child = started_until(&run, "judge");
+        tokio::time::sleep(moment).await;
+        drop(child);
+        check_versions(&registry, &gateway, moment).await;
     }
     tokio::task::block_in_place(|| output_of(&run));
     gateway.drain().await;
     registry.stop().await;
+}
+
+/// Every version is whole, the alias names one of them, and the gateway answers.
+async fn check_versions(registry: &Registry, gateway: &Gateway, moment: Duration) {
+    let known = registry.client.snapshot().await.unwrap().models.remove(0);
+    for &version in &known.versions {
+        let files = registry.client.fetch_version(&model(), version).await.unwrap();
+        assert_eq!(files.len(), 4, "version {version}, killed after {moment:?}");
+    }
+    assert!(known.versions.contains(&known.aliases["champion"]));
+    let (status, body) = predict(gateway.addresses().http, QUESTION).await;
+    assert_eq!(status, 200, "killed after {moment:?}: {body}");
 }
 
 #[test]
@@ -117,61 +148,106 @@ fn the_day_of_every_store(path: &std::path::Path) -> String {
     days.into_iter().next().unwrap()
 }
 
+/// A gateway as a process of its own, which can be killed.
+struct Serving {
+    folder: tempfile::TempDir,
+    http: SocketAddr,
+    admin: SocketAddr,
+}
+
+impl Serving {
+    fn new() -> Self {
+        let address = || SocketAddr::from(([127, 0, 0, 1], free_port()));
+        Self { folder: tempfile::tempdir().unwrap(), http: address(), admin: address() }
+    }
+
+    fn path(&self, name: &str) -> String {
+        self.folder.path().join(name).to_str().unwrap().to_owned()
+    }
+
+    fn fill_store(&self) {
+        let features = source_tree().join("demo/features.toml");
+        let (features, state) = (features.to_str().unwrap(), self.path("state"));
+        output_of(&["features", "materialize", "--features", features, "--state", &state]);
+    }
+
+    fn start(&self, registry: &str) -> Running {
+        let features = source_tree().join("demo/features.toml");
+        let (features, state) = (features.to_str().unwrap(), self.path("state"));
+        let (http, admin) = (self.http.to_string(), self.admin.to_string());
+        let words = [
+            "serve",
+            "--registry",
+            registry,
+            "--features",
+            features,
+            "--state",
+            &state,
+            "--http",
+            &http,
+            "--grpc",
+            "127.0.0.1:0",
+            "--admin",
+            &admin,
+        ];
+        start(&words)
+    }
+
+    /// The version that answers when none is named, and what it answers; none while it starts.
+    async fn answer(&self) -> Option<(u64, f64)> {
+        let models = client().get(format!("http://{}/models", self.admin)).send().await.ok()?;
+        let models: Value = models.json().await.unwrap();
+        let version = models["models"][0]["default"].as_u64()?;
+        let (status, body) = predict(self.http, QUESTION).await;
+        assert_eq!(status, 200, "{body}");
+        Some((version, body["predictions"][0].as_f64().unwrap()))
+    }
+
+    /// Waits for an answer by a version that is `wanted`.
+    async fn answer_of(&self, what: &str, wanted: impl Fn(u64) -> bool) -> (u64, f64) {
+        let mut answer = (0, 0.0);
+        wait_until(what, async || match self.answer().await {
+            Some(found) if wanted(found.0) => {
+                answer = found;
+                true
+            }
+            _ => false,
+        })
+        .await;
+        answer
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_gateway_killed_in_a_swap_starts_with_a_whole_version() {
-    let folder = tempfile::tempdir().unwrap();
-    let state = folder.path().join("state");
-    let data = folder.path().join("registry");
-    let registry = Registry::start(&data, anywhere()).await;
-    let versions =
-        [registry.publish(package().await).await, registry.publish(package().await).await];
+    let serving = Serving::new();
+    let data = serving.folder.path().join("registry");
+    let mut registry = Registry::start(&data, anywhere()).await;
     let url = registry.client.url().to_owned();
     let address = url.trim_start_matches("http://").trim_end_matches('/').parse().unwrap();
-    let features = source_tree().join("demo/features.toml");
-    let http = format!("127.0.0.1:{}", free_port());
-    let serve = [
-        "serve",
-        "--registry",
-        &url,
-        "--features",
-        features.to_str().unwrap(),
-        "--state",
-        state.to_str().unwrap(),
-        "--http",
-        &http,
-        "--grpc",
-        "127.0.0.1:0",
-        "--admin",
-        "127.0.0.1:0",
-    ];
-    let answering = http.parse().unwrap();
-    let state_name = state.to_str().unwrap();
-    output_of(&[
-        "features",
-        "materialize",
-        "--features",
-        features.to_str().unwrap(),
-        "--state",
-        state_name,
-    ]);
-    let answers = async || {
-        let url = format!("http://{answering}/v2/health/ready");
-        let ready = crate::support::client().get(url).send().await;
-        ready.is_ok_and(|ready| ready.status() == 200)
-            && predict(answering, QUESTION).await.0 == 200
-    };
+    serving.fill_store();
+    let mut answers = BTreeMap::new();
+    let gateway = serving.start(&url);
+    for files in [package().await, other_package().await] {
+        let version = registry.publish(files).await.0;
+        let (_, answer) = serving.answer_of("the version", |found| found == version).await;
+        answers.insert(version, answer);
+    }
+    drop(gateway);
+    assert_ne!(answers[&1], answers[&2]);
 
-    let mut registry = registry;
     for (round, moment) in random_moments(Duration::from_millis(200)).into_iter().enumerate() {
-        let gateway = start(&serve);
-        wait_until("the gateway", answers).await;
-        registry.client.set_alias(&model(), "champion", versions[round % 2]).await.unwrap();
+        let gateway = serving.start(&url);
+        serving.answer_of("the gateway", |_| true).await;
+        let next = ModelVersion(1 + round as u64 % 2);
+        registry.client.set_alias(&model(), "champion", next).await.unwrap();
         tokio::time::sleep(moment).await;
         drop(gateway);
         // The registry is away, so what the state folder holds is all there is.
         registry.stop().await;
-        let gateway = start(&serve);
-        wait_until("the gateway without the registry", answers).await;
+        let gateway = serving.start(&url);
+        let (version, answer) = serving.answer_of("without the registry", |_| true).await;
+        assert_eq!(answer, answers[&version], "version {version}, killed after {moment:?}");
         drop(gateway);
         registry = Registry::start(&data, address).await;
     }

@@ -1,5 +1,6 @@
 //! A trained package, registries and gateways to try it on, and programs to run.
 
+use std::ffi::OsStr;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -51,12 +52,19 @@ pub(crate) fn definitions() -> Definitions {
 /// The demo's package, trained once for all tests.
 pub(crate) async fn package() -> &'static [PackageFile] {
     static PACKAGE: OnceCell<Vec<PackageFile>> = OnceCell::const_new();
-    PACKAGE.get_or_init(train).await
+    PACKAGE.get_or_init(|| train(&[])).await
 }
 
-async fn train() -> Vec<PackageFile> {
+/// A package whose answers are others.
+pub(crate) async fn other_package() -> &'static [PackageFile] {
+    static PACKAGE: OnceCell<Vec<PackageFile>> = OnceCell::const_new();
+    PACKAGE.get_or_init(|| train(&["learner.seed=2", "learner.max_rounds=5"])).await
+}
+
+async fn train(overrides: &[&str]) -> Vec<PackageFile> {
     let folder = tempfile::tempdir().unwrap();
-    let pipeline = Pipeline::load(&source_tree().join("demo/train.toml"), &[]).unwrap();
+    let overrides: Vec<String> = overrides.iter().map(|&text| text.to_owned()).collect();
+    let pipeline = Pipeline::load(&source_tree().join("demo/train.toml"), &overrides).unwrap();
     let options = RunOptions {
         onnxruntime: Some(onnxruntime()),
         out: Some(folder.path().join("run")),
@@ -165,7 +173,7 @@ pub(crate) async fn wait_until<F: AsyncFnMut() -> bool>(what: &str, mut done: F)
 
 /// `sluice` with these arguments, what it needs set, and nothing of this process's own
 /// settings.
-pub(crate) fn sluice(arguments: &[&str]) -> Command {
+pub(crate) fn sluice(arguments: &[impl AsRef<OsStr>]) -> Command {
     let mut command = Command::new(SLUICE);
     let settings = std::env::vars_os()
         .filter(|(name, _)| name.to_str().is_some_and(|name| name.starts_with("SLUICE_")));
@@ -178,10 +186,11 @@ pub(crate) fn sluice(arguments: &[&str]) -> Command {
 }
 
 /// Standard output of a `sluice` that must succeed.
-pub(crate) fn output_of(arguments: &[&str]) -> String {
+pub(crate) fn output_of(arguments: &[impl AsRef<OsStr>]) -> String {
     let output = sluice(arguments).output().unwrap();
     let error = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "sluice {arguments:?}: {error}");
+    let words: Vec<&OsStr> = arguments.iter().map(AsRef::as_ref).collect();
+    assert!(output.status.success(), "sluice {words:?}: {error}");
     String::from_utf8(output.stdout).unwrap()
 }
 

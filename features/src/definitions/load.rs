@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use serde::de::DeserializeOwned;
+use sluice_protocol::read_toml;
 
 use super::{Definitions, Entity, file, service, source, view};
 use crate::error::{Complaint, Complaints, FeatureError};
@@ -21,6 +22,13 @@ pub(super) struct Complaining {
 pub(super) struct Place {
     pub(super) file: PathBuf,
     pub(super) name: String,
+}
+
+impl Place {
+    /// The file as a whole.
+    fn of(file: &Path) -> Self {
+        Self { file: file.to_owned(), name: String::new() }
+    }
 }
 
 impl Complaining {
@@ -52,10 +60,15 @@ struct Written {
 pub(super) fn load(path: &Path) -> Result<Definitions, FeatureError> {
     let mut complaining = Complaining::default();
     let mut written = Written::default();
-    for file in files(path)? {
+    let files = files(path)?;
+    let alone = files.first().is_some_and(|first| first == path);
+    for file in files {
         let text = std::fs::read_to_string(&file)
             .map_err(|reason| FeatureError::Io { path: file.clone(), reason })?;
-        read(&file, &text, &mut written, &mut complaining);
+        match read_toml(&text) {
+            Ok(entries) => collect(&file, entries, &mut written, &mut complaining),
+            Err(fault) => complaining.add(&Place::of(&file), unreadable(fault, alone)),
+        }
     }
     let definitions = build(written, &mut complaining);
     if complaining.complaints.is_empty() {
@@ -85,15 +98,15 @@ fn files(path: &Path) -> Result<Vec<PathBuf>, FeatureError> {
     Ok(files)
 }
 
-fn read(path: &Path, text: &str, written: &mut Written, complaining: &mut Complaining) {
-    let place = Place { file: path.to_owned(), name: String::new() };
-    let file: file::File = match toml::from_str(text) {
-        Ok(file) => file,
-        Err(error) => {
-            let line = error.span().map_or(1, |span| text[..span.start].matches('\n').count() + 1);
-            return complaining.add(&place, format!("line {line}: {}", error.message()));
-        }
-    };
+/// A folder may hold a file that was never meant to be definitions.
+fn unreadable(fault: String, alone: bool) -> String {
+    if alone {
+        return fault;
+    }
+    format!("{fault} (every .toml file of the folder is read; to leave others out, name one file)")
+}
+
+fn collect(path: &Path, file: file::File, written: &mut Written, complaining: &mut Complaining) {
     entries(path, "entity", file.entity, &mut written.entities, complaining);
     entries(path, "source", file.source, &mut written.sources, complaining);
     entries(path, "feature_view", file.feature_view, &mut written.views, complaining);

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use super::Definitions;
 use crate::error::FeatureError;
+use crate::fixtures::folder;
 
 const GOOD: &str = r#"
 format = 1
@@ -45,11 +46,7 @@ columns = ["store_id", "trend", { name = "month", expression = "extract(month FR
 "#;
 
 fn load(files: &[(&str, &str)]) -> Result<Definitions, FeatureError> {
-    let folder = tempfile::tempdir().unwrap();
-    for (name, text) in files {
-        std::fs::write(folder.path().join(name), text).unwrap();
-    }
-    Definitions::load(folder.path())
+    Definitions::load(folder(files).path())
 }
 
 #[test]
@@ -83,153 +80,101 @@ fn complaints(from: &str, to: &str) -> String {
     }
 }
 
-#[test]
-fn every_mistake_is_named_with_its_place() {
-    let check = |from: &str, to: &str, place: &str, part: &str| {
+/// Each case is what stands in [`GOOD`], what stands there instead, and what a line that names
+/// the file and `place` says of it.
+fn check(place: &str, cases: &[(&str, &str, &str)]) {
+    for (from, to, part) in cases {
         let text = complaints(from, to);
         let said = text.lines().any(|line| {
             line.contains("features.toml") && line.contains(place) && line.contains(part)
         });
         assert!(said, "{from} -> {to}: {text}");
-    };
-    check("format = 1", "format = 2", "", "newer than 1");
-    check("format = 1", "", "", "missing field `format`");
-    check("[[entity]]", "[[entities]]", "line 4", "entities");
-    check(
-        "join_key = \"store_id\"",
-        "join_key = \"store_id\"\njoin_key = \"x\"",
-        "line 7",
-        "duplicate key",
-    );
-    check("join_key = ", "joinkey = ", "entity store", "unknown field `joinkey`");
-    check("value_type = \"INT64\"", "value_type = \"FLOAT64\"", "entity store", "cannot be a key");
-    check(
-        "value_type = \"INT64\"",
-        "value_type = \"STRING\"",
-        "feature_view sales@2",
-        "entity store says STRING",
-    );
-    check(
-        "units = \"INT64\" }",
-        "units = \"INT32\" }",
-        "source sales",
-        "column units: type \"INT32\"",
-    );
-    check("sales.csv", "sales.xlsx", "source sales", "format \"xlsx\"");
-    check(
-        "timestamp_field = \"day\"",
-        "timestamp_field = \"date\"",
-        "source sales",
-        "date is not in the schema",
-    );
-    check(
-        "timestamp_field = \"day\"",
-        "timestamp_field = \"units\"",
-        "source sales",
-        "units is INT64",
-    );
-    check(
-        "entity = \"store\"\nsource",
-        "entity = \"shop\"\nsource",
-        "feature_view sales@2",
-        "entity \"shop\" is not defined, known are: store",
-    );
-    check(
-        "source = \"sales\"",
-        "source = \"sale\"",
-        "feature_view sales@2",
-        "source \"sale\" is not defined",
-    );
-    check(
-        "store_id = \"INT64\", day",
-        "id = \"INT64\", day",
-        "feature_view sales@2",
-        "no column store_id",
-    );
-    check("freshness = \"3d\"", "freshness = \"soon\"", "feature_view sales@2", "no duration");
-    check(
-        "stale = \"default\"",
-        "stale = \"ignore\"",
-        "feature_view sales@2",
-        "write degrade or default",
-    );
-    check("version = 2", "version = 0", "feature_view sales@0", "counts from 1");
-    check(
-        "avg(units)",
-        "avg(unit)",
-        "feature_view sales@2",
-        "feature mean: column unit is unknown, did you mean units?",
-    );
-    check("avg(units)", "avgg(units)", "feature_view sales@2", "did you mean avg?");
-    check("avg(units)", "avg(trend)", "feature_view sales@2", "by way of itself");
-    check(
-        "default = 1.0",
-        "default = \"one\"",
-        "feature_view sales@2",
-        "feature trend: default \"one\" is not a FLOAT64",
-    );
-    check("\"mean\"", "\"trend\"", "feature_view sales@2", "feature trend is defined twice");
-    check(
-        "mean / nullif",
-        "lag(mean) OVER () / nullif",
-        "feature_view sales@2",
-        "another window's values",
-    );
-    check(
-        "views = [\"sales@2\"]",
-        "views = [\"sales@1\"]",
-        "feature_service demand",
-        "view sales@1 is not defined",
-    );
-    check(
-        "views = [\"sales@2\"]",
-        "views = [\"sales\"]",
-        "feature_service demand",
-        "written name@version",
-    );
-    check(
-        "views = [\"sales@2\"]",
-        "views = [\"sales@2\", \"sales@2\"]",
-        "feature_service demand",
-        "used twice",
-    );
-    check(
-        "\"trend\", {",
-        "\"trent\", {",
-        "feature_service demand",
-        "column trent: column trent is unknown, did you mean trend?",
-    );
-    check("extract(month FROM day)", "day", "feature_service demand", "column month: is DATE");
-    check(
-        "extract(month FROM day)",
-        "lag(trend) OVER ()",
-        "feature_service demand",
-        "only a view's features",
-    );
-    check(
-        "name = \"month\"",
-        "name = \"trend\"",
-        "feature_service demand",
-        "column trend is defined twice",
-    );
-    check(
-        "name = \"promo\"",
-        "name = \"day\"",
-        "feature_service demand",
-        "request field day is defined twice",
-    );
-    check(
-        "required = false, default",
-        "default",
-        "feature_service demand",
-        "is required and has a default",
-    );
-    check(
-        "name = \"promo\"",
-        "name = \"trend\"",
-        "feature_service demand",
-        "trend may mean request.trend or sales.trend",
-    );
+    }
+}
+
+#[test]
+fn mistakes_in_a_file_are_named_with_their_line() {
+    let cases = [
+        ("format = 1", "format = 2", "newer than 1"),
+        ("format = 1", "", "missing field `format`"),
+    ];
+    check("", &cases);
+    check("line 4", &[("[[entity]]", "[[entities]]", "entities")]);
+    let twice = "join_key = \"store_id\"\njoin_key = \"x\"";
+    check("line 7", &[("join_key = \"store_id\"", twice, "duplicate key")]);
+}
+
+#[test]
+fn mistakes_in_an_entity_or_a_source_are_named_with_it() {
+    let entity = [
+        ("join_key = ", "joinkey = ", "unknown field `joinkey`"),
+        (r#"value_type = "INT64""#, r#"value_type = "FLOAT64""#, "cannot be a key"),
+    ];
+    check("entity store", &entity);
+    let (time, units) = (r#"timestamp_field = "day""#, r#"units = "INT64" }"#);
+    let source = [
+        (units, r#"units = "INT32" }"#, "column units: type \"INT32\""),
+        ("sales.csv", "sales.xlsx", "format \"xlsx\""),
+        (time, r#"timestamp_field = "date""#, "date is not in the schema"),
+        (time, r#"timestamp_field = "units""#, "units is INT64"),
+    ];
+    check("source sales", &source);
+}
+
+#[test]
+fn mistakes_in_a_view_are_named_with_it() {
+    let cases = [
+        (r#"value_type = "INT64""#, r#"value_type = "STRING""#, "entity store says STRING"),
+        (
+            "entity = \"store\"\nsource",
+            "entity = \"shop\"\nsource",
+            "entity \"shop\" is not defined, known are: store",
+        ),
+        (r#"source = "sales""#, r#"source = "sale""#, "source \"sale\" is not defined"),
+        (r#"store_id = "INT64", day"#, r#"id = "INT64", day"#, "no column store_id"),
+        (r#"freshness = "3d""#, r#"freshness = "soon""#, "no duration"),
+        (r#"stale = "default""#, r#"stale = "ignore""#, "write degrade or default"),
+    ];
+    check("feature_view sales@2", &cases);
+    check("feature_view sales@0", &[("version = 2", "version = 0", "counts from 1")]);
+}
+
+#[test]
+fn mistakes_in_a_feature_are_named_with_its_view() {
+    let typo = "feature mean: column unit is unknown, did you mean units?";
+    let later = "ROWS BETWEEN CURRENT ROW AND 1 FOLLOWING";
+    let cases = [
+        ("avg(units)", "avg(unit)", typo),
+        ("avg(units)", "avgg(units)", "did you mean avg?"),
+        ("avg(units)", "avg(trend)", "by way of itself"),
+        ("default = 1.0", r#"default = "one""#, "feature trend: default \"one\" is not a FLOAT64"),
+        (r#""mean""#, r#""trend""#, "feature trend is defined twice"),
+        ("mean / nullif", "lag(mean) OVER () / nullif", "another window's values"),
+        ("ROWS 2 PRECEDING", later, "feature mean: avg reads later rows"),
+        ("mean / nullif", "lead(units) OVER () / nullif", "feature trend: lead reads later rows"),
+    ];
+    check("feature_view sales@2", &cases);
+}
+
+#[test]
+fn mistakes_in_a_service_are_named_with_it() {
+    let views = r#"views = ["sales@2"]"#;
+    let month = "extract(month FROM day)";
+    let typo = "column trent: column trent is unknown, did you mean trend?";
+    let promo = r#"name = "promo""#;
+    let cases = [
+        (views, r#"views = ["sales@1"]"#, "view sales@1 is not defined"),
+        (views, r#"views = ["sales"]"#, "written name@version"),
+        (views, r#"views = ["sales@2", "sales@2"]"#, "used twice"),
+        (r#""trend", {"#, r#""trent", {"#, typo),
+        (month, "day", "column month: is DATE"),
+        (month, "lag(trend) OVER ()", "only a view's features"),
+        (r#"name = "month""#, r#"name = "trend""#, "column trend is defined twice"),
+        (promo, r#"name = "day""#, "request field day is defined twice"),
+        ("required = false, default", "default", "is required and has a default"),
+        (promo, r#"name = "trend""#, "trend may mean request.trend or sales.trend"),
+    ];
+    check("feature_service demand", &cases);
 }
 
 #[test]

@@ -235,6 +235,11 @@ fn wrong_expressions_are_explained() {
     backward("sum(x) OVER (RANGE BETWEEN 3 PRECEDING AND CURRENT ROW)", "INTERVAL '28' DAY");
     backward("sum(s) OVER (ROWS 3 PRECEDING)", "sum needs a number, s is STRING");
     backward("lead(x, 1) OVER ()", "reads later rows");
+    let by_time = "sum(x) OVER (RANGE BETWEEN CURRENT ROW AND INTERVAL '1' DAY FOLLOWING)";
+    backward(by_time, "reads later rows");
+    let to_the_end = "sum(x) OVER (ROWS BETWEEN CURRENT ROW AND UNBOUNDED FOLLOWING)";
+    backward(to_the_end, "must be bounded");
+    check(to_the_end, Windows::Both, "must be bounded");
     backward("lag(x, i) OVER ()", "constant number of rows");
     backward("lag(x, -1) OVER ()", "constant number of rows");
     backward("lag(x) OVER (ROWS 3 PRECEDING)", "neither a FILTER nor a frame");
@@ -284,7 +289,11 @@ fn windows_look_at_their_own_rows() {
     check("run_length(x > 4) OVER ()", "1 1 1 2 1");
     check("sum(x) OVER (ROWS BETWEEN 1 PRECEDING AND CURRENT ROW)", "5 5 1 2 9");
     check("sum(x) OVER (ROWS BETWEEN 2 PRECEDING AND 1 PRECEDING)", "null 5 5 1 2");
-    check("sum(x) OVER (ROWS BETWEEN CURRENT ROW AND 1 FOLLOWING)", "5 1 2 9 8");
+    // Where the rows end before the frame does, what is in it is not all.
+    check("sum(x) OVER (ROWS BETWEEN CURRENT ROW AND 1 FOLLOWING)", "5 1 2 9 null");
+    check("count(*) OVER (ROWS BETWEEN 1 FOLLOWING AND 2 FOLLOWING)", "2 2 2 null null");
+    check("max(x) OVER (ROWS BETWEEN 1 PRECEDING AND 9 FOLLOWING)", "null null null null null");
+    check("sum(x) OVER (RANGE BETWEEN CURRENT ROW AND INTERVAL '1' DAY FOLLOWING)", "5 1 1 9 null");
     check("count(x) OVER (ROWS 1 PRECEDING)", "1 1 1 2 2");
     check("count(*) OVER (ROWS 1 PRECEDING)", "1 2 2 2 2");
     check("count(*) FILTER (WHERE promo = 1) OVER (ROWS 2 PRECEDING)", "0 1 2 2 2");
@@ -298,6 +307,23 @@ fn windows_look_at_their_own_rows() {
     );
     check("sum(x) OVER (RANGE BETWEEN INTERVAL '2' DAY PRECEDING AND CURRENT ROW)", "5 5 6 1 9");
     check("count(*) OVER (RANGE INTERVAL '3' DAY PRECEDING)", "1 2 3 2 2");
+}
+
+#[test]
+fn windows_know_the_last_row_that_they_read() {
+    let times = days(&[1, 2, 3, 6, 7]);
+    let check = |text: &str, expected: [usize; 5]| {
+        let expression = parse(text, Windows::Both).unwrap();
+        let Node::Window(window) = expression.node() else { panic!("{text} is no window") };
+        assert_eq!(window.last_read(&times), expected, "{text}");
+    };
+    check("lag(x, 2) OVER ()", [0, 1, 2, 3, 4]);
+    check("run_length(x) OVER ()", [0, 1, 2, 3, 4]);
+    check("sum(x) OVER (ROWS BETWEEN 2 PRECEDING AND 1 PRECEDING)", [0, 1, 2, 3, 4]);
+    check("lead(x, 2) OVER ()", [2, 3, 4, 4, 4]);
+    check("sum(x) OVER (ROWS BETWEEN 1 FOLLOWING AND 3 FOLLOWING)", [3, 4, 4, 4, 4]);
+    let by_time = "sum(x) OVER (RANGE BETWEEN CURRENT ROW AND INTERVAL '2' DAY FOLLOWING)";
+    check(by_time, [2, 2, 2, 4, 4]);
 }
 
 #[test]

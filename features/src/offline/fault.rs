@@ -1,5 +1,6 @@
 //! Our errors on their way through DataFusion, which carries them as foreign ones.
 
+use datafusion::arrow::error::ArrowError;
 use datafusion::error::DataFusionError;
 
 use crate::definitions::Source;
@@ -22,6 +23,18 @@ impl Fault {
             path: source.path.display().to_string(),
             reason: reason.into(),
         }
+    }
+}
+
+/// What the engine says went wrong, without the names of the layers that it came through.
+pub(super) fn reason(error: &DataFusionError) -> String {
+    match error.find_root() {
+        DataFusionError::ArrowError(error, _) => match error.as_ref() {
+            ArrowError::CsvError(text) => text.clone(),
+            other => other.to_string(),
+        },
+        DataFusionError::ParquetError(error) => error.to_string(),
+        other => other.strip_backtrace(),
     }
 }
 
@@ -56,6 +69,6 @@ impl From<DataFusionError> for FeatureError {
             }
             cause = inner.source();
         }
-        Self::Offline(error.strip_backtrace())
+        Self::Offline(reason(&error))
     }
 }

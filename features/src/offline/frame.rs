@@ -12,13 +12,13 @@ use super::array::to_column;
 use super::compute::compute;
 use super::materialize::view_rows;
 use super::session::{self, column};
-use super::{as_of, function, source};
+use super::{as_of, function, source, window};
 use crate::column::Column;
 use crate::definitions::{Definitions, FeatureService, Field, Source, micros};
 use crate::entity::EntityKey;
 use crate::error::FeatureError;
 use crate::expression::{Expression, Node, Windows};
-use crate::timestamp::Timestamp;
+use crate::timestamp::{MICROS_PER_DAY, Timestamp};
 use crate::value::{DataType, Value};
 
 /// Which training frame is asked for. Expressions are over the label source's columns and may
@@ -27,7 +27,8 @@ use crate::value::{DataType, Value};
 pub struct FrameRequest {
     /// The feature service whose columns are wanted.
     pub service: String,
-    /// The declared source whose rows are the examples.
+    /// The declared source whose rows are the examples. If it has a created time, a row that a
+    /// later written one for the same key and time replaces is none of its rows.
     pub label_source: String,
     /// The label: an expression that gives a number.
     pub label: String,
@@ -35,7 +36,10 @@ pub struct FrameRequest {
     pub request_fields: BTreeMap<String, String>,
     /// Which rows are examples; all without a filter.
     pub filter: Option<String>,
-    /// How long before a row's time its features must have been known: whole days.
+    /// How long before a row's day its features must have been known: whole days. From one day
+    /// on, a row of day T gets the features as of the end of the day that lies the horizon
+    /// before T, which is before T begins. A horizon of 0 gives those as of the row's own time,
+    /// rows of that very time included.
     pub horizon: Duration,
     /// The first day of the examples.
     pub from: Option<NaiveDate>,
@@ -54,8 +58,11 @@ pub struct Frame {
     pub keys: Vec<EntityKey>,
     /// The examples' times in microseconds since 1970.
     pub times: Vec<i64>,
-    /// The labels; NaN is null.
+    /// The labels; NaN is null. One that looks ahead is null where the rows end before it does.
     pub labels: Vec<f64>,
+    /// The times of the last rows that the labels read, in microseconds since 1970: the example's
+    /// own time unless the label looks ahead, never past its entity's last row.
+    pub label_ends: Vec<i64>,
     /// The model's inputs, in the service's order.
     pub columns: Vec<FrameColumn>,
 }
@@ -70,8 +77,10 @@ pub struct FrameColumn {
 }
 
 /// Builds the training frame: for every row of the label source that the request selects, the
-/// service's columns as of the row's time less the horizon. Exactly one example a row, always:
-/// features without a row in range are null, duplicates are kept. The sources are checked first.
+/// service's columns as [`FrameRequest::horizon`] says. Exactly one example a row, always:
+/// features without a row in range are null, and rows of the same key and time stay as many as
+/// they are. Only where the label source has a created time does the one written last stand for
+/// them all, as in every source. The sources are checked first.
 pub async fn training_frame(
     definitions: &Definitions,
     request: &FrameRequest,
@@ -96,7 +105,8 @@ pub async fn training_frame(
         let rows = view_rows(&session, view, request.known_until).await?;
         let names =
             (0..view.features.len()).map(|slot| (format!("f{slot}"), feature_name(at, slot)));
-        table = as_of::join(table, rows, &names.collect::<Vec<_>>(), view.ttl.map(micros))?;
+        let ttl = view.ttl.map(|ttl| micros(ttl).saturating_add(labels.as_of_slack()));
+        table = as_of::join(table, rows, &names.collect::<Vec<_>>(), ttl)?;
     }
     let batches = model_inputs(table, service)?.collect().await?;
     let mut frame = Frame {
@@ -104,12 +114,14 @@ pub async fn training_frame(
         keys: Vec::new(),
         times: Vec::new(),
         labels: Vec::new(),
+        label_ends: Vec::new(),
         columns: Vec::new(),
     };
     for name in plan.columns() {
         frame.columns.push(FrameColumn { name: name.clone(), values: Vec::new() });
     }
-    let mut types = vec![service.entity.value_type, DataType::Int64, DataType::Float64];
+    let mut types =
+        vec![service.entity.value_type, DataType::Int64, DataType::Float64, DataType::Int64];
     types.extend(service.columns.iter().map(|column| column.expression.data_type()));
     for batch in &batches {
         let arrays = batch.columns().iter().zip(&types);
@@ -130,8 +142,11 @@ impl Frame {
                 Value::Float64(label) => label,
                 _ => f64::NAN,
             });
+            if let Value::Int64(end) = columns[3].value(row) {
+                self.label_ends.push(end);
+            }
         }
-        for (column, out) in columns[3..].iter().zip(&mut self.columns) {
+        for (column, out) in columns[4..].iter().zip(&mut self.columns) {
             let start = out.values.len();
             out.values.resize(start + rows, f32::NAN);
             column.write_f32(&mut out.values[start..], 1, 0);
@@ -230,11 +245,15 @@ impl Labels {
         Ok(())
     }
 
-    /// The examples: `key`, `time`, `pos`, `at` (the time less the horizon), the label and the
-    /// request fields. Windows see the rows that are left out here.
+    /// The examples: `key`, `time`, `pos`, `at` (as of when features are taken), `label_end`, the
+    /// label and the request fields. Windows see the rows that are left out here.
     fn select(&self, table: DataFrame, request: &FrameRequest) -> Result<DataFrame, FeatureError> {
         let outputs: Vec<_> = self.outputs.iter().map(|(name, e)| (name.clone(), e)).collect();
         let mut table = compute(table, self.source.columns.len(), &outputs)?;
+        table = match window::last_read(&self.outputs[0].1)? {
+            Some(last_read) => table.window(vec![last_read.alias("label_end")])?,
+            None => table.with_column("label_end", column("time"))?,
+        };
         if request.filter.is_some() {
             table = table.filter(column("filter"))?;
         }
@@ -244,11 +263,30 @@ impl Labels {
         if let Some(until) = request.until {
             table = table.filter(column("time").lt_eq(lit(Timestamp::end_of(until).0)))?;
         }
-        let mut selected: Vec<Expr> = ["key", "time", "pos"].map(column).into();
-        selected.push((column("time") - lit(self.horizon)).alias("at"));
+        let mut selected: Vec<Expr> = ["key", "time", "pos", "label_end"].map(column).into();
+        selected.push(self.as_of().alias("at"));
         let names = self.outputs.iter().map(|(name, _)| name).filter(|name| *name != "filter");
         selected.extend(names.map(column));
         Ok(table.select(selected)?)
+    }
+
+    /// As of when an example's features are taken. Materialising reads whole days, so it is the
+    /// end of the day that lies the horizon before the example's. Only without a horizon would
+    /// that day's end be later than the label: there it is the example's own time.
+    fn as_of(&self) -> Expr {
+        if self.horizon == 0 {
+            return column("time");
+        }
+        let day = || lit(MICROS_PER_DAY);
+        // The remainder is negative before 1970.
+        let within_day = ((column("time") % day()) + day()) % day();
+        column("time") - within_day + lit(self.as_of_slack() - self.horizon)
+    }
+
+    /// How much later [`Self::as_of`] is than the start of its day. A view's `ttl` is counted
+    /// from that start: a row of a day does not age within the day that is looked back from.
+    const fn as_of_slack(&self) -> i64 {
+        if self.horizon == 0 { 0 } else { MICROS_PER_DAY - 1 }
     }
 }
 
@@ -270,7 +308,7 @@ fn model_inputs(table: DataFrame, service: &FeatureService) -> Result<DataFrame,
     for (at, view) in service.views.iter().enumerate() {
         names.extend((0..view.features.len()).map(|slot| feature_name(at, slot)));
     }
-    let mut selected: Vec<Expr> = ["key", "time", "label"].map(column).into();
+    let mut selected: Vec<Expr> = ["key", "time", "label", "label_end"].map(column).into();
     for (at, output) in service.columns.iter().enumerate() {
         let call = function::call(&output.expression, |index| column(names[index].as_str()));
         selected.push(call.alias(format!("c{at}")));

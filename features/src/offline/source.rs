@@ -22,7 +22,7 @@ use datafusion::prelude::{
 };
 
 use super::array::{arrow_type, to_array, to_column};
-use super::fault::Fault;
+use super::fault::{Fault, reason};
 use super::session::column;
 use crate::column::Column;
 use crate::definitions::{Source, SourceFormat};
@@ -147,16 +147,17 @@ async fn raw(session: &SessionContext, source: &Source) -> Result<DataFrame, Fea
             session.read_parquet(path, options).await
         }
     }
-    .map_err(|error| fault(format!("cannot be read: {}", error.strip_backtrace())))?;
+    .map_err(|error| fault(format!("cannot be read: {}", reason(&error))))?;
     let schema = table.schema();
-    let missing = |name: &&String| schema.field_with_unqualified_name(name).is_err();
-    let missing: Vec<&String> =
-        source.columns.iter().map(|(name, _)| name).filter(missing).collect();
-    if let [first, ..] = missing.as_slice() {
+    let missing = |name: &&str| schema.field_with_unqualified_name(name).is_err();
+    let missing: Vec<&str> =
+        source.columns.iter().map(|(name, _)| name.as_str()).filter(missing).collect();
+    if !missing.is_empty() {
         let known: Vec<&str> = schema.fields().iter().map(|field| field.name().as_str()).collect();
         return Err(fault(format!(
-            "has no column {}; it has: {}",
-            if missing.len() == 1 { first.as_str().to_owned() } else { format!("{missing:?}") },
+            "has no column{} {}; it has: {}",
+            if missing.len() == 1 { "" } else { "s" },
+            missing.join(", "),
             known.join(", ")
         )));
     }
@@ -169,6 +170,9 @@ fn header(source: &Source) -> Result<Schema, FeatureError> {
     let mut reader = csv::Reader::from_path(&source.path)
         .map_err(|error| fault(format!("cannot be read: {error}")))?;
     let header = reader.headers().map_err(|error| fault(format!("cannot be read: {error}")))?;
+    if header.is_empty() {
+        return Err(fault("is empty; its first line must name the columns".into()));
+    }
     for (at, name) in header.iter().enumerate() {
         if header.iter().take(at).any(|other| other == name) {
             return Err(fault(format!("has two columns named {name:?}")));

@@ -6,46 +6,13 @@ use sluice_protocol::Code;
 
 use super::{Fields, ServicePlan};
 use crate::column::{Column, Values};
-use crate::definitions::Definitions;
 use crate::entity::EntityKey;
 use crate::error::FeatureError;
+use crate::fixtures::{definitions, shown, source, store, view};
 use crate::online::{EmbeddedStore, ViewHeader, ViewRows};
 use crate::value::{DataType, Value};
 
-const DEFINITIONS: &str = r#"
-format = 1
-[[entity]]
-name = "store"
-join_key = "store_id"
-value_type = "INT64"
-
-[[source]]
-name = "sales"
-path = "sales.csv"
-timestamp_field = "day"
-schema = { store_id = "INT64", day = "DATE", units = "INT64", town = "STRING" }
-
-[[feature_view]]
-name = "sales"
-version = 1
-entity = "store"
-source = "sales"
-freshness = "10d"
-features = [
-    { name = "units", expression = "units" },
-    { name = "busy", expression = "units > 5" },
-    { name = "town", expression = "town" },
-]
-
-[[feature_view]]
-name = "prices"
-version = 1
-entity = "store"
-source = "sales"
-freshness = "10d"
-stale = "default"
-features = [{ name = "price", expression = "units / 2.0", default = 99.5 }]
-
+const SERVICE: &str = r#"
 [[feature_service]]
 name = "demand"
 entity = "store"
@@ -67,13 +34,28 @@ columns = [
 ]
 "#;
 
+fn demand() -> String {
+    let columns = r#"store_id = "INT64", day = "DATE", units = "INT64", town = "STRING""#;
+    let sales = r#"
+    { name = "units", expression = "units" },
+    { name = "busy", expression = "units > 5" },
+    { name = "town", expression = "town" },
+"#;
+    let prices = r#"{ name = "price", expression = "units / 2.0", default = 99.5 }"#;
+    [
+        store("INT64"),
+        source("sales", "day", columns),
+        view("sales", "sales", sales),
+        view("prices", "sales", prices) + "stale = \"default\"\n",
+        SERVICE.to_owned(),
+    ]
+    .concat()
+}
+
 const DAY: i64 = 86_400_000_000;
 
 fn setup() -> (ServicePlan, EmbeddedStore) {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("features.toml");
-    std::fs::write(&path, DEFINITIONS).unwrap();
-    let definitions = Definitions::load(&path).unwrap();
+    let (_folder, definitions) = definitions(&[("features.toml", &demand())]);
     let store = EmbeddedStore::in_memory();
     let header = |name: &str| {
         ViewHeader::of(definitions.views().find(|view| view.id.name.as_ref() == name).unwrap())
@@ -109,14 +91,6 @@ fn fields(columns: Vec<(&str, Column)>) -> Fields {
     let mut fields = Fields::new();
     columns.into_iter().for_each(|(name, column)| fields.push(name, column).unwrap());
     fields
-}
-
-fn shown(values: &[f32]) -> String {
-    values
-        .iter()
-        .map(|v| if v.is_nan() { "-".into() } else { v.to_string() })
-        .collect::<Vec<_>>()
-        .join(" ")
 }
 
 #[test]
@@ -157,81 +131,71 @@ fn fresh_rows_are_not_degraded() {
     assert_eq!(rows.degraded, []);
 }
 
-#[test]
-fn wrong_requests_name_the_field() {
+/// A request for two stores that lacks nothing.
+fn two_stores() -> Vec<(&'static str, Column)> {
+    vec![
+        ("store_id", whole(&[1, 2])),
+        ("date", texts(&["2025-01-15"; 2])),
+        ("promo", whole(&[0, 1])),
+    ]
+}
+
+/// What is said about [`two_stores`] with another column `name`, or without it.
+fn complaint(name: &'static str, column: Option<Column>) -> FeatureError {
     let (plan, store) = setup();
-    let good = || {
-        vec![
-            ("store_id", whole(&[1, 2])),
-            ("date", texts(&["2025-01-15"; 2])),
-            ("promo", whole(&[0, 1])),
-        ]
-    };
+    let mut columns = two_stores();
+    columns.retain(|(known, _)| *known != name);
+    columns.extend(column.map(|column| (name, column)));
+    plan.evaluate(&store, &fields(columns), SystemTime::now()).unwrap_err()
+}
+
+#[test]
+fn wrong_values_are_named_with_field_and_row() {
+    let floats = |second: f64| Column::Float64(Values::new(vec![1.0, second]));
+    let cases = [
+        (
+            "date",
+            texts(&["2025-01-15", "soon"]),
+            "field \"date\", row 1: \"soon\" is not a DATE (YYYY-MM-DD)",
+        ),
+        ("date", texts(&["2025-02-30"; 2]), "row 0: \"2025-02-30\" is not a DATE"),
+        ("date", whole(&[20250115; 2]), "field \"date\", row 0: 20250115 is not a DATE"),
+        ("promo", texts(&["1", "1"]), "field \"promo\", row 0: \"1\" is not an INT64"),
+        ("promo", floats(0.5), "row 1: 0.5 is not an INT64"),
+        ("promo", floats(f64::NAN), "row 1: NaN is not an INT64"),
+        ("promo", Column::nulls(DataType::Int64, 2), "row 0: null is not an INT64"),
+        ("store_id", texts(&["1", "2"]), "field \"store_id\", row 0: \"1\" is not an INT64"),
+    ];
+    for (name, column, part) in cases {
+        let error = complaint(name, Some(column));
+        assert_eq!(error.code(), Code::InvalidArgument, "{error}");
+        assert!(error.to_string().contains(part), "{error}");
+    }
+}
+
+#[test]
+fn missing_and_unknown_fields_and_keys_are_named() {
     let check = |name: &'static str, column: Option<Column>, code: Code, part: &str| {
-        let mut columns = good();
-        columns.retain(|(known, _)| *known != name);
-        columns.extend(column.map(|column| (name, column)));
-        let error = plan.evaluate(&store, &fields(columns), SystemTime::now()).unwrap_err();
+        let error = complaint(name, column);
         assert_eq!(error.code(), code, "{error}");
         assert!(error.to_string().contains(part), "{error}");
     };
     let wrong = Code::InvalidArgument;
     check("store_id", None, wrong, "field \"store_id\" is missing");
     check("promo", None, wrong, "field \"promo\" is missing, it must be an INT64");
-    check(
-        "date",
-        Some(texts(&["2025-01-15", "soon"])),
-        wrong,
-        "field \"date\", row 1: \"soon\" is not a DATE (YYYY-MM-DD)",
-    );
-    check("date", Some(texts(&["2025-02-30"; 2])), wrong, "row 0: \"2025-02-30\" is not a DATE");
-    check(
-        "date",
-        Some(whole(&[20250115; 2])),
-        wrong,
-        "field \"date\", row 0: 20250115 is not a DATE",
-    );
-    check(
-        "promo",
-        Some(texts(&["1", "1"])),
-        wrong,
-        "field \"promo\", row 0: \"1\" is not an INT64",
-    );
-    check(
-        "promo",
-        Some(Column::Float64(Values::new(vec![1.0, 0.5]))),
-        wrong,
-        "row 1: 0.5 is not an INT64",
-    );
-    check(
-        "promo",
-        Some(Column::Float64(Values::new(vec![1.0, f64::NAN]))),
-        wrong,
-        "row 1: NaN is not an INT64",
-    );
-    check("promo", Some(Column::nulls(DataType::Int64, 2)), wrong, "row 0: null is not an INT64");
-    check(
-        "store_id",
-        Some(texts(&["1", "2"])),
-        wrong,
-        "field \"store_id\", row 0: \"1\" is not an INT64",
-    );
-    check(
-        "price",
-        Some(whole(&[1, 2])),
-        wrong,
-        "field \"price\" is unknown, feature service demand takes: store_id, date, promo, boost",
-    );
-    check(
-        "store_id",
-        Some(whole(&[1, 99])),
-        Code::NotFound,
-        "store_id 99 is not in the online store",
-    );
-    check("store_id", Some(whole(&[98, 99])), Code::NotFound, "store_id 98, 99 is not");
-    let mut ragged = fields(good());
-    assert!(matches!(ragged.push("boost", whole(&[1])), Err(FeatureError::RowCount { .. })));
-    assert!(ragged.push("promo", whole(&[1, 1])).unwrap_err().to_string().contains("given twice"));
+    let takes = "feature service demand takes: store_id, date, promo, boost";
+    let unknown = format!("field \"price\" is unknown, {takes}");
+    check("price", Some(whole(&[1, 2])), wrong, &unknown);
+    let absent = Code::NotFound;
+    check("store_id", Some(whole(&[1, 99])), absent, "store_id 99 is not in the online store");
+    check("store_id", Some(whole(&[98, 99])), absent, "store_id 98, 99 is not");
+}
+
+#[test]
+fn fields_of_other_lengths_and_fields_given_twice_are_refused() {
+    let mut request = fields(two_stores());
+    assert!(matches!(request.push("boost", whole(&[1])), Err(FeatureError::RowCount { .. })));
+    assert!(request.push("promo", whole(&[1, 1])).unwrap_err().to_string().contains("given twice"));
 }
 
 #[test]

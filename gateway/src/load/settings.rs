@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use serde::Deserialize;
-use sluice_protocol::Format;
+use sluice_protocol::{Format, read_toml};
 
 use crate::error::LoadError;
 
@@ -11,7 +11,8 @@ use crate::error::LoadError;
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct DeploymentSettings {
-    format: Option<Format<1>>,
+    #[serde(rename = "format")]
+    _format: Option<Format<1>>,
     /// `tick` or `workers`; chosen by measured cost when absent.
     pub(super) executor: Option<ExecutorChoice>,
     /// Worker threads, each with a copy of the weights.
@@ -33,11 +34,7 @@ pub(super) enum ExecutorChoice {
 impl DeploymentSettings {
     /// Reads `deployment.toml`.
     pub(crate) fn parse(text: &str) -> Result<Self, LoadError> {
-        let settings: Self =
-            toml::from_str(text).map_err(|error| LoadError::Settings(error.to_string()))?;
-        if settings.format.is_none() {
-            return Err(LoadError::Settings("lacks `format = 1`".to_owned()));
-        }
+        let settings: Self = read_toml(text).map_err(LoadError::Settings)?;
         if settings.instances == Some(0) || settings.max_batch_rows == Some(0) {
             let reason = "instances and max_batch_rows must be at least 1";
             return Err(LoadError::Settings(reason.to_owned()));

@@ -100,11 +100,12 @@ impl<S: Send + Sync> FromRequest<S> for Params {
                 .map_err(|error| RegistryError::InvalidArgument(error.body_text()))?;
             return Ok(Self::from_query(query.0));
         }
-        check_type(&request)?;
+        let named = content_type(&request);
         let body = collect(request.into_body(), MAX_BODY).await?;
         if body.is_empty() {
             return Ok(Self::default());
         }
+        check_type(named.as_deref())?;
         match serde_json::from_slice(&body) {
             Ok(Value::Object(map)) => Ok(Self(map)),
             Ok(_) => Err(RegistryError::InvalidArgument("body is not a JSON object".into()).into()),
@@ -115,17 +116,20 @@ impl<S: Send + Sync> FromRequest<S> for Params {
     }
 }
 
-/// Refuses bodies that say they are something else than JSON. A web page of another site can
-/// send those without being asked, and so change the registry in a visitor's name.
-fn check_type(request: &Request) -> Result<()> {
-    let Some(given) = request.headers().get(header::CONTENT_TYPE) else { return Ok(()) };
-    let essence = given.to_str().unwrap_or_default().split(';').next().unwrap_or_default().trim();
-    if essence.eq_ignore_ascii_case("application/json") {
-        return Ok(());
-    }
-    Err(RegistryError::InvalidArgument(format!(
-        "Content-Type must be application/json, not {essence:?}"
-    )))
+fn content_type(request: &Request) -> Option<String> {
+    let given = request.headers().get(header::CONTENT_TYPE)?.to_str().unwrap_or_default();
+    Some(given.split(';').next().unwrap_or_default().trim().to_owned())
+}
+
+/// Refuses bodies that do not say they are JSON. A web page of another site can send those
+/// without being asked, and so change the registry in a visitor's name.
+fn check_type(given: Option<&str>) -> Result<()> {
+    let found = match given {
+        Some(given) if given.eq_ignore_ascii_case("application/json") => return Ok(()),
+        Some(given) => format!("not {given:?}"),
+        None => "and is missing".to_owned(),
+    };
+    Err(RegistryError::InvalidArgument(format!("Content-Type must be application/json, {found}")))
 }
 
 fn missing(name: &str) -> RegistryError {

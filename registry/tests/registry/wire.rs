@@ -203,6 +203,11 @@ async fn bodies_that_are_not_json_change_nothing() {
             http().post(&url).header("content-type", kind).body(body).send().await.unwrap();
         assert_eq!(answer.status(), 400, "{kind}");
     }
+    // As a page sends it that posts a blob without a type.
+    let answer = http().post(&url).body(r#"{"name": "m"}"#).send().await.unwrap();
+    assert_eq!(answer.status(), 400);
+    let answer: Value = answer.json().await.unwrap();
+    assert!(answer["message"].as_str().unwrap().contains("is missing"), "{answer}");
     let long = format!("{{\"name\": \"{}\"}}", "x".repeat(2 << 20));
     let answer =
         http().post(&url).header("content-type", "application/json").body(long).send().await;

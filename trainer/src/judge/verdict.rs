@@ -7,8 +7,6 @@ use super::compare::{Comparison, compare};
 use super::measures::Measures;
 use crate::pipeline::{Judge, WhenIncomparable};
 
-const NO_NUMBER: &str = "a forecast or its loss is no finite number";
-
 /// What is in production, as far as a candidate can be held against it.
 #[derive(Debug, Clone)]
 pub enum Production {
@@ -65,12 +63,21 @@ pub struct Rival {
 }
 
 impl Rival {
-    /// Whether the candidate can be held against it: a forecast or a loss that is no finite
-    /// number says nothing, though a metric may have put a number in its place.
-    const fn is_comparable(&self) -> bool {
-        let Comparison { difference, lower, upper, .. } = self.comparison;
+    /// Why the candidate cannot be held against it, if so: a forecast or a loss that is no
+    /// finite number says nothing, though a metric may have put a number in its place.
+    fn incomparable(&self) -> Option<String> {
+        let Comparison { difference, lower, upper, days, .. } = self.comparison;
         let finite = difference.is_finite() && lower.is_finite() && upper.is_finite();
-        finite && self.measures.mae.is_finite()
+        if self.measures.rows == 0 {
+            return Some("it has no forecast for any row".to_owned());
+        }
+        if !finite || !self.measures.mae.is_finite() {
+            return Some("a forecast or its loss is no finite number".to_owned());
+        }
+        if !self.comparison.has_enough_blocks() {
+            return Some(format!("{days} days are too few; judge more, or lower block_days"));
+        }
+        None
     }
 }
 
@@ -90,7 +97,8 @@ pub struct Judgement {
 }
 
 /// Judges a candidate's `predictions` of the test rows. What is no finite number, be it in
-/// the predictions or in a rival's, never speaks for the candidate.
+/// the predictions or in a rival's, never speaks for the candidate. A NaN in a baseline is a
+/// row for which it has no forecast; the two are compared on the others.
 pub fn judge(
     rules: &Judge,
     predictions: &[f32],
@@ -100,13 +108,19 @@ pub fn judge(
     production: Production,
 ) -> Judgement {
     let measures = Measures::of(predictions, labels);
-    let rival = |name: String, theirs: &[f32]| {
-        let (pair, alpha, block) = ((predictions, theirs), rules.alpha, rules.block_days);
-        let comparison = compare(rules.metric, pair, labels, days, alpha, block);
-        Rival { name, measures: Measures::of(theirs, labels), comparison }
+    let rival = |name: String, theirs: &[f32], rows: &[usize]| {
+        let (ours, theirs, labels) = (at(predictions, rows), at(theirs, rows), at(labels, rows));
+        let (pair, days) = ((ours.as_slice(), theirs.as_slice()), at(days, rows));
+        let comparison = compare(rules.metric, pair, &labels, &days, rules.alpha, rules.block_days);
+        Rival { name, measures: Measures::of(&theirs, &labels), comparison }
     };
-    let baselines: Vec<Rival> =
-        baselines.into_iter().map(|(name, theirs)| rival(name, &theirs)).collect();
+    let baselines: Vec<Rival> = baselines
+        .into_iter()
+        .map(|(name, theirs)| {
+            let known = |&row: &usize| !theirs[row].is_nan();
+            rival(name, &theirs, &(0..labels.len()).filter(known).collect::<Vec<_>>())
+        })
+        .collect();
     let (champion, (verdict, reason)) = match production {
         Production::Unknown => {
             (None, without_rival(&baselines, "no registry tells what is in production"))
@@ -117,7 +131,7 @@ pub fn judge(
         }
         Production::Comparable { name, predictions } => {
             let loss = rules.metric.evaluate(&predictions, labels);
-            let champion = rival(name, &predictions);
+            let champion = rival(name, &predictions, &(0..labels.len()).collect::<Vec<_>>());
             let outcome = against_champion(rules, &champion, loss);
             (Some(champion), outcome)
         }
@@ -125,6 +139,10 @@ pub fn judge(
     let bar = if champion.is_some() { Bar::NoWorse } else { Bar::ClearlyBetter };
     let (verdict, reason) = fault(rules, &measures, &baselines, bar).unwrap_or((verdict, reason));
     Judgement { verdict, reason, measures, baselines, champion }
+}
+
+fn at<T: Copy>(values: &[T], rows: &[usize]) -> Vec<T> {
+    rows.iter().map(|&row| values[row]).collect()
 }
 
 /// How a candidate must stand to the forecasts that cost nothing.
@@ -149,8 +167,8 @@ fn fault(
         return Some((Verdict::Reject, "some predictions are no finite numbers".to_owned()));
     }
     for rival @ Rival { name, comparison, .. } in baselines {
-        if !rival.is_comparable() {
-            let reason = format!("cannot be compared with the baseline {name:?}: {NO_NUMBER}");
+        if let Some(why) = rival.incomparable() {
+            let reason = format!("cannot be compared with the baseline {name:?}: {why}");
             return Some((Verdict::Hold, reason));
         }
         let reason = match bar {
@@ -192,8 +210,8 @@ fn beside_incomparable(rules: &Judge, baselines: &[Rival], why: &str) -> (Verdic
 fn against_champion(rules: &Judge, champion: &Rival, loss: f64) -> (Verdict, String) {
     let Comparison { difference, lower, upper, .. } = champion.comparison;
     let name = &champion.name;
-    if !champion.is_comparable() {
-        return (Verdict::Hold, format!("cannot be compared with {name}: {NO_NUMBER}"));
+    if let Some(why) = champion.incomparable() {
+        return (Verdict::Hold, format!("cannot be compared with {name}: {why}"));
     }
     let margin = rules.margin * loss;
     let change = if loss > 0.0 {
@@ -325,11 +343,47 @@ mod tests {
                 let judgement = judged(&rules, &with(odd), good(), production);
                 assert_eq!(judgement.verdict, Verdict::Reject, "{odd}: {judgement:?}");
             }
-            let baseline = judged(&rules, &off_by(1.0), Some(with(odd)), Production::Empty);
-            assert_eq!(baseline.verdict, Verdict::Hold, "{odd}: {baseline:?}");
+            if odd.is_infinite() {
+                let baseline = judged(&rules, &off_by(1.0), Some(with(odd)), Production::Empty);
+                assert_eq!(baseline.verdict, Verdict::Hold, "{odd}: {baseline:?}");
+            }
             let champion = judged(&rules, &off_by(1.0), good(), version(with(odd)));
             assert_eq!(champion.verdict, Verdict::Hold, "{odd}: {champion:?}");
         }
+    }
+
+    #[test]
+    fn few_days_decide_nothing() {
+        let rules = Judge::default();
+        let check = |count: usize, production: Production, expected: Verdict| {
+            let (ours, theirs) = (vec![1.0f32; count], vec![2.0f32; count]);
+            let baselines = vec![("naive".to_owned(), theirs)];
+            let (labels, days) = (vec![0.5f32; count], days(count as u64));
+            let judgement = judge(&rules, &ours, &labels, &days, baselines, production);
+            assert_eq!(judgement.verdict, expected, "{count} days: {judgement:?}");
+        };
+        check(34, Production::Empty, Verdict::Hold);
+        check(34, version(vec![2.0; 34]), Verdict::Hold);
+        check(35, Production::Empty, Verdict::Promote);
+        check(35, version(vec![2.0; 35]), Verdict::Promote);
+    }
+
+    #[test]
+    fn rows_without_a_baseline_say_nothing_about_it() {
+        let rules = Judge::default();
+        let gaps = |every: usize, by: f32| {
+            let mut forecast = off_by(by);
+            forecast.iter_mut().step_by(every).for_each(|value| *value = f32::NAN);
+            Some(forecast)
+        };
+        let better = judged(&rules, &off_by(1.0), gaps(3, 0.5), Production::Empty);
+        assert_eq!(better.verdict, Verdict::Reject, "gaps do not count for the candidate");
+        assert_eq!((better.measures.rows, better.baselines[0].measures.rows), (100, 66));
+        let worse = judged(&rules, &off_by(1.0), gaps(3, 2.0), Production::Empty);
+        assert_eq!(worse.verdict, Verdict::Promote, "{worse:?}");
+        let nothing = judged(&rules, &off_by(1.0), gaps(1, 2.0), Production::Empty);
+        assert_eq!(nothing.verdict, Verdict::Hold, "{nothing:?}");
+        assert!(nothing.reason.contains("no forecast for any row"), "{}", nothing.reason);
     }
 
     #[test]

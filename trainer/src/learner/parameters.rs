@@ -1,6 +1,7 @@
 //! What can be chosen about a training run.
 
-use serde::{Deserialize, Serialize};
+use serde::de::{DeserializeOwned, Error as _};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use super::metric::Metric;
 use super::objective::Objective;
@@ -11,16 +12,19 @@ use crate::error::Error;
 #[serde(deny_unknown_fields, default)]
 pub struct Parameters {
     /// What is minimised.
+    #[serde(deserialize_with = "named_loss")]
     pub objective: Objective,
     /// What the validation rows are judged by; the objective's own deviance if none is named.
+    #[serde(deserialize_with = "named_loss")]
     pub metric: Option<Metric>,
     /// The share of each tree's answer that is used, in (0, 1].
     pub learning_rate: f64,
     /// Trees at most.
     pub max_rounds: usize,
     /// Training ends after this many rounds without a better validation loss, and the best
-    /// round's trees are kept. Absent: all rounds are run and kept. Needs validation rows.
-    pub early_stopping_rounds: Option<usize>,
+    /// round's trees are kept. With 0 all rounds are run and kept, else validation rows are
+    /// needed.
+    pub early_stopping_rounds: usize,
     /// Leaves a tree at most, 2 to 4096.
     pub max_leaves: usize,
     /// Sampled rows that each leaf needs.
@@ -48,7 +52,7 @@ impl Default for Parameters {
             metric: None,
             learning_rate: 0.05,
             max_rounds: 1000,
-            early_stopping_rounds: Some(50),
+            early_stopping_rounds: 50,
             max_leaves: 31,
             min_rows_per_leaf: 20,
             min_hessian_per_leaf: 1e-3,
@@ -73,9 +77,6 @@ impl Parameters {
         }
         if self.max_rounds == 0 || self.max_rounds > 100_000 {
             return refuse("max_rounds", "must be 1 to 100000");
-        }
-        if self.early_stopping_rounds == Some(0) {
-            return refuse("early_stopping_rounds", "must be at least 1, or absent");
         }
         if !(2..=4096).contains(&self.max_leaves) {
             return refuse("max_leaves", "must be 2 to 4096");
@@ -104,4 +105,16 @@ impl Parameters {
         self.objective.check()?;
         self.metric.map_or(Ok(()), Metric::check)
     }
+}
+
+/// A loss by its name. One whose power is missing is told how to bring it.
+fn named_loss<'de, D: Deserializer<'de>, T: DeserializeOwned>(
+    deserializer: D,
+) -> Result<T, D::Error> {
+    let value = toml::Value::deserialize(deserializer)?;
+    if let Some(name @ ("tweedie" | "tweedie_deviance")) = value.as_str() {
+        let text = format!("{name} needs its power: {{ {name} = {{ power = 1.5 }} }}");
+        return Err(D::Error::custom(text));
+    }
+    value.try_into().map_err(|error: toml::de::Error| D::Error::custom(error.message()))
 }

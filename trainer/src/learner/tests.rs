@@ -275,7 +275,6 @@ fn parameters_are_checked() {
     check(|p| p.learning_rate = 0.0, "learning_rate");
     check(|p| p.learning_rate = f64::NAN, "learning_rate");
     check(|p| p.max_rounds = 0, "max_rounds");
-    check(|p| p.early_stopping_rounds = Some(0), "early_stopping_rounds");
     check(|p| p.max_leaves = 1, "max_leaves");
     check(|p| p.min_rows_per_leaf = 0, "min_rows_per_leaf");
     check(|p| p.min_hessian_per_leaf = -1.0, "min_hessian_per_leaf");
@@ -298,7 +297,7 @@ fn parameters_are_read_as_people_write_them() {
     assert!(error.to_string().contains("num_leaves"), "{error}");
 }
 
-fn validated(patience: Option<usize>) -> Trained {
+fn validated(patience: usize) -> Trained {
     let (matrix, labels) = steps();
     // The validation labels are the first step only, so the second is over-learned at once.
     let other: Vec<f32> = labels.iter().map(|y| y % 10.0).collect();
@@ -310,12 +309,12 @@ fn validated(patience: Option<usize>) -> Trained {
 
 #[test]
 fn training_stops_when_the_validation_loss_does_not_fall() {
-    let Trained { booster, validation_losses: losses, metric, .. } = validated(Some(4));
+    let Trained { booster, validation_losses: losses, metric, .. } = validated(4);
     let best = booster.trees().len();
     assert_eq!(losses.len(), best + 4);
     assert!(best == 0 || losses.iter().all(|&loss| loss >= losses[best - 1]));
     assert_eq!(metric, Metric::SquaredError);
-    assert_eq!(validated(None).booster.trees().len(), 40);
+    assert_eq!(validated(0).booster.trees().len(), 40);
 }
 
 #[test]

@@ -77,14 +77,15 @@ pub fn train(
         if progress(Progress { round, validation_loss: loss, best_round }).is_break() {
             return Err(Error::Cancelled { rounds: round });
         }
-        if parameters.early_stopping_rounds.is_some_and(|patience| round - best_round >= patience) {
+        let patience = parameters.early_stopping_rounds;
+        if patience > 0 && round - best_round >= patience {
             break;
         }
     }
     let metric = parameters.metric.unwrap_or(parameters.objective.deviance());
     let initial_score = boosting.initial_score;
     let validation_losses = watch.map_or_else(Vec::new, |watch| {
-        if parameters.early_stopping_rounds.is_some() {
+        if parameters.early_stopping_rounds > 0 {
             trees.truncate(watch.best_round);
         }
         watch.losses

@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context, bail};
+use anyhow::{Context, Error, bail};
 use chrono::NaiveDate;
 use serde::{Deserialize, Deserializer};
-use sluice_protocol::{Format, ModelName};
+use sluice_protocol::{Format, ModelName, read_toml, toml_fault};
 
 use crate::learner::{Metric, Parameters};
 
@@ -174,18 +174,35 @@ pub struct Baseline {
 impl Pipeline {
     /// Reads a pipeline file. `overrides` are `key.path=value` pairs that replace what it says.
     pub fn load(path: &Path, overrides: &[String]) -> anyhow::Result<Self> {
-        let text = std::fs::read_to_string(path)
-            .with_context(|| format!("read pipeline file {}", path.display()))?;
-        let mut table: toml::Table = toml::from_str(&text)
-            .with_context(|| format!("parse pipeline file {}", path.display()))?;
+        let file = || format!("pipeline file {}", path.display());
+        let text = std::fs::read_to_string(path).with_context(file)?;
+        let alone = Self::parse(&text).with_context(file);
+        let mut pipeline = if overrides.is_empty() {
+            alone?
+        } else {
+            // What the file alone does not suffer from, the overrides brought.
+            let overridden = Self::overridden(&text, overrides);
+            overridden.or_else(|fault| alone.and(Err(fault).context("--set")))?
+        };
+        let folder = path.parent().unwrap_or(Path::new("."));
+        pipeline.data.features = folder.join(&pipeline.data.features);
+        Ok(pipeline)
+    }
+
+    fn parse(text: &str) -> anyhow::Result<Self> {
+        let pipeline: Self = read_toml(text).map_err(Error::msg)?;
+        pipeline.check()?;
+        Ok(pipeline)
+    }
+
+    fn overridden(text: &str, overrides: &[String]) -> anyhow::Result<Self> {
+        let mut table: toml::Table = toml::from_str(text)?;
         for pair in overrides {
             set(&mut table, pair)?;
         }
-        let mut pipeline: Self =
-            table.try_into().with_context(|| format!("read pipeline file {}", path.display()))?;
-        let folder = path.parent().unwrap_or(Path::new("."));
-        pipeline.data.features = folder.join(&pipeline.data.features);
-        pipeline.check().with_context(|| format!("pipeline file {}", path.display()))?;
+        let pipeline: Self =
+            table.try_into().map_err(|error| Error::msg(toml_fault("", &error)))?;
+        pipeline.check()?;
         Ok(pipeline)
     }
 
@@ -195,11 +212,12 @@ impl Pipeline {
         self.validation.check()?;
         self.judge.check()?;
         let split = &self.split;
-        let by_dates = split.train_until.is_some() && split.validation_until.is_some();
-        let by_days = split.validation_days.is_some() && split.test_days.is_some();
-        if by_dates == by_days {
+        let dates = [split.train_until.is_some(), split.validation_until.is_some()];
+        let days = [split.validation_days.is_some(), split.test_days.is_some()];
+        if !matches!((dates, days), ([true, true], [false, false]) | ([false, false], [true, true]))
+        {
             bail!(
-                "[split] needs either train_until and validation_until, or validation_days and test_days"
+                "[split] needs either train_until and validation_until, or validation_days and test_days, and nothing of the other pair"
             );
         }
         if split.train_until.zip(split.validation_until).is_some_and(|(train, stop)| train >= stop)
@@ -276,11 +294,12 @@ fn set(table: &mut toml::Table, pair: &str) -> anyhow::Result<()> {
     let last = keys.pop().unwrap_or_default();
     let mut at = table;
     for key in keys {
-        let inner = at.entry(key).or_insert_with(|| toml::Value::Table(toml::Table::new()));
-        let Some(inner) = inner.as_table_mut() else {
-            bail!("override {pair:?}: {key} is no table");
-        };
-        at = inner;
+        let inner = at.entry(key).or_insert(toml::Value::Boolean(false));
+        if !inner.is_table() {
+            // `learner.objective.tweedie.power` replaces `objective = "squared"`.
+            *inner = toml::Value::Table(toml::Table::new());
+        }
+        at = inner.as_table_mut().expect("just made one");
     }
     at.insert(last.to_owned(), value);
     Ok(())
@@ -354,12 +373,44 @@ mod tests {
             let error = format!("{:#}", load(&GOOD.replace(from, to), &[]).unwrap_err());
             assert!(error.contains(says), "{to}: {error}");
         }
-        assert!(load(GOOD, &["nonsense"]).is_err());
-        assert!(load(GOOD, &["model.x=1"]).is_err());
-        assert!(load(GOOD, &["learner.learning_rate=7"]).is_err());
-        assert!(load(GOOD, &["judge.margin=nan"]).is_err());
-        assert!(load(GOOD, &["judge.max_bias=nan"]).is_err());
-        assert!(load(GOOD, &["judge.when_incomparable=promote"]).is_err());
-        assert!(load(GOOD, &["validation.max_label=nan"]).is_err());
+    }
+
+    #[test]
+    fn mistakes_of_overrides_are_not_blamed_on_the_file() {
+        for (pair, says) in [
+            ("nonsense", "not key.path=value"),
+            ("model.x=1", "model"),
+            ("learner.learning_rate=7", "learning_rate"),
+            ("learner.rate=7", "rate"),
+            ("learner.objective=tweedie", "{ tweedie = { power = 1.5 } }"),
+            ("split.train_until=2011-06-30", "[split] needs either"),
+            ("learner.metric=tweedie_deviance", "{ tweedie_deviance = { power = 1.5 } }"),
+            ("learner.objective=squares", "squares"),
+            ("judge.margin=nan", "margin"),
+            ("judge.max_bias=nan", "max_bias"),
+            ("judge.when_incomparable=promote", "promote"),
+            ("validation.max_label=nan", "max_label"),
+        ] {
+            let error = format!("{:#}", load(GOOD, &[pair]).unwrap_err());
+            assert!(error.starts_with("--set: "), "{pair}: {error}");
+            assert!(error.contains(says), "{pair}: {error}");
+        }
+        let broken = GOOD.replace("label =", "lable =");
+        let error = format!("{:#}", load(&broken, &["learner.seed=7"]).unwrap_err());
+        assert!(error.contains("train.toml: line 8: "), "{error}");
+    }
+
+    #[test]
+    fn a_power_is_set_in_a_table_or_by_its_path() {
+        let tweedie = |power| crate::learner::Objective::Tweedie { power };
+        for (pair, power) in [
+            ("learner.objective={ tweedie = { power = 1.2 } }", 1.2),
+            ("learner.objective.tweedie.power=1.7", 1.7),
+        ] {
+            assert_eq!(load(GOOD, &[pair]).unwrap().learner.objective, tweedie(power), "{pair}");
+        }
+        let poisson = GOOD.replace("[split]", "[learner]\nobjective = \"poisson\"\n[split]");
+        let pipeline = load(&poisson, &["learner.objective.tweedie.power=1.7"]).unwrap();
+        assert_eq!(pipeline.learner.objective, tweedie(1.7));
     }
 }

@@ -1,7 +1,9 @@
 //! The examples of a run: built, validated and split by time.
 
 use std::fmt::Write as _;
+use std::fs::Permissions;
 use std::io::Write as _;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
 use anyhow::{Context, bail};
@@ -36,7 +38,7 @@ pub struct Examples {
     pub schema_hash: Digest,
 }
 
-/// One example of a frame, for splitting.
+/// What an example is there for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Example {
     /// It trains.
@@ -63,10 +65,17 @@ impl Examples {
             known_until: data.until,
         };
         let frame = training_frame(definitions, &request).await.context("build training frame")?;
-        let days: Vec<NaiveDate> = frame.times.iter().map(|&time| Timestamp(time).date()).collect();
+        let days = |times: &[i64]| -> Vec<NaiveDate> {
+            times.iter().map(|&time| Timestamp(time).date()).collect()
+        };
+        let (days, label_ends) = (days(&frame.times), days(&frame.label_ends));
         check(&pipeline.validation, &frame, &days)?;
         let bounds = Bounds::new(&pipeline.split, &days)?;
-        let part = |wanted| part(&frame, &days, |day| bounds.of(day) == wanted);
+        // A label that reaches into the next part would let this one learn from it.
+        let part = |wanted| {
+            let inside = |row: usize| [days[row], label_ends[row]].map(|day| bounds.of(day));
+            part(&frame, &days, |row| inside(row) == [wanted, wanted])
+        };
         let examples = Self {
             train: part(Example::Train)?,
             validation: part(Example::Validation)?,
@@ -180,14 +189,10 @@ impl Bounds {
     }
 }
 
-/// The examples of the wanted days. Those without a label teach nothing and are left out.
-fn part(
-    frame: &Frame,
-    days: &[NaiveDate],
-    wanted: impl Fn(NaiveDate) -> bool,
-) -> anyhow::Result<Part> {
+/// The examples that are wanted. Those without a label teach nothing and are left out.
+fn part(frame: &Frame, days: &[NaiveDate], wanted: impl Fn(usize) -> bool) -> anyhow::Result<Part> {
     let rows: Vec<usize> =
-        (0..frame.rows()).filter(|&row| wanted(days[row]) && !frame.labels[row].is_nan()).collect();
+        (0..frame.rows()).filter(|&row| wanted(row) && !frame.labels[row].is_nan()).collect();
     let names = frame.columns.iter().map(|column| column.name.clone()).collect();
     let columns = frame.columns.iter();
     let columns = columns.map(|column| rows.iter().map(|&row| column.values[row]).collect());
@@ -201,9 +206,14 @@ fn part(
 }
 
 /// Writes the examples as CSV, `split,label,<columns...>` with an empty cell for a missing
-/// value, so that other learners can be held against ours on the same rows.
+/// value, so that other learners can be held against ours on the same rows. The file appears
+/// whole.
 pub fn write_csv(examples: &Examples, path: &Path) -> anyhow::Result<()> {
-    let file = std::fs::File::create(path).with_context(|| format!("create {}", path.display()))?;
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+    let file = tempfile::Builder::new()
+        .permissions(Permissions::from_mode(0o666))
+        .tempfile_in(parent.unwrap_or(Path::new(".")))
+        .with_context(|| format!("create {}", path.display()))?;
     let mut out = std::io::BufWriter::new(file);
     write!(out, "split,label")?;
     for name in examples.train.features.names() {
@@ -220,5 +230,7 @@ pub fn write_csv(examples: &Examples, path: &Path) -> anyhow::Result<()> {
             writeln!(out)?;
         }
     }
-    out.flush().with_context(|| format!("write {}", path.display()))
+    let file = out.into_inner().with_context(|| format!("write {}", path.display()))?;
+    file.persist(path).with_context(|| format!("write {}", path.display()))?;
+    Ok(())
 }

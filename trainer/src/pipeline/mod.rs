@@ -7,6 +7,7 @@ mod file;
 mod frame;
 mod output;
 mod register;
+mod report;
 mod run;
 mod sources;
 #[cfg(test)]
@@ -14,4 +15,5 @@ mod tests;
 
 pub use file::{Baseline, Data, Judge, Pipeline, Split, Validation, WhenIncomparable};
 pub use frame::{Example, Examples, Part, write_csv};
-pub use run::{RunOptions, RunReport, Stage, Step, run, validate};
+pub use report::RunReport;
+pub use run::{RunOptions, Stage, Step, run, validate};

@@ -3,41 +3,67 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Write as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
+use tempfile::TempDir;
 
-use super::run::RunReport;
+use super::report::RunReport;
 
-/// Refuses a folder that is there already.
-pub(super) fn check_free(folder: &Path) -> anyhow::Result<()> {
+/// An output folder in the making: beside its place until it is whole.
+#[derive(Debug)]
+pub(super) struct Output {
+    folder: PathBuf,
+    aside: TempDir,
+}
+
+impl Output {
+    /// Refuses a folder that is there already or that cannot be made.
+    pub(super) fn check(folder: &Path) -> anyhow::Result<()> {
+        Self::begin(folder).map(drop)
+    }
+
+    /// Writes the package. It disappears again unless [`Output::publish`] follows.
+    pub(super) fn write(
+        folder: &Path,
+        package: &BTreeMap<String, Vec<u8>>,
+    ) -> anyhow::Result<Self> {
+        let output = Self::begin(folder)?;
+        let inside = output.aside.path().join("package");
+        std::fs::create_dir(&inside)?;
+        for (path, bytes) in package {
+            write_file(&inside.join(path), bytes)?;
+        }
+        Ok(output)
+    }
+
+    /// Adds the report and moves everything to its place.
+    pub(super) fn publish(self, report: &RunReport) -> anyhow::Result<()> {
+        let Self { folder, aside } = self;
+        write_file(&aside.path().join("report.json"), &serde_json::to_vec_pretty(report)?)?;
+        check_free(&folder)?;
+        std::fs::rename(aside.path(), &folder)
+            .with_context(|| format!("move the run to {}", folder.display()))?;
+        // The folder has moved, so there is nothing left to remove.
+        let _moved = aside.keep();
+        Ok(())
+    }
+
+    fn begin(folder: &Path) -> anyhow::Result<Self> {
+        check_free(folder)?;
+        let parent = folder.parent().filter(|parent| !parent.as_os_str().is_empty());
+        let parent = parent.unwrap_or(Path::new("."));
+        std::fs::create_dir_all(parent).with_context(|| format!("create {}", parent.display()))?;
+        let aside = tempfile::Builder::new().prefix(".sluice-run-").tempdir_in(parent);
+        let aside = aside.with_context(|| format!("write in {}", parent.display()))?;
+        Ok(Self { folder: folder.to_owned(), aside })
+    }
+}
+
+fn check_free(folder: &Path) -> anyhow::Result<()> {
     if folder.symlink_metadata().is_ok() {
         bail!("output folder {} is there already; name another", folder.display());
     }
-    Ok(())
-}
-
-/// Writes the package and the report. What a failed attempt wrote is removed again.
-pub(super) fn write(
-    folder: &Path,
-    package: &BTreeMap<String, Vec<u8>>,
-    report: &RunReport,
-) -> anyhow::Result<()> {
-    let parent = folder.parent().filter(|parent| !parent.as_os_str().is_empty());
-    let parent = parent.unwrap_or(Path::new("."));
-    std::fs::create_dir_all(parent).with_context(|| format!("create {}", parent.display()))?;
-    check_free(folder)?;
-    let aside = tempfile::Builder::new().prefix(".sluice-run-").tempdir_in(parent)?;
-    let inside = aside.path().join("package");
-    std::fs::create_dir(&inside)?;
-    for (path, bytes) in package {
-        write_file(&inside.join(path), bytes)?;
-    }
-    write_file(&aside.path().join("report.json"), &serde_json::to_vec_pretty(report)?)?;
-    std::fs::rename(aside.path(), folder)
-        .with_context(|| format!("move the run to {}", folder.display()))?;
-    // The folder has moved, so there is nothing left to remove.
-    let _moved = aside.keep();
     Ok(())
 }
 

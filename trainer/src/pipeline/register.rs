@@ -10,7 +10,9 @@ use sluice_protocol::{
 use sluice_registry::{Client, PackageFile, RegistryError};
 
 use super::file::Pipeline;
-use crate::judge::{Judgement, Production};
+use super::report::RunReport;
+use super::run::RunOptions;
+use crate::judge::{Judgement, Production, Verdict};
 use crate::learner::Matrix;
 
 /// The version in production.
@@ -106,11 +108,73 @@ fn row_major(rows: &Matrix) -> Vec<f32> {
     elements
 }
 
+/// Registers the version and promotes it if all speaks for it.
+pub(super) async fn register(
+    pipeline: &Pipeline,
+    options: &RunOptions,
+    client: &Client,
+    package: &BTreeMap<String, Vec<u8>>,
+    judged_against: Option<ModelVersion>,
+    report: &mut RunReport,
+) -> anyhow::Result<()> {
+    let version = create(client, pipeline, package, &report.judgement).await?;
+    report.version = Some(version);
+    report.not_promoted = Some("the run failed before".to_owned());
+    report.not_promoted =
+        promote_version(pipeline, options, client, version, judged_against, report).await?;
+    report.promoted = report.not_promoted.is_none();
+    Ok(())
+}
+
+/// Registers a package as the next version. The registry shows it whole or not at all.
+async fn create(
+    client: &Client,
+    pipeline: &Pipeline,
+    files: &BTreeMap<String, Vec<u8>>,
+    judgement: &Judgement,
+) -> anyhow::Result<ModelVersion> {
+    let (model, description) = (&pipeline.model, &pipeline.description);
+    client.ensure_model(model, description).await.context("register the model")?;
+    let files: Vec<PackageFile> = files
+        .iter()
+        .map(|(path, bytes)| PackageFile { path: path.clone(), bytes: bytes.clone().into() })
+        .collect();
+    let tags = BTreeMap::from([
+        ("sluice.verdict".to_owned(), judgement.verdict.as_str().to_owned()),
+        ("sluice.reason".to_owned(), judgement.reason.clone()),
+        ("sluice.mae".to_owned(), judgement.measures.mae.to_string()),
+    ]);
+    client
+        .create_version(model, &files, &judgement.reason, &tags)
+        .await
+        .context("register the version")
+}
+
+/// Moves the alias if all speaks for it; else why it stays.
+async fn promote_version(
+    pipeline: &Pipeline,
+    options: &RunOptions,
+    client: &Client,
+    version: ModelVersion,
+    judged_against: Option<ModelVersion>,
+    report: &RunReport,
+) -> anyhow::Result<Option<String>> {
+    let verdict = report.judgement.verdict;
+    if verdict != Verdict::Promote {
+        return Ok(Some(format!("the verdict is {}", verdict.as_str())));
+    }
+    if options.no_promote {
+        return Ok(Some("the run was told not to promote".to_owned()));
+    }
+    // The alias moves last: whoever follows it finds the version whole.
+    promote(client, &pipeline.model, &pipeline.judge.alias, version, judged_against).await
+}
+
 /// Lets `alias` name `version`, unless it no longer names what `version` was judged against:
 /// then the verdict is about something that is not in production any more. Returns why it was
 /// not moved, if it was not. The registry cannot compare and move in one step, so a run that
 /// moves it in the moment between still wins or loses by chance.
-pub(super) async fn promote(
+async fn promote(
     client: &Client,
     model: &ModelName,
     alias: &str,
@@ -132,28 +196,4 @@ pub(super) async fn promote(
     let moved = client.set_alias(model, alias, version).await;
     moved.with_context(|| format!("move alias {alias} to version {version}"))?;
     Ok(None)
-}
-
-/// Registers a package as the next version. The registry shows it whole or not at all.
-pub(super) async fn register(
-    client: &Client,
-    pipeline: &Pipeline,
-    files: &BTreeMap<String, Vec<u8>>,
-    judgement: &Judgement,
-) -> anyhow::Result<ModelVersion> {
-    let (model, description) = (&pipeline.model, &pipeline.description);
-    client.ensure_model(model, description).await.context("register the model")?;
-    let files: Vec<PackageFile> = files
-        .iter()
-        .map(|(path, bytes)| PackageFile { path: path.clone(), bytes: bytes.clone().into() })
-        .collect();
-    let tags = BTreeMap::from([
-        ("sluice.verdict".to_owned(), judgement.verdict.as_str().to_owned()),
-        ("sluice.reason".to_owned(), judgement.reason.clone()),
-        ("sluice.mae".to_owned(), judgement.measures.mae.to_string()),
-    ]);
-    client
-        .create_version(model, &files, &judgement.reason, &tags)
-        .await
-        .context("register the version")
 }

@@ -6,20 +6,23 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
-use serde::Serialize;
 use sluice_engine::OnnxRuntime;
 use sluice_features::Definitions;
-use sluice_protocol::{FeatureServicePin, Format, ModelName, ModelVersion, ParityRows};
+use sluice_protocol::{FeatureServicePin, ParityRows};
 use sluice_registry::Client;
 
-use super::file::Pipeline;
+use super::file::{Baseline, Pipeline};
 use super::frame::{Examples, Part, write_csv};
-use super::output;
-use super::register::{Champion, promote, register};
+use super::output::Output;
+use super::register::{Champion, register};
+use super::report::{
+    RunReport, after_failure, describe, describe_judgement, describe_registration,
+    describe_training, report,
+};
 use super::sources::Sources;
 use crate::export::{INPUT, to_onnx};
-use crate::judge::{Judgement, Production, Verdict, judge};
-use crate::learner::{Labelled, Objective, Progress, Trained, train};
+use crate::judge::{Judgement, Production, judge};
+use crate::learner::{Labelled, Progress, Trained, train};
 use crate::package::{Contents, files};
 use crate::{parity, reference_profile};
 
@@ -84,36 +87,9 @@ pub enum Step {
     },
 }
 
-/// What came of a run.
-#[derive(Debug, Clone, Serialize)]
-pub struct RunReport {
-    /// Version 1.
-    pub format: Format<1>,
-    /// The model.
-    pub model: ModelName,
-    /// What was minimised.
-    pub objective: Objective,
-    /// Trees that were kept.
-    pub rounds: usize,
-    /// CPU seconds of training, binning included, where it can be told.
-    pub cpu_seconds: Option<f64>,
-    /// Examples of each part.
-    pub examples: BTreeMap<&'static str, usize>,
-    /// The verdict and what it was made from.
-    pub judgement: Judgement,
-    /// The registered version.
-    pub version: Option<ModelVersion>,
-    /// Whether the alias was moved to it.
-    pub promoted: bool,
-    /// Why not, where a version was registered and the alias was not moved to it.
-    pub not_promoted: Option<String>,
-    /// How much each column contributed to the splits, largest first.
-    pub importance: Vec<(String, f64)>,
-}
-
 /// Builds and validates the examples, and ends.
 pub async fn validate(pipeline: &Pipeline) -> anyhow::Result<Examples> {
-    let definitions = Definitions::load(&pipeline.data.features)?;
+    let definitions = definitions(pipeline)?;
     Examples::build(pipeline, &definitions).await
 }
 
@@ -124,8 +100,8 @@ pub async fn run(
     tell: &mut (dyn FnMut(Step) + Send),
 ) -> anyhow::Result<RunReport> {
     let runtime = OnnxRuntime::load(options.onnxruntime.as_deref())?;
-    let definitions = Definitions::load(&pipeline.data.features)?;
-    check_destinations(options).await?;
+    let definitions = definitions(pipeline)?;
+    let champion = check_destinations(pipeline, options).await?;
     let mut stages = Stages { tell, began: Instant::now() };
 
     stages.begin(Stage::Frame);
@@ -149,37 +125,57 @@ pub async fn run(
     stages.end(Stage::Export, format!("{} bytes of ONNX answer as the learner does", graph.len()));
 
     stages.begin(Stage::Judge);
-    let (production, judged_against) = production(pipeline, options, &examples, &runtime).await?;
+    let production = production(options, champion.as_ref(), &examples, &runtime);
     let judgement = judge_candidate(pipeline, &examples, &trained, production)?;
     stages.end(Stage::Judge, describe_judgement(&judgement));
 
     let training = training_table(pipeline, &sources, &examples, &trained, &judgement)?;
     let package = package(pipeline, &definitions, &examples, &trained, graph, &rows, training)?;
     let mut report = report(pipeline, &examples, &trained, judgement);
-    if let Some(client) = &options.registry {
-        stages.begin(Stage::Register);
-        let version = register(client, pipeline, &package, &report.judgement).await?;
-        report.version = Some(version);
-        report.not_promoted =
-            promote_version(pipeline, options, client, version, judged_against, &report).await?;
-        report.promoted = report.not_promoted.is_none();
-        stages.end(Stage::Register, describe_registration(pipeline, &report));
+    let write = |folder: &PathBuf| Output::write(folder, &package);
+    let output = options.out.as_ref().map(write).transpose()?;
+    let registered = match &options.registry {
+        None => Ok(()),
+        Some(client) => {
+            stages.begin(Stage::Register);
+            let judged_against = champion.map(|champion| champion.version);
+            let done =
+                register(pipeline, options, client, &package, judged_against, &mut report).await;
+            done.map(|()| stages.end(Stage::Register, describe_registration(pipeline, &report)))
+        }
+    };
+    // The work of minutes is not thrown away because a registry went away meanwhile.
+    if let Some(output) = output {
+        output.publish(&report).with_context(|| describe_registration(pipeline, &report))?;
     }
-    if let Some(folder) = &options.out {
-        output::write(folder, &package, &report)?;
-    }
+    registered.with_context(|| after_failure(options, &report))?;
     Ok(report)
 }
 
-/// Refuses before any work what would refuse its outcome.
-async fn check_destinations(options: &RunOptions) -> anyhow::Result<()> {
+/// The definitions, which must have what the pipeline needs of them.
+fn definitions(pipeline: &Pipeline) -> anyhow::Result<Definitions> {
+    let definitions = Definitions::load(&pipeline.data.features)?;
+    let plan = definitions.plan(&pipeline.data.service)?;
+    for Baseline { name, column } in &pipeline.judge.baselines {
+        if !plan.columns().contains(column) {
+            let service = plan.name();
+            bail!("baseline {name:?}: feature service {service:?} has no column {column:?}");
+        }
+    }
+    Ok(definitions)
+}
+
+/// Refuses before any work what would refuse its outcome. Gives what is in production.
+async fn check_destinations(
+    pipeline: &Pipeline,
+    options: &RunOptions,
+) -> anyhow::Result<Option<Champion>> {
     if let Some(folder) = &options.out {
-        output::check_free(folder)?;
+        Output::check(folder)?;
     }
-    if let Some(client) = &options.registry {
-        client.health().await.context("nothing was trained, since it could not be registered")?;
-    }
-    Ok(())
+    let Some(client) = &options.registry else { return Ok(None) };
+    client.health().await.context("nothing was trained, since it could not be registered")?;
+    Champion::fetch(client, &pipeline.model, &pipeline.judge.alias).await
 }
 
 /// The examples, and what they were built from.
@@ -226,18 +222,20 @@ fn learn(
     Ok(trained?)
 }
 
-/// What is in production, with its answers to the test rows, and the version that the alias names.
-async fn production(
-    pipeline: &Pipeline,
+/// What is in production, with its answers to the test rows.
+fn production(
     options: &RunOptions,
+    champion: Option<&Champion>,
     examples: &Examples,
     runtime: &OnnxRuntime,
-) -> anyhow::Result<(Production, Option<ModelVersion>)> {
-    let Some(client) = &options.registry else { return Ok((Production::Unknown, None)) };
-    let champion = Champion::fetch(client, &pipeline.model, &pipeline.judge.alias).await?;
-    let Some(champion) = champion else { return Ok((Production::Empty, None)) };
-    let production = champion.predict(runtime, examples.schema_hash, &examples.test.features);
-    Ok((production, Some(champion.version)))
+) -> Production {
+    match (&options.registry, champion) {
+        (None, _) => Production::Unknown,
+        (Some(_), None) => Production::Empty,
+        (Some(_), Some(champion)) => {
+            champion.predict(runtime, examples.schema_hash, &examples.test.features)
+        }
+    }
 }
 
 fn judge_candidate(
@@ -250,14 +248,10 @@ fn judge_candidate(
     let predictions = trained.booster.predict(&test.features)?;
     let mut baselines = Vec::new();
     for baseline in &pipeline.judge.baselines {
-        let names = test.features.names();
-        let Some(column) = names.iter().position(|name| *name == baseline.column) else {
-            bail!("baseline {:?}: service has no column {:?}", baseline.name, baseline.column);
-        };
-        // Where nothing is known yet, the forecast that costs nothing is nothing.
-        let values = &test.features.columns()[column];
-        let forecast = values.iter().map(|&value| if value.is_nan() { 0.0 } else { value });
-        baselines.push((baseline.name.clone(), forecast.collect()));
+        let mut names = test.features.names().iter();
+        let column = names.position(|name| *name == baseline.column);
+        let column = column.with_context(|| format!("no column {:?}", baseline.column))?;
+        baselines.push((baseline.name.clone(), test.features.columns()[column].clone()));
     }
     let (labels, days) = (&test.labels, &test.days);
     Ok(judge(&pipeline.judge, &predictions, labels, days, baselines, production))
@@ -311,87 +305,4 @@ fn training_table(
     put("verdict", judgement.verdict.as_str().into());
     put("sources", sources.digests().into());
     Ok(table)
-}
-
-fn report(
-    pipeline: &Pipeline,
-    examples: &Examples,
-    trained: &Trained,
-    judgement: Judgement,
-) -> RunReport {
-    let names = trained.booster.columns().iter().cloned();
-    let mut importance: Vec<(String, f64)> = names.zip(trained.booster.importance()).collect();
-    importance.sort_by(|a, b| b.1.total_cmp(&a.1));
-    RunReport {
-        format: Format::CURRENT,
-        model: pipeline.model.clone(),
-        objective: pipeline.learner.objective,
-        rounds: trained.booster.trees().len(),
-        cpu_seconds: trained.cpu_time.map(|time| time.as_secs_f64()),
-        examples: examples.parts().map(|(name, part)| (name, part.labels.len())).into(),
-        judgement,
-        version: None,
-        promoted: false,
-        not_promoted: None,
-        importance,
-    }
-}
-
-/// Moves the alias if all speaks for it; else why it stays.
-async fn promote_version(
-    pipeline: &Pipeline,
-    options: &RunOptions,
-    client: &Client,
-    version: ModelVersion,
-    judged_against: Option<ModelVersion>,
-    report: &RunReport,
-) -> anyhow::Result<Option<String>> {
-    let verdict = report.judgement.verdict;
-    if verdict != Verdict::Promote {
-        return Ok(Some(format!("the verdict is {}", verdict.as_str())));
-    }
-    if options.no_promote {
-        return Ok(Some("the run was told not to promote".to_owned()));
-    }
-    // The alias moves last: whoever follows it finds the version whole.
-    promote(client, &pipeline.model, &pipeline.judge.alias, version, judged_against).await
-}
-
-fn describe(examples: &Examples) -> String {
-    let parts = examples.parts().map(|(name, part)| {
-        let range = match part.range() {
-            (Some(first), Some(last)) => format!("{first} to {last}"),
-            _ => "no day".to_owned(),
-        };
-        format!("{name} {} ({range})", part.labels.len())
-    });
-    format!("{} columns; {}", examples.train.features.names().len(), parts.join(", "))
-}
-
-fn describe_training(trained: &Trained) -> String {
-    let best = trained.validation_losses.iter().copied().fold(f64::INFINITY, f64::min);
-    let metric = trained.metric.as_str();
-    format!("{} trees, validation {metric} {best:.4}", trained.booster.trees().len())
-}
-
-fn describe_judgement(judgement: &Judgement) -> String {
-    let rivals = judgement.baselines.iter().chain(&judgement.champion);
-    let rivals = rivals.map(|rival| format!("{} {:.2}", rival.name, rival.measures.mae));
-    format!(
-        "MAE {:.2} ({}): {}, {}",
-        judgement.measures.mae,
-        rivals.collect::<Vec<_>>().join(", "),
-        judgement.verdict.as_str(),
-        judgement.reason
-    )
-}
-
-fn describe_registration(pipeline: &Pipeline, report: &RunReport) -> String {
-    let version = report.version.map_or_else(String::new, |version| version.to_string());
-    let alias = &pipeline.judge.alias;
-    let alias = match &report.not_promoted {
-        Some(reason) => format!("{alias} stays: {reason}"),
-        None => format!("now {alias}"),
-    };
-    format!("{} version {version}, {alias}", pipeline.model)
 }

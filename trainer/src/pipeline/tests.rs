@@ -13,8 +13,9 @@ use sluice_registry::{Client, PackageFile, Server, ServerConfig};
 use tempfile::TempDir;
 use tokio::net::TcpListener;
 
+use super::output::Output;
 use super::sources::Sources;
-use super::{Pipeline, RunOptions, RunReport, Stage, Step, output, run, validate};
+use super::{Pipeline, RunOptions, RunReport, Stage, Step, run, validate};
 use crate::judge::Verdict;
 
 const DAYS: u64 = 200;
@@ -161,11 +162,19 @@ fn version(number: u32) -> ModelVersion {
 
 /// A registry in this process, for as long as the test runs.
 async fn registry(data: &Path) -> Client {
+    registry_until(data, std::future::pending()).await
+}
+
+/// The same, until `stop` is there.
+async fn registry_until<F>(data: &Path, stop: F) -> Client
+where
+    F: Future<Output = ()> + Send + 'static,
+{
     let config = ServerConfig { data: data.to_owned(), max_upload_bytes: 1 << 26 };
     let server = Server::open(config).await.unwrap();
     let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
     let client = Client::new(&format!("http://{}", listener.local_addr().unwrap())).unwrap();
-    tokio::spawn(server.serve(listener, std::future::pending()));
+    tokio::spawn(server.serve(listener, stop));
     client
 }
 
@@ -240,9 +249,89 @@ async fn a_failed_write_leaves_nothing() {
     let shop = Shop::open(8);
     let report = shop.run(&["learner.max_rounds=2"], None).await;
     let package = BTreeMap::from([("no/such/folder".to_owned(), Vec::new())]);
-    let error = output::write(&shop.path("runs/1"), &package, &report).unwrap_err();
+    let error = Output::write(&shop.path("runs/1"), &package).unwrap_err();
     assert!(error.to_string().contains("no/such/folder"), "{error}");
     assert_eq!(std::fs::read_dir(shop.path("runs")).unwrap().count(), 0);
+    let output = Output::write(&shop.path("runs/1"), &BTreeMap::new()).unwrap();
+    std::fs::write(shop.path("runs/1"), "somebody was faster").unwrap();
+    let error = output.publish(&report).unwrap_err();
+    assert!(error.to_string().contains("is there already"), "{error}");
+    assert_eq!(std::fs::read_dir(shop.path("runs")).unwrap().count(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_registry_that_goes_away_does_not_cost_the_run() {
+    let shop = Shop::open(8);
+    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+    let gone = async { drop(stopped.await) };
+    let client = registry_until(&shop.path("registry"), gone).await;
+    let out = shop.path("runs/1");
+    let options =
+        RunOptions { registry: Some(client.clone()), out: Some(out.clone()), ..options() };
+    let mut stop = Some(stop);
+    let mut stop_it = |step| {
+        if matches!(step, Step::Ended { stage: Stage::Judge, .. }) {
+            drop(stop.take());
+            let away = async { while client.health().await.is_ok() {} };
+            let runtime = tokio::runtime::Handle::current();
+            tokio::task::block_in_place(|| runtime.block_on(away));
+        }
+    };
+    let error = run(&shop.pipeline(&[]), &options, &mut stop_it).await.unwrap_err();
+    let error = format!("{error:#}");
+    assert!(error.contains("was not registered; the package is in"), "{error}");
+    let report = std::fs::read(out.join("report.json")).unwrap();
+    let report: serde_json::Value = serde_json::from_slice(&report).unwrap();
+    assert_eq!((&report["version"], &report["promoted"]), (&().into(), &false.into()));
+    assert!(out.join("package").join(MODEL_FILE).exists());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn mistakes_about_the_judge_are_found_before_the_work() {
+    let shop = Shop::open(8);
+    let pipeline = shop.pipeline(&["judge.baselines=[{ name = 'last', column = 'units_lats' }]"]);
+    let error = validate(&pipeline).await.unwrap_err().to_string();
+    assert!(error.contains("\"demand\" has no column \"units_lats\""), "{error}");
+    let mut began = false;
+    let outcome = run(&pipeline, &options(), &mut |_| began = true).await;
+    assert!(outcome.is_err() && !began);
+
+    let client = registry(&shop.path("registry")).await;
+    let options = RunOptions { registry: Some(client), ..options() };
+    let reserved = shop.pipeline(&["judge.alias=v1"]);
+    let error = run(&reserved, &options, &mut |_| began = true).await.unwrap_err();
+    assert!(!began && format!("{error:#}").contains("v1"), "{error:#}");
+}
+
+/// A week's sales from a day on: the last days of each part have labels that end in the next.
+#[tokio::test(flavor = "multi_thread")]
+async fn no_part_sees_the_next_through_its_labels() {
+    let shop = Shop::open(8);
+    let ahead = "data.label=sum(units) OVER (ROWS BETWEEN CURRENT ROW AND 6 FOLLOWING)";
+    let plain = validate(&shop.pipeline(&[])).await.unwrap();
+    let error = validate(&shop.pipeline(&[ahead])).await.unwrap_err().to_string();
+    assert!(error.contains("18 of 600 examples have no label"), "{error}");
+    let pipeline = shop.pipeline(&[ahead, "validation.max_missing_labels=0.1"]);
+    let examples = validate(&pipeline).await.unwrap();
+    for ((name, part), (_, whole)) in examples.parts().into_iter().zip(plain.parts()) {
+        let (last, end) = (part.range().1.unwrap(), whole.range().1.unwrap());
+        assert_eq!(end - last, chrono::TimeDelta::days(6), "{name}");
+        assert_eq!(part.range().0, whole.range().0, "{name}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_frame_appears_whole() {
+    let shop = Shop::open(8);
+    let frame = shop.path("frame.csv");
+    let options = RunOptions { frame_out: Some(frame.clone()), ..options() };
+    let pipeline = shop.pipeline(&["learner.max_rounds=2"]);
+    run(&pipeline, &options, &mut |_| {}).await.unwrap();
+    let text = std::fs::read_to_string(&frame).unwrap();
+    assert!(text.starts_with("split,label,store_id,weekday"), "{}", &text[..80]);
+    assert_eq!(text.lines().filter(|line| line.starts_with("test,")).count(), 42 * 3);
+    let folder = std::fs::read_dir(shop.path("")).unwrap();
+    assert_eq!(folder.count(), 4, "definitions, pipeline, sales and the frame");
 }
 
 #[test]

@@ -1,5 +1,6 @@
-//! Computes windows. Each value comes from its own frame in time order, never from a running
-//! sum, so it does not depend on how much history was read before.
+//! Computes windows. Each aggregate comes from its own frame in time order, never from a running
+//! sum, so it does not depend on how much history was read before. `run_length` does: it has no
+//! frame and counts back through all the rows that it is given.
 
 use std::ops::Range;
 
@@ -10,7 +11,8 @@ use crate::value::{DataType, Value};
 
 impl Window {
     /// The window's value at each row of one entity, whose rows come in time order. `argument`
-    /// is its value in each row (none for `count(*)`), `filter` says which rows count.
+    /// is its value in each row (none for `count(*)`), `filter` says which rows count. A window
+    /// that looks ahead is null where the rows end before it does.
     pub(crate) fn evaluate(
         &self,
         argument: Option<&Column>,
@@ -28,12 +30,29 @@ impl Window {
             (WindowFunction::RunLength, Some(column)) => run_lengths(column, rows),
             (WindowFunction::Aggregate(aggregate, frame), column) => {
                 let counts = |row: &usize| filter.is_none_or(|f| f.get(*row) == Some(&true));
-                let frames = frame.ranges(times);
-                let frames = frames.map(|range| range.filter(counts));
-                aggregate_frames(aggregate, column, frames)
+                let frames = frame.ranges(times).map(|range| range.filter(counts));
+                let values = aggregate_frames(aggregate, column, frames);
+                if !frame.looks_ahead() {
+                    return values;
+                }
+                values.take((0..rows).map(|row| frame.is_whole(row, times).then_some(row)))
             }
             (_, None) => Column::nulls(self.data_type(), rows),
         }
+    }
+
+    /// For each row of one entity the last row that the window reads: the row itself, unless the
+    /// window looks ahead and there are later rows.
+    pub(crate) fn last_read(&self, times: &[i64]) -> Vec<usize> {
+        let frame = match self.function {
+            WindowFunction::Lead(offset) => {
+                Frame::Rows { start: 0, end: i64::try_from(offset).unwrap_or(i64::MAX) }
+            }
+            WindowFunction::Aggregate(_, frame) => frame,
+            WindowFunction::Lag(_) | WindowFunction::RunLength => Frame::Rows { start: 0, end: 0 },
+        };
+        let ranges = frame.ranges(times).enumerate();
+        ranges.map(|(row, range)| range.end.saturating_sub(1).max(row)).collect()
     }
 }
 
@@ -60,6 +79,19 @@ impl Frame {
                     }
                     first.min(past)..past
                 }))
+            }
+        }
+    }
+    /// Whether the rows go on to the frame's end: for a frame by time, whether any row is at or
+    /// after it, since one that is still to come could lie within.
+    fn is_whole(self, row: usize, times: &[i64]) -> bool {
+        match self {
+            Self::Rows { end, .. } => {
+                let after = i64::try_from(times.len() - row - 1).unwrap_or(i64::MAX);
+                end <= after
+            }
+            Self::Range { end, .. } => {
+                times.last().is_some_and(|last| *last >= times[row].saturating_add(end))
             }
         }
     }

@@ -29,7 +29,8 @@ pub(crate) enum WindowFunction {
     Lag(usize),
     /// The value so many rows after.
     Lead(usize),
-    /// How many rows up to this one have its value without a break; nulls are alike.
+    /// How many rows up to this one have its value without a break; nulls are alike. It has no
+    /// frame: it counts back through all rows that are read.
     RunLength,
     /// An aggregate over a frame.
     Aggregate(Aggregate, Frame),
@@ -70,6 +71,13 @@ impl Aggregate {
     }
 }
 
+impl Frame {
+    const fn looks_ahead(self) -> bool {
+        let (Self::Rows { end, .. } | Self::Range { end, .. }) = self;
+        end > 0
+    }
+}
+
 impl Window {
     pub(crate) fn data_type(&self) -> DataType {
         let argument = || self.argument.as_ref().map_or(DataType::Int64, Node::data_type);
@@ -89,12 +97,11 @@ impl Window {
         self.argument.iter().chain(&self.filter)
     }
 
-    pub(super) fn looks_ahead(&self) -> bool {
+    /// Whether the window reads rows after the current one.
+    pub(crate) fn looks_ahead(&self) -> bool {
         match self.function {
             WindowFunction::Lead(offset) => offset > 0,
-            WindowFunction::Aggregate(_, Frame::Rows { end, .. } | Frame::Range { end, .. }) => {
-                end > 0
-            }
+            WindowFunction::Aggregate(_, frame) => frame.looks_ahead(),
             WindowFunction::Lag(_) | WindowFunction::RunLength => false,
         }
     }

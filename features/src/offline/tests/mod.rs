@@ -6,26 +6,31 @@ mod frames;
 mod same_bits;
 mod sources;
 
-use std::path::Path;
+use std::time::Duration;
 
-use tempfile::TempDir;
+use super::FrameRequest;
 
-use crate::Definitions;
-
-/// A folder with files, of which `features.toml` is loaded.
-pub(super) fn definitions(files: &[(&str, &str)]) -> (TempDir, Definitions) {
-    let folder = tempfile::tempdir().unwrap();
-    for (name, text) in files {
-        std::fs::write(folder.path().join(name), text).unwrap();
+/// All examples of a label source; request fields are the columns of their names.
+fn request(
+    service: &str,
+    (label_source, label): (&str, &str),
+    request_fields: &[&str],
+    horizon_days: u64,
+) -> FrameRequest {
+    let as_is = |name: &&str| ((*name).to_owned(), (*name).to_owned());
+    FrameRequest {
+        service: service.into(),
+        label_source: label_source.into(),
+        label: label.into(),
+        request_fields: request_fields.iter().map(as_is).collect(),
+        filter: None,
+        horizon: Duration::from_secs(86_400 * horizon_days),
+        from: None,
+        until: None,
+        known_until: None,
     }
-    let definitions = load(folder.path());
-    (folder, definitions)
 }
 
-pub(super) fn load(folder: &Path) -> Definitions {
-    Definitions::load(&folder.join("features.toml")).unwrap()
-}
-
-pub(super) fn day(text: &str) -> chrono::NaiveDate {
+fn day(text: &str) -> chrono::NaiveDate {
     text.parse().unwrap()
 }

@@ -1,11 +1,9 @@
 //! What is trained on is what is served, to the bit: on the demo's own data and definitions.
 
-use std::collections::BTreeMap;
 use std::path::Path;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
-use chrono::NaiveDate;
-
+use super::day;
 use crate::offline::{FrameRequest, materialize, training_frame};
 use crate::{
     Column, Definitions, EmbeddedStore, EntityKey, FeatureError, Fields, Frame, ServicePlan,
@@ -18,18 +16,8 @@ fn demo() -> Definitions {
 }
 
 fn request(horizon_days: u64) -> FrameRequest {
-    let as_is = |name: &str| (name.to_owned(), name.to_owned());
-    FrameRequest {
-        service: "demand-forecast".into(),
-        label_source: "daily_sales".into(),
-        label: "units".into(),
-        request_fields: BTreeMap::from([as_is("date"), as_is("promo")]),
-        filter: None,
-        horizon: Duration::from_secs(86_400 * horizon_days),
-        from: None,
-        until: None,
-        known_until: None,
-    }
+    let label = ("daily_sales", "units");
+    super::request("demand-forecast", label, &["date", "promo"], horizon_days)
 }
 
 /// The model's inputs that the store gives for an example of the frame; none for a store that
@@ -65,8 +53,8 @@ async fn a_training_row_is_what_the_store_serves() {
         frame.columns.iter().map(|c| &c.name).collect::<Vec<_>>(),
         plan.columns().iter().collect::<Vec<_>>()
     );
-    for day in ["2010-01-04", "2010-06-30", "2011-02-14", "2011-11-20"] {
-        let day: NaiveDate = day.parse().unwrap();
+    for text in ["2010-01-04", "2010-06-30", "2011-02-14", "2011-11-20"] {
+        let day = day(text);
         let store = EmbeddedStore::in_memory();
         for batch in materialize(&definitions, None, Some(day)).await.unwrap() {
             store.write(&batch).unwrap();
@@ -100,7 +88,7 @@ async fn a_frame_is_the_same_every_time() {
 #[tokio::test]
 async fn what_is_not_known_yet_changes_nothing() {
     let definitions = demo();
-    let until: NaiveDate = "2011-03-31".parse().unwrap();
+    let until = day("2011-03-31");
     let all = FrameRequest { until: Some(until), ..request(7) };
     let known = FrameRequest { known_until: Some(until), ..request(7) };
     let all = training_frame(&definitions, &all).await.unwrap();

@@ -6,6 +6,7 @@ mod clients;
 mod crash;
 mod definitions;
 mod demo;
+mod following;
 mod lean;
 mod refusal;
 mod registry_away;

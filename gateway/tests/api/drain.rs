@@ -1,7 +1,7 @@
 //! SIGTERM under load loses no request, and nothing that hangs keeps the process from ending.
 
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -9,7 +9,6 @@ use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use crate::registry::Registry;
 use crate::support::{serve, serve_with};
 
 const ASK: &str = r#"{"instances": [[1, 2]]}"#;
@@ -159,41 +158,4 @@ async fn no_other_version_is_loaded_once_the_end_has_come() {
     assert!(!second.is_finished(), "the second version was read");
     drop(std::fs::File::open(model.path().join("2/model.onnx")).unwrap());
     second.await.unwrap();
-}
-
-/// The program itself: a load that hangs sits on a thread of the runtime.
-#[tokio::test(flavor = "multi_thread")]
-async fn the_process_ends_although_a_load_hangs() {
-    let registry = Registry::start().await;
-    registry.publish("m", "champion", "scale.onnx").await;
-    let state = tempfile::tempdir().unwrap();
-    std::fs::create_dir(state.path().join("deployments")).unwrap();
-    let reader = hanging_file(&state.path().join("deployments/m.toml"));
-    let mut process = Command::new(env!("CARGO_BIN_EXE_sluice-gateway"))
-        .args(["--registry", registry.client.url(), "--drain-timeout", "1s"])
-        .args(["--http", "127.0.0.1:0", "--grpc", "127.0.0.1:0", "--admin", "127.0.0.1:0"])
-        .arg("--state")
-        .arg(state.path())
-        .stdin(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
-    let hanging = reader.await.unwrap();
-    let told = Command::new("kill").args(["-TERM", &process.id().to_string()]).status().unwrap();
-    assert!(told.success());
-    let ended = Instant::now() + Duration::from_secs(10);
-    let status = loop {
-        match process.try_wait().unwrap() {
-            Some(status) => break Some(status),
-            None if Instant::now() > ended => break None,
-            None => tokio::time::sleep(Duration::from_millis(20)).await,
-        }
-    };
-    if status.is_none() {
-        process.kill().unwrap();
-        process.wait().unwrap();
-    }
-    assert_eq!(status.and_then(|status| status.code()), Some(0), "it had 10 s to end");
-    drop(hanging);
-    registry.stop().await;
 }

@@ -6,6 +6,5 @@ mod drain;
 mod inference;
 mod lifecycle;
 mod metadata;
-mod registry;
 mod settings;
 mod support;

@@ -38,16 +38,6 @@ pub(crate) async fn serve_with(
     running
 }
 
-/// Starts a gateway that follows a registry and keeps its state in `folder`, without waiting
-/// until it is ready.
-pub(crate) async fn follow(registry: &str, folder: tempfile::TempDir) -> Running {
-    start(folder, |settings, folder| {
-        settings.registry = Some(registry.to_owned());
-        settings.state = Some(folder.to_owned());
-    })
-    .await
-}
-
 async fn start(folder: tempfile::TempDir, adjust: impl FnOnce(&mut Settings, &Path)) -> Running {
     let anywhere = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
     let mut settings = Settings::default();

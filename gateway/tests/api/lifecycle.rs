@@ -176,6 +176,35 @@ async fn a_graph_that_mixes_its_rows_never_gets_those_of_two_callers() {
     assert_eq!((status, body), (200, json!({"predictions": [[-1.0, -2.0], [1.0, 2.0]]})));
 }
 
+/// Rows that touch each other by less than an output's largest value are found too.
+#[tokio::test]
+async fn a_graph_whose_loud_outputs_drown_the_mixed_ones_runs_each_request_alone() {
+    let running = Arc::new(serve(&[("loud", 1, "loud.onnx"), ("burst", 1, "burst.onnx")]).await);
+    let load: Vec<_> = (0..16_u32)
+        .map(|caller| {
+            let running = running.clone();
+            tokio::spawn(async move {
+                for round in 0..25 {
+                    let row = [-f64::from(caller), -f64::from(round)];
+                    let loud = row.map(|value| value * 1e6);
+                    let body = json!({"instances": [row]}).to_string();
+                    for (model, expected) in [
+                        ("loud", json!([loud[0], loud[1], 0.5, 0.5])),
+                        ("burst", json!([0.5, 0.5])),
+                    ] {
+                        let path = format!("/v1/models/{model}:predict");
+                        let answer = running.post(&path, body.clone()).await;
+                        assert_eq!(answer, (200, json!({"predictions": [expected]})), "{row:?}");
+                    }
+                }
+            })
+        })
+        .collect();
+    for caller in load {
+        caller.await.unwrap();
+    }
+}
+
 #[tokio::test]
 async fn a_graph_that_would_eat_the_memory_is_refused() {
     let running =

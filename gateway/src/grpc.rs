@@ -84,11 +84,8 @@ impl Service {
 
 impl From<GatewayError> for Status {
     fn from(error: GatewayError) -> Self {
-        let code = error.code().grpc();
-        if code == tonic::Code::Internal {
-            tracing::error!(%error, "request failed");
-        }
-        Self::new(code, error.message())
+        error.log();
+        Self::new(error.code().grpc(), error.message())
     }
 }
 

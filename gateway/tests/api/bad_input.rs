@@ -2,15 +2,20 @@
 
 use std::time::{Duration, Instant};
 
+use futures::{StreamExt, stream};
+use http::uri::PathAndQuery;
 use serde_json::{Value, json};
 use sluice_protocol::grpc::infer_parameter::ParameterChoice;
 use sluice_protocol::grpc::model_infer_request::InferInputTensor;
 use sluice_protocol::grpc::{
-    InferParameter, InferTensorContents, ModelInferRequest, ModelMetadataRequest,
+    InferParameter, InferTensorContents, ModelInferRequest, ModelInferResponse,
+    ModelMetadataRequest,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tonic::codec::CompressionEncoding;
+use tonic::transport::Endpoint;
+use tonic_prost::ProstCodec;
 
 use crate::inference::connect;
 use crate::support::{Process, answer, serve, serve_with};
@@ -279,6 +284,33 @@ async fn a_body_that_does_not_come_is_given_up() {
     assert!(reply.starts_with("HTTP/1.1 504"), "{reply}");
     assert!(reply.contains("connection: close"), "{reply}");
     assert!(reply.contains("did not arrive within 200ms"), "{reply}");
+}
+
+/// Neither one of which nothing comes, nor one whose end does not.
+#[tokio::test]
+async fn a_grpc_message_that_does_not_come_is_given_up() {
+    let patience = Duration::from_millis(200);
+    let running = serve_with(&[("scale", 1, "scale.onnx")], |settings| {
+        settings.request_timeout = Some(patience);
+    })
+    .await;
+    let address = format!("http://{}", running.addresses.grpc);
+    let channel = Endpoint::new(address).unwrap().connect().await.unwrap();
+    let mut client = tonic::client::Grpc::new(channel);
+    for sent in [vec![], vec![ModelInferRequest::default()]] {
+        let messages = stream::iter(sent).chain(stream::pending());
+        let path = PathAndQuery::from_static("/inference.GRPCInferenceService/ModelInfer");
+        let codec = ProstCodec::<ModelInferRequest, ModelInferResponse>::default();
+        client.ready().await.unwrap();
+        let asked = client.client_streaming(tonic::Request::new(messages), path, codec);
+        let answer = tokio::time::timeout(Duration::from_secs(5), asked).await.unwrap();
+        let status = answer.unwrap_err();
+        assert_eq!(status.code(), tonic::Code::DeadlineExceeded, "{status:?}");
+        assert!(status.message().contains("did not arrive within 200ms"), "{status:?}");
+    }
+    let counted = "sluice_unrouted_requests_total{code=\"deadline_exceeded\"} 2\n";
+    let metrics = running.metrics().await;
+    assert!(metrics.contains(counted), "{metrics}");
 }
 
 #[tokio::test]

@@ -6,4 +6,5 @@ mod drain;
 mod inference;
 mod lifecycle;
 mod metadata;
+mod overload;
 mod support;

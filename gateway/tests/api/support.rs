@@ -43,7 +43,23 @@ pub(crate) async fn serve_with(
     models: &[(&str, u64, &str)],
     adjust: impl FnOnce(&mut Settings),
 ) -> Running {
+    serve_folder(repository(models), adjust).await
+}
+
+/// The same, run as `deployment.toml` says.
+pub(crate) async fn serve_as(
+    models: &[(&str, u64, &str)],
+    deployment: &str,
+    adjust: impl FnOnce(&mut Settings),
+) -> Running {
     let folder = repository(models);
+    for (model, ..) in models {
+        std::fs::write(folder.path().join(model).join("deployment.toml"), deployment).unwrap();
+    }
+    serve_folder(folder, adjust).await
+}
+
+async fn serve_folder(folder: tempfile::TempDir, adjust: impl FnOnce(&mut Settings)) -> Running {
     let anywhere = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
     let mut settings = Settings::default();
     settings.model_repository = Some(folder.path().to_owned());

@@ -7,6 +7,14 @@
     fixed.onnx     y[1, 2] = -x[1, 2]: does not batch
     pick.onnx      y[batch] = table[index[batch]]: fails on an index outside 0..3
     center.onnx    y[batch, 2] = x[batch, 2] minus its mean over the batch: mixes its rows
+    loud.onnx      y[batch, 4] = 1e6 x[batch, 2] beside the logistic function of what center.onnx gives:
+                   mixes its rows, by far less than its largest value
+    burst.onnx     y[batch, 2] = the sum of those two, the first only where x is above 0
+    place.onnx     y[batch, 2] = x[batch, 2] plus the row's place in the batch
+    half.onnx      half FP16 [batch, 2], brain BF16 [batch, 2] -> each unchanged
+    pair.onnx      y = a[batch, n] + b[batch, m]: fails unless they broadcast
+    fold.onnx      y[pairs, 2] = x[batch, width] in pairs: fails on an odd number of elements
+    parse.onnx     y[batch] = text[batch] as a number: fails on any other text
     keep.onnx      y[kept, 2] = rows of x[batch, 2] that begin above 0: not the input's rows
     patch.onnx     y[batch, 1, h, w]: a 3 x 3 convolution without padding, of any height and width
     vast.onnx      y = -x, both FP32 [4194304, 1048576]: more than any memory
@@ -36,7 +44,8 @@ def save(name, nodes, inputs, outputs, constants=()):
     (FOLDER / f"{name}.onnx").write_bytes(model.SerializeToString())
 
 
-FP32, INT64, STRING, BOOL = TensorProto.FLOAT, TensorProto.INT64, TensorProto.STRING, TensorProto.BOOL
+FP32, FP16, BF16 = TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16
+INT64, STRING, BOOL = TensorProto.INT64, TensorProto.STRING, TensorProto.BOOL
 node = helper.make_node
 
 two, one = ("two", np.float32(2)), ("one", np.float32(1))
@@ -74,6 +83,29 @@ save(
 )
 mean = [node("ReduceMean", ["x"], ["mean"], axes=[0]), node("Sub", ["x", "mean"], ["y"])]
 save("center", mean, [("x", FP32, ["batch", 2])], [("y", FP32, ["batch", 2])])
+center_of = [*mean[:1], node("Sub", ["x", "mean"], ["off"]), node("Sigmoid", ["off"], ["quiet"])]
+million = ("million", np.float32(1e6))
+loud = [
+    *center_of,
+    node("Mul", ["x", "million"], ["loud"]),
+    node("Concat", ["loud", "quiet"], ["y"], axis=1),
+]
+save("loud", loud, [("x", FP32, ["batch", 2])], [("y", FP32, ["batch", 4])], [million])
+burst = [
+    *center_of,
+    node("Relu", ["x"], ["above"]),
+    node("Mul", ["above", "million"], ["burst"]),
+    node("Add", ["burst", "quiet"], ["y"]),
+]
+save("burst", burst, [("x", FP32, ["batch", 2])], [("y", FP32, ["batch", 2])], [million])
+place = [
+    node("Sub", ["x", "x"], ["nothing"]),
+    node("Add", ["nothing", "one"], ["ones"]),
+    node("CumSum", ["ones", "first"], ["place"]),
+    node("Add", ["x", "place"], ["y"]),
+]
+first = ("first", np.array(0, np.int64))
+save("place", place, [("x", FP32, ["batch", 2])], [("y", FP32, ["batch", 2])], [one, first])
 keep = [
     node("Slice", ["x", "start", "end", "axis"], ["begin"]),
     node("Greater", ["begin", "zero"], ["above"]),
@@ -89,6 +121,31 @@ save(
     [("x", FP32, ["batch", 1, "height", "width"])],
     [("y", FP32, ["batch", 1, "h", "w"])],
     [("kernel", np.ones((1, 1, 3, 3), np.float32))],
+)
+save(
+    "half",
+    [node("Identity", [name], [f"{name}_out"]) for name in ("half", "brain")],
+    [("half", FP16, ["batch", 2]), ("brain", BF16, ["batch", 2])],
+    [("half_out", FP16, ["batch", 2]), ("brain_out", BF16, ["batch", 2])],
+)
+save(
+    "pair",
+    [node("Add", ["a", "b"], ["y"])],
+    [("a", FP32, ["batch", "n"]), ("b", FP32, ["batch", "m"])],
+    [("y", FP32, ["batch", "k"])],
+)
+save(
+    "fold",
+    [node("Reshape", ["x", "pairs"], ["y"])],
+    [("x", FP32, ["batch", "width"])],
+    [("y", FP32, ["pairs", 2])],
+    [("pairs", np.array([-1, 2], np.int64))],
+)
+save(
+    "parse",
+    [node("Cast", ["text"], ["y"], to=FP32)],
+    [("text", STRING, ["batch"])],
+    [("y", FP32, ["batch"])],
 )
 for name, shape in (("vast", [1 << 22, 1 << 20]), ("endless", [1 << 40, 1 << 40])):
     save(name, [node("Neg", ["x"], ["y"])], [("x", FP32, shape)], [("y", FP32, shape)])

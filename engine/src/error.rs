@@ -48,10 +48,10 @@ pub enum EngineError {
         /// Why not.
         reason: String,
     },
-    /// Inputs that the graph refuses, a shape for one.
+    /// Inputs whose values or shapes the graph cannot compute with.
     #[error("graph refuses its inputs: {0}")]
     Refused(String),
-    /// A run that failed.
+    /// A run that failed whatever its inputs were, or outputs that are not those of the graph.
     #[error("run failed: {0}")]
     Run(String),
 }

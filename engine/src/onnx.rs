@@ -137,10 +137,15 @@ fn tensor_spec(kind: &'static str, outlet: &Outlet) -> Result<TensorSpec, Engine
     Ok(TensorSpec { name, datatype, shape: shape.iter().copied().collect() })
 }
 
+/// A graph is deterministic, so what fails in it fails by the values or shapes that it was given:
+/// an index outside a table, a text that is no number, dimensions that do not fit each other.
+/// ONNX Runtime has no code for that; the nodes say runtime exception, not implemented, or
+/// nothing in particular. Only what runs them can fail by itself.
 fn run_error(error: &ort::Error) -> EngineError {
+    use ort::ErrorCode::{DeviceReset, EngineError as Provider, ExecutionProviderFailure};
     match error.code() {
-        ort::ErrorCode::InvalidArgument => EngineError::Refused(one_line(error)),
-        _ => EngineError::Run(one_line(error)),
+        ExecutionProviderFailure | DeviceReset | Provider => EngineError::Run(one_line(error)),
+        _ => EngineError::Refused(one_line(error)),
     }
 }
 

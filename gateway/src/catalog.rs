@@ -128,10 +128,14 @@ impl Published {
         self.publish(|catalog| drop(catalog.models.remove(name)));
     }
 
-    /// Frees what was taken out and has answered its last request.
+    /// Frees what was taken out and has answered its last request. A core's queue holds the
+    /// executor alone, also for jobs whose callers have left, and would free its sessions itself
+    /// if it were the last.
     pub(crate) fn free_retired(&self) {
         let mut retired = self.retired.lock().unwrap_or_else(PoisonError::into_inner);
-        retired.retain(|deployment| Arc::strong_count(deployment) > 1);
+        retired.retain(|deployment| {
+            Arc::strong_count(deployment) > 1 || Arc::strong_count(&deployment.executor) > 1
+        });
     }
 
     fn publish(&self, change: impl Fn(&mut Catalog)) {
@@ -170,9 +174,31 @@ pub(crate) fn listed_versions(
 
 #[cfg(test)]
 mod tests {
-    use sluice_protocol::ModelVersion;
+    use std::sync::Arc;
+    use std::time::Duration;
 
-    use super::Model;
+    use sluice_protocol::{ModelName, ModelVersion};
+
+    use super::{Model, Published};
+    use crate::counters::Counters;
+    use crate::deployment::Deployment;
+    use crate::executor::{Executor, Limits};
+    use crate::metrics::Metrics;
+
+    fn deployment(model: &ModelName) -> Arc<Deployment> {
+        let limits = Limits { max_rows: 1, row_cost: Duration::ZERO, max_waiting: Duration::ZERO };
+        let metrics = Metrics::new().deployment(model, ModelVersion(1));
+        Arc::new(Deployment {
+            model: model.clone(),
+            version: ModelVersion(1),
+            inputs: Vec::new(),
+            outputs: Vec::new(),
+            batches: false,
+            features: None,
+            executor: Executor::ticks(Vec::new(), limits),
+            counters: Arc::new(Counters::new(1, 0, metrics)),
+        })
+    }
 
     #[test]
     fn a_model_counts_from_its_first_default_on() {
@@ -183,5 +209,29 @@ mod tests {
         assert!(!model.keeps_answering(), "version 1 is not loaded");
         model.set_default_version(None);
         assert!(!model.keeps_answering(), "it did answer once");
+    }
+
+    /// Whoever still uses a retired deployment, or its executor alone, must not be the one to
+    /// free it.
+    #[test]
+    fn what_was_taken_out_is_freed_when_nobody_uses_it() {
+        let (published, name) = (Published::default(), "m".parse::<ModelName>().unwrap());
+        let deployed = deployment(&name);
+        let (request, queue) = (deployed.clone(), deployed.executor.clone());
+        let watched = Arc::downgrade(&deployed);
+        published.update(&name, |model| {
+            model.versions.insert(ModelVersion(1), deployed.clone());
+        });
+        drop(deployed);
+        published.remove(&name);
+        published.free_retired();
+        assert!(watched.upgrade().is_some(), "a request has it");
+        drop(request);
+        published.free_retired();
+        assert!(watched.upgrade().is_some(), "a core's queue has its executor");
+        drop(queue);
+        assert!(watched.upgrade().is_some(), "which did not free it");
+        published.free_retired();
+        assert!(watched.upgrade().is_none());
     }
 }

@@ -88,7 +88,7 @@ pub enum GatewayError {
     /// Features could not be looked up or computed.
     #[error(transparent)]
     Features(#[from] FeatureError),
-    /// The graph refused the request or failed.
+    /// The graph refused the request's inputs, or failed.
     #[error("model {model} version {version}: {message}")]
     Engine {
         /// The model.
@@ -133,6 +133,18 @@ impl GatewayError {
             text.push('…');
         }
         text
+    }
+
+    /// Writes down what an operator should know: faults of ours as errors. A caller's mistake is
+    /// told to the caller and counted; one that only a run found is kept for whoever looks for it.
+    pub(crate) fn log(&self) {
+        match self.code() {
+            Code::Internal => tracing::error!(error = %self, "request failed"),
+            _ if matches!(self, Self::Engine { .. }) => {
+                tracing::debug!(error = %self, "request refused by the graph");
+            }
+            _ => {}
+        }
     }
 
     /// An input that does not fit, by name.

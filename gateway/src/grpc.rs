@@ -1,5 +1,7 @@
 //! gRPC: V2 of the inference protocol. Decodes, calls the pipeline, encodes.
 
+mod body;
+
 use std::convert::Infallible;
 use std::sync::Arc;
 
@@ -35,8 +37,8 @@ use crate::pipeline;
 use crate::shared::Shared;
 use crate::{inputs, unserved};
 
-/// The service with its limits, for one connection. Messages may come compressed; the limit is
-/// for what they hold.
+/// The service with its limits of size and time, for one connection. Messages may come
+/// compressed; the limit is for what they hold.
 pub(crate) fn service(
     shared: Arc<Shared>,
 ) -> impl tower::Service<
@@ -49,10 +51,15 @@ pub(crate) fn service(
         .accept_compressed(CompressionEncoding::Gzip)
         .max_decoding_message_size(shared.limits.max_body)
         .max_encoding_message_size(usize::MAX);
-    ServiceExt::<http::Request<Incoming>>::map_response(server, move |mut response| {
-        refuse_as_too_large(&shared, &mut response);
-        response
-    })
+    let counting = shared.clone();
+    server
+        .map_request(move |request: http::Request<Incoming>| {
+            request.map(|incoming| body::Body::new(incoming, shared.clone()))
+        })
+        .map_response(move |mut response| {
+            refuse_as_too_large(&counting, &mut response);
+            response
+        })
 }
 
 /// The decoder says of a message past the limit that it is out of range, and of one past it
@@ -84,11 +91,8 @@ impl Service {
 
 impl From<GatewayError> for Status {
     fn from(error: GatewayError) -> Self {
-        let code = error.code().grpc();
-        if code == tonic::Code::Internal {
-            tracing::error!(%error, "request failed");
-        }
-        Self::new(code, error.message())
+        error.log();
+        Self::new(error.code().grpc(), error.message())
     }
 }
 

@@ -42,7 +42,11 @@ pub(crate) struct Candidate {
 /// Verifies, opens, warms up and measures a candidate. One that makes the gateway panic is
 /// refused like any other that cannot be served.
 pub(crate) fn load(shared: &Shared, candidate: &Candidate) -> Result<Arc<Deployment>, LoadError> {
-    catch_unwind(AssertUnwindSafe(|| build(shared, candidate))).unwrap_or_else(|panic| {
+    refuse_panics(|| build(shared, candidate))
+}
+
+fn refuse_panics<T>(load: impl FnOnce() -> Result<T, LoadError>) -> Result<T, LoadError> {
+    catch_unwind(AssertUnwindSafe(load)).unwrap_or_else(|panic| {
         let text = panic.downcast_ref::<String>().map(String::as_str);
         let text = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no message");
         Err(LoadError::Package(format!("loading it panicked: {text}")))
@@ -247,4 +251,28 @@ fn executor(
         }
     };
     Ok((executor, counters))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::refuse_panics;
+    use crate::error::LoadError;
+
+    #[test]
+    fn a_candidate_that_panics_is_refused_with_what_the_panic_said() {
+        let none: [u8; 0] = [];
+        let out_of_bounds = refuse_panics(|| Ok(none[std::hint::black_box(3)])).unwrap_err();
+        let plain = refuse_panics::<()>(|| panic!("plain")).unwrap_err();
+        let wordless = refuse_panics::<()>(|| std::panic::panic_any(7)).unwrap_err();
+        for (error, says) in [
+            (out_of_bounds, "loading it panicked: index out of bounds"),
+            (plain, "loading it panicked: plain"),
+            (wordless, "loading it panicked: no message"),
+        ] {
+            assert!(error.to_string().contains(says), "{error}");
+        }
+        let refused = refuse_panics::<()>(|| Err(LoadError::Package("refused".to_owned())));
+        assert_eq!(refused.unwrap_err().to_string(), "refused");
+        assert_eq!(refuse_panics(|| Ok(1)).unwrap(), 1);
+    }
 }

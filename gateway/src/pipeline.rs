@@ -54,12 +54,8 @@ where
         let given = std::mem::take(&mut request.inputs);
         let prepared = inputs::prepare(deployment, shared.store.as_deref(), given)?;
         let (reply, answer) = oneshot::channel();
-        let job = Job {
-            inputs: prepared.inputs,
-            rows: prepared.rows,
-            deadline: Some(Instant::now() + shared.limits.request_timeout),
-            reply,
-        };
+        let deadline = Instant::now() + shared.limits.request_timeout;
+        let job = Job::new(prepared.inputs, prepared.rows, Some(deadline), reply);
         submit(deployment, job)?;
         (request, answer, prepared.freshness)
     };

@@ -8,20 +8,24 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::FutureExt;
-use http::HeaderValue;
 use http::header::CONNECTION;
+use http::{HeaderValue, Request, Response};
+use hyper::body::Incoming;
+use hyper::rt::Timer;
 use hyper::server::conn::{http1, http2};
-use hyper::service::service_fn;
+use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
 use socket2::{Domain, Protocol, Socket, Type};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::{LocalSet, spawn_local};
 
 use crate::error::StartError;
 use crate::executor::Core;
+use crate::http::Body;
 use crate::shared::Shared;
 
 /// Pending connections that the kernel keeps for a core.
@@ -35,8 +39,12 @@ const LAST_READ: Duration = Duration::from_millis(50);
 /// How often a silent HTTP/2 client is asked whether it is still there, and how long it may
 /// take to say so.
 const KEEP_ALIVE: (Duration, Duration) = (Duration::from_secs(60), Duration::from_secs(20));
-/// How long a client may take to send a request's head.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long an HTTP connection may idle, and how long a client may take to send a request's head:
+/// hyper has one bound for both. It is longer than pools and balancers keep idle connections (60 s
+/// with many, 600 s at the most), since one that is cut just when a request is sent loses it.
+/// Clients that send heads slowly on purpose are bounded by [`MOST_CONNECTIONS`], which no timeout
+/// would keep them from holding.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(620);
 
 /// One core's listening sockets.
 #[derive(Debug)]
@@ -168,21 +176,7 @@ struct Connections {
 impl Connections {
     fn serve_http(&self, stream: TcpStream) {
         let _slower_without = stream.set_nodelay(true);
-        let shared = self.shared.clone();
-        let service = service_fn(move |request| {
-            let shared = shared.clone();
-            async move {
-                let mut response = crate::http::handle(shared.clone(), request).await;
-                if shared.is_draining() {
-                    response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
-                }
-                Ok::<_, Infallible>(response)
-            }
-        });
-        let connection = http1::Builder::new()
-            .timer(TokioTimer::new())
-            .header_read_timeout(HEAD_TIMEOUT)
-            .serve_connection(TokioIo::new(stream), service);
+        let connection = http_connection(stream, self.shared.clone(), TokioTimer::new());
         let watched = self.graceful.watch(connection);
         spawn_local(async move {
             if let Err(error) = watched.await {
@@ -208,6 +202,33 @@ impl Connections {
     }
 }
 
+fn http_connection<I>(
+    stream: I,
+    shared: Arc<Shared>,
+    timer: impl Timer + Send + Sync + 'static,
+) -> http1::Connection<
+    TokioIo<I>,
+    impl Service<Request<Incoming>, Response = Response<Body>, Error = Infallible>,
+>
+where
+    I: AsyncRead + AsyncWrite + Unpin + 'static,
+{
+    let service = service_fn(move |request| {
+        let shared = shared.clone();
+        async move {
+            let mut response = crate::http::handle(shared.clone(), request).await;
+            if shared.is_draining() {
+                response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+            }
+            Ok(response)
+        }
+    });
+    http1::Builder::new()
+        .timer(timer)
+        .header_read_timeout(IDLE_TIMEOUT)
+        .serve_connection(TokioIo::new(stream), service)
+}
+
 /// Runs a connection's streams on the core that accepted it.
 #[derive(Debug, Clone, Copy)]
 struct LocalExecutor;
@@ -219,5 +240,73 @@ where
 {
     fn execute(&self, future: F) {
         spawn_local(future);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+    use std::pin::Pin;
+    use std::sync::Arc;
+    use std::time::{Duration, Instant};
+
+    use hyper::rt::{Sleep, Timer};
+    use hyper_util::rt::TokioTimer;
+    use sluice_engine::OnnxRuntime;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
+    use tokio::task::LocalSet;
+    use tokio::time::{sleep, timeout};
+
+    use super::http_connection;
+    use crate::shared::{RequestLimits, Shared};
+
+    /// A clock that goes so many times faster.
+    const FASTER: u32 = 1000;
+
+    struct Fast;
+
+    impl Timer for Fast {
+        fn sleep(&self, duration: Duration) -> Pin<Box<dyn Sleep>> {
+            TokioTimer::new().sleep(duration / FASTER)
+        }
+
+        fn sleep_until(&self, deadline: Instant) -> Pin<Box<dyn Sleep>> {
+            self.sleep(deadline.saturating_duration_since(Instant::now()))
+        }
+    }
+
+    fn shared() -> Arc<Shared> {
+        let library = std::env::var_os("SLUICE_ONNXRUNTIME").map(PathBuf::from);
+        let runtime = OnnxRuntime::load(library.as_deref()).unwrap();
+        let limits = RequestLimits {
+            max_body: 1000,
+            request_timeout: Duration::from_secs(1),
+            max_waiting: Duration::from_secs(1),
+        };
+        Arc::new(Shared::new(runtime, 1, None, None, limits, None))
+    }
+
+    async fn ask(client: &mut DuplexStream) -> String {
+        client.write_all(b"GET /v2/health/live HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+        let mut answer = [0; 1000];
+        let read = client.read(&mut answer).await.unwrap();
+        String::from_utf8_lossy(&answer[..read]).into_owned()
+    }
+
+    #[tokio::test]
+    async fn a_connection_may_idle_for_minutes_but_not_forever() {
+        let (mut client, server) = duplex(4096);
+        let local = LocalSet::new();
+        local.spawn_local(http_connection(server, shared(), Fast));
+        let asking = async {
+            assert!(ask(&mut client).await.contains("200 OK"));
+            sleep(Duration::from_secs(240) / FASTER).await;
+            assert!(ask(&mut client).await.contains("200 OK"), "after four minutes");
+            client.write_all(b"GET /v2/health/live HTTP/1.1\r\n").await.unwrap();
+            let mut rest = Vec::new();
+            let end = timeout(Duration::from_secs(10), client.read_to_end(&mut rest)).await;
+            assert!(end.is_ok(), "half a head is given up");
+        };
+        local.run_until(asking).await;
     }
 }

@@ -2,12 +2,14 @@
 //!
 //! Which way is decided by what the graph costs, measured at warm-up: a cheap one runs on the
 //! core that read the request ([`tick`]), a costly one on threads of its own ([`workers`]).
-//! Both wait for nothing while there is work and somebody to do it.
+//! Both wait for nothing while there is work and somebody to do it, and both run a job that is
+//! too large for one run in pieces, by turns with the others ([`work`]).
 
 mod batch;
 mod cost;
 mod split;
 mod tick;
+mod waiting;
 mod work;
 mod workers;
 
@@ -21,6 +23,7 @@ use tokio::sync::oneshot;
 pub(crate) use cost::{CostCurve, Limits, measure};
 pub(crate) use tick::Core;
 use tick::Ticks;
+use waiting::WaitingGuard;
 pub(crate) use workers::WorkerSettings;
 use workers::Workers;
 
@@ -52,9 +55,20 @@ pub(crate) struct Job {
     /// When the answer stops being of use.
     pub(crate) deadline: Option<Instant>,
     pub(crate) reply: oneshot::Sender<Answer>,
+    /// Its part of the rows that wait for workers.
+    waiting: Option<WaitingGuard>,
 }
 
 impl Job {
+    pub(crate) const fn new(
+        inputs: Vec<Tensor>,
+        rows: usize,
+        deadline: Option<Instant>,
+        reply: oneshot::Sender<Answer>,
+    ) -> Self {
+        Self { inputs, rows, deadline, reply, waiting: None }
+    }
+
     /// Whether somebody still waits for the answer.
     fn is_wanted(&self, now: Instant) -> bool {
         !self.reply.is_closed() && self.deadline.is_none_or(|deadline| now < deadline)

@@ -41,6 +41,9 @@ impl Split {
             return None;
         }
         let range = self.done..(self.done + max_rows).min(self.job.rows);
+        if let Some(waiting) = &mut self.job.waiting {
+            waiting.begin(range.len());
+        }
         let outputs = match self.run_piece(engine, range.clone(), shard) {
             Ok(outputs) => outputs,
             Err(error) => return self.reply(Err(error)),

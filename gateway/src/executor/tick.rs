@@ -12,6 +12,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use sluice_engine::Engine;
 use tokio::sync::Notify;
 
+use super::waiting::Rows;
 use super::work::Work;
 use super::{Executor, Job, Limits, Refusal};
 use crate::counters::Counters;
@@ -121,8 +122,9 @@ impl Ticks {
         let mut waiting = core.waiting.borrow_mut();
         let position = waiting.iter().position(|queue| Arc::ptr_eq(&queue.executor, executor));
         if let Some(position) = position {
-            let work = &mut waiting[position].work;
-            self.limits.admit(work.rows_ahead(job.rows), job.rows, 1)?;
+            let (work, max_rows) = (&mut waiting[position].work, self.limits.max_rows);
+            let ahead = work.rows().ahead_of(Rows::of_job(job.rows, max_rows), max_rows);
+            self.limits.admit(ahead, job.rows, 1)?;
             work.push(job);
         } else {
             let mut work = Work::new(self.limits.max_rows);

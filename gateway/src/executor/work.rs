@@ -8,6 +8,7 @@ use sluice_engine::Engine;
 use super::Job;
 use super::batch::{run_batch, take_batch};
 use super::split::Split;
+use super::waiting::Rows;
 use crate::counters::Shard;
 
 /// Waiting jobs. Those that fit into a run share runs; larger ones are run in pieces, by turns
@@ -17,24 +18,30 @@ use crate::counters::Shard;
 pub(super) struct Work {
     jobs: Vec<Job>,
     /// The rows of `jobs`.
-    rows: usize,
+    small_rows: usize,
     large: VecDeque<Split>,
     /// Whether it is the large jobs' turn.
-    large_next: bool,
+    large_turn: bool,
     max_rows: usize,
 }
 
 impl Work {
     /// Nothing yet. Runs will have at most `max_rows` rows, unless the graph needs a job whole.
     pub(super) const fn new(max_rows: usize) -> Self {
-        Self { jobs: Vec::new(), rows: 0, large: VecDeque::new(), large_next: false, max_rows }
+        Self {
+            jobs: Vec::new(),
+            small_rows: 0,
+            large: VecDeque::new(),
+            large_turn: false,
+            max_rows,
+        }
     }
 
     pub(super) fn push(&mut self, job: Job) {
         if job.rows > self.max_rows {
             self.large.push_back(Split::new(job));
         } else {
-            self.rows += job.rows;
+            self.small_rows += job.rows;
             self.jobs.push(job);
         }
     }
@@ -43,21 +50,21 @@ impl Work {
         self.jobs.is_empty() && self.large.is_empty()
     }
 
-    /// How many rows would run before a new job of `rows` is done, without its own.
-    pub(super) fn rows_ahead(&self, rows: usize) -> usize {
-        let large = self.large.iter().map(Split::rows_left).sum::<usize>();
-        if rows > self.max_rows {
-            return self.rows + large;
-        }
-        // Large jobs get every other run, so a small job sees no more of them than of its own.
-        self.rows + large.min(self.rows + self.max_rows)
+    /// The rows that wait here.
+    pub(super) fn rows(&self) -> Rows {
+        Rows { small: self.small_rows, large: self.large.iter().map(Split::rows_left).sum() }
+    }
+
+    /// Whether a piece of a large job runs next, whatever else comes.
+    pub(super) fn large_is_next(&self) -> bool {
+        self.large_turn && !self.large.is_empty()
     }
 
     /// Runs the next batch or piece. Jobs that nobody waits for any more are dropped before
     /// they cost a run.
     pub(super) fn run_next(&mut self, engine: &mut dyn Engine, shard: &Shard) {
-        let large = self.jobs.is_empty() || (self.large_next && !self.large.is_empty());
-        self.large_next = !large;
+        let large = self.jobs.is_empty() || self.large_is_next();
+        self.large_turn = !large;
         if large {
             if let Some(split) = self.large.pop_front()
                 && let Some(unfinished) = split.run(engine, self.max_rows, shard)
@@ -69,7 +76,7 @@ impl Work {
         let now = Instant::now();
         self.jobs.retain(|job| job.is_wanted(now));
         let batch = take_batch(&mut self.jobs, self.max_rows);
-        self.rows = self.jobs.iter().map(|job| job.rows).sum();
+        self.small_rows = self.jobs.iter().map(|job| job.rows).sum();
         if !batch.is_empty() {
             run_batch(engine, batch, shard);
         }

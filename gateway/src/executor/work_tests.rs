@@ -9,6 +9,7 @@ use tokio::sync::oneshot;
 
 use super::Work;
 use crate::counters::Shard;
+use crate::executor::waiting::Rows;
 use crate::executor::{Answer, Job};
 
 /// Doubles its input and notes how many rows each run had.
@@ -46,7 +47,7 @@ fn job(values: &[f32], width: usize) -> (Job, oneshot::Receiver<Answer>) {
     let rows = values.len() / width;
     let shape = vec![i64::try_from(rows).unwrap(), i64::try_from(width).unwrap()];
     let tensor = Tensor::new(shape, TensorData::Fp32(values.to_vec())).unwrap();
-    (Job { inputs: vec![tensor], rows, deadline: None, reply }, answer)
+    (Job::new(vec![tensor], rows, None, reply), answer)
 }
 
 fn run_all(engine: &mut Doubler, jobs: Vec<Job>, max_rows: usize) {
@@ -93,7 +94,7 @@ fn small_jobs_do_not_wait_for_a_whole_large_one() {
     let (large, mut large_answer) = job(&[1.0; 100], 1);
     work.push(large);
     work.run_next(&mut engine, &shard);
-    assert_eq!((work.rows_ahead(1), work.rows_ahead(5)), (4, 96));
+    assert_eq!(work.rows(), Rows { small: 0, large: 96 });
     let (small, mut small_answer) = job(&[1.0; 3], 1);
     work.push(small);
     work.run_next(&mut engine, &shard);

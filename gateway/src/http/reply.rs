@@ -35,9 +35,7 @@ pub(super) fn error(error: &GatewayError) -> Response<Body> {
         GatewayError::MethodNotAllowed { .. } => 405,
         other => other.code().http_status(),
     };
-    if status == 500 {
-        tracing::error!(%error, "request failed");
-    }
+    error.log();
     let mut response = json(status, &json!({"error": error.message()}));
     let headers = response.headers_mut();
     match error {

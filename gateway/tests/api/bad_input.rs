@@ -2,16 +2,23 @@
 
 use std::time::{Duration, Instant};
 
+use futures::{StreamExt, stream};
+use http::uri::PathAndQuery;
 use serde_json::{Value, json};
 use sluice_protocol::grpc::infer_parameter::ParameterChoice;
 use sluice_protocol::grpc::model_infer_request::InferInputTensor;
-use sluice_protocol::grpc::{InferParameter, ModelInferRequest, ModelMetadataRequest};
+use sluice_protocol::grpc::{
+    InferParameter, InferTensorContents, ModelInferRequest, ModelInferResponse,
+    ModelMetadataRequest,
+};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tonic::codec::CompressionEncoding;
+use tonic::transport::Endpoint;
+use tonic_prost::ProstCodec;
 
 use crate::inference::connect;
-use crate::support::{answer, serve, serve_with};
+use crate::support::{Process, answer, serve, serve_with};
 
 fn v2(change: impl FnOnce(&mut Value)) -> String {
     let input = json!({"name": "x", "datatype": "FP32", "shape": [1, 2], "data": [1, 2]});
@@ -22,7 +29,7 @@ fn v2(change: impl FnOnce(&mut Value)) -> String {
 
 #[tokio::test]
 async fn infer_requests_that_do_not_fit() {
-    let running = serve(&[("scale", 1, "scale.onnx")]).await;
+    let running = Process::start(&[("scale", 1, "scale.onnx")], &[]).await;
     let set = |key: &'static str, value: Value| v2(move |r| r["inputs"][0][key] = value);
     for (request, says) in [
         ("{".to_owned(), "infer request"),
@@ -67,11 +74,13 @@ async fn infer_requests_that_do_not_fit() {
     }
     // After all that it still answers.
     assert_eq!(running.post("/v2/models/scale/infer", v2(|_| {})).await.0, 200);
+    running.end_without_an_error().await;
 }
 
 #[tokio::test]
 async fn predict_requests_that_do_not_fit() {
-    let running = serve(&[("scale", 1, "scale.onnx"), ("mixed", 1, "mixed.onnx")]).await;
+    let running =
+        Process::start(&[("scale", 1, "scale.onnx"), ("mixed", 1, "mixed.onnx")], &[]).await;
     for (model, request, says) in [
         ("scale", "{}", "neither"),
         ("scale", r#"{"instances": [[1, 2]], "inputs": [[1, 2]]}"#, "both"),
@@ -109,11 +118,12 @@ async fn predict_requests_that_do_not_fit() {
         assert_eq!(status, 400, "{request}: {body}");
         assert!(body["error"].as_str().unwrap().contains(says), "{request}: {body}");
     }
+    running.end_without_an_error().await;
 }
 
 #[tokio::test]
 async fn inputs_that_are_named_wrongly() {
-    let running = serve(&[("mixed", 1, "mixed.onnx")]).await;
+    let running = Process::start(&[("mixed", 1, "mixed.onnx")], &[]).await;
     let input = |name| json!({"name": name, "datatype": "INT64", "shape": [1], "data": [1]});
     let on = json!({"name": "on", "datatype": "BOOL", "shape": [1], "data": [true]});
     let name = json!({"name": "name", "datatype": "BYTES", "shape": [1], "data": ["a"]});
@@ -127,12 +137,14 @@ async fn inputs_that_are_named_wrongly() {
         assert_eq!(status, 400, "{body}");
         assert!(body["error"].as_str().unwrap().contains(says), "{body}");
     }
+    running.end_without_an_error().await;
 }
 
 /// Work for a request is bounded by what the model takes, not by what the request brings.
 #[tokio::test]
 async fn floods_are_refused_quickly_and_briefly() {
-    let running = serve(&[("scale", 1, "scale.onnx"), ("mixed", 1, "mixed.onnx")]).await;
+    let running =
+        Process::start(&[("scale", 1, "scale.onnx"), ("mixed", 1, "mixed.onnx")], &[]).await;
     let keys = (0..50_000).map(|key| format!("\"k{key}\": 1")).collect::<Vec<_>>().join(",");
     let input = |name| json!({"name": name, "datatype": "FP32", "shape": [1, 2], "data": [1, 2]});
     let inputs: Vec<Value> = (0..20_000).map(|name| input(format!("x{name}"))).collect();
@@ -171,11 +183,12 @@ async fn floods_are_refused_quickly_and_briefly() {
         assert!(body["error"].as_str().unwrap().len() <= 1000, "{begins}: {body}");
         assert!(took < Duration::from_secs(1), "{begins}: {took:?}");
     }
+    running.end_without_an_error().await;
 }
 
 #[tokio::test]
 async fn unknown_things_are_not_found() {
-    let running = serve(&[("scale", 2, "scale.onnx")]).await;
+    let running = Process::start(&[("scale", 2, "scale.onnx")], &[]).await;
     for (path, says) in [
         ("/v2/models/other/infer", "\"other\" is not found"),
         ("/v2/models/scale/versions/9/infer", "version 9 is not found; available: 2"),
@@ -194,11 +207,12 @@ async fn unknown_things_are_not_found() {
         (response.status().as_u16(), response.headers()["allow"].to_str().unwrap()),
         (405, "POST")
     );
+    running.end_without_an_error().await;
 }
 
 #[tokio::test]
 async fn binary_lengths_must_be_exact() {
-    let running = serve(&[("scale", 1, "scale.onnx")]).await;
+    let running = Process::start(&[("scale", 1, "scale.onnx")], &[]).await;
     for (size, sent, length_off_by, says) in [
         (8, 4, 0, "needs 8 bytes of binary data, 4 are left"),
         (8, 12, 0, "4 bytes of binary data are left over"),
@@ -220,6 +234,7 @@ async fn binary_lengths_must_be_exact() {
         assert_eq!(status, 400, "{body}");
         assert!(body["error"].as_str().unwrap().contains(says), "{body}");
     }
+    running.end_without_an_error().await;
 }
 
 #[tokio::test]
@@ -242,7 +257,7 @@ async fn bodies_past_the_limit_or_encoded_are_refused() {
     broken_off.write_all(head.as_bytes()).await.unwrap();
     broken_off.shutdown().await.unwrap();
     broken_off.read_to_end(&mut Vec::new()).await.unwrap();
-    let metrics = reqwest::get(running.admin("/metrics")).await.unwrap().text().await.unwrap();
+    let metrics = running.metrics().await;
     for (code, count) in
         [("too_large", 1), ("unsupported_media_type", 1), ("not_found", 2), ("invalid_argument", 2)]
     {
@@ -271,10 +286,36 @@ async fn a_body_that_does_not_come_is_given_up() {
     assert!(reply.contains("did not arrive within 200ms"), "{reply}");
 }
 
+/// Neither one of which nothing comes, nor one whose end does not.
+#[tokio::test]
+async fn a_grpc_message_that_does_not_come_is_given_up() {
+    let patience = Duration::from_millis(200);
+    let running = serve_with(&[("scale", 1, "scale.onnx")], |settings| {
+        settings.request_timeout = Some(patience);
+    })
+    .await;
+    let address = format!("http://{}", running.addresses.grpc);
+    let channel = Endpoint::new(address).unwrap().connect().await.unwrap();
+    let mut client = tonic::client::Grpc::new(channel);
+    for sent in [vec![], vec![ModelInferRequest::default()]] {
+        let messages = stream::iter(sent).chain(stream::pending());
+        let path = PathAndQuery::from_static("/inference.GRPCInferenceService/ModelInfer");
+        let codec = ProstCodec::<ModelInferRequest, ModelInferResponse>::default();
+        client.ready().await.unwrap();
+        let asked = client.client_streaming(tonic::Request::new(messages), path, codec);
+        let answer = tokio::time::timeout(Duration::from_secs(5), asked).await.unwrap();
+        let status = answer.unwrap_err();
+        assert_eq!(status.code(), tonic::Code::DeadlineExceeded, "{status:?}");
+        assert!(status.message().contains("did not arrive within 200ms"), "{status:?}");
+    }
+    let counted = "sluice_unrouted_requests_total{code=\"deadline_exceeded\"} 2\n";
+    let metrics = running.metrics().await;
+    assert!(metrics.contains(counted), "{metrics}");
+}
+
 #[tokio::test]
 async fn grpc_requests_that_do_not_fit() {
-    let running =
-        serve_with(&[("scale", 1, "scale.onnx")], |settings| settings.max_body = Some(1000)).await;
+    let running = Process::start(&[("scale", 1, "scale.onnx")], &["--max-body=1000"]).await;
     let mut plain = connect(&running).await;
     let mut zipped = connect(&running).await.send_compressed(CompressionEncoding::Gzip);
     let request = || ModelInferRequest { model_name: "scale".to_owned(), ..Default::default() };
@@ -319,6 +360,81 @@ async fn grpc_requests_that_do_not_fit() {
     let metadata = ModelMetadataRequest { name: "scale".to_owned(), version: "new".to_owned() };
     let status = plain.model_metadata(metadata).await.unwrap_err();
     assert_eq!(status.code(), tonic::Code::InvalidArgument, "{status:?}");
+    running.end_without_an_error().await;
+}
+
+/// What only the run finds out is the caller's mistake all the same.
+#[tokio::test]
+async fn values_that_a_graph_cannot_compute_with() {
+    let models = ["pair", "fold", "parse", "pick"];
+    let graphs = models.map(|model| format!("{model}.onnx"));
+    let served: Vec<_> = models.iter().zip(&graphs).map(|(m, g)| (*m, 1, g.as_str())).collect();
+    let running = Process::start(&served, &[]).await;
+    let mut client = connect(&running).await;
+    let input = |name, datatype, shape: &[i64], data: Value| json!({"name": name, "datatype": datatype, "shape": shape, "data": data});
+    for (model, inputs, grpc) in [
+        (
+            "pair",
+            json!([
+                input("a", "FP32", &[1, 2], json!([1, 2])),
+                input("b", "FP32", &[1, 3], json!([1, 2, 3]))
+            ]),
+            vec![floats("a", &[1, 2]), floats("b", &[1, 3])],
+        ),
+        (
+            "fold",
+            json!([input("x", "FP32", &[1, 3], json!([1, 2, 3]))]),
+            vec![floats("x", &[1, 3])],
+        ),
+        ("parse", json!([input("text", "BYTES", &[1], json!(["abc"]))]), vec![text("abc")]),
+        ("pick", json!([input("index", "INT64", &[1], json!([4]))]), vec![index(4)]),
+    ] {
+        let body = json!({"inputs": inputs}).to_string();
+        let (status, body) = running.post(&format!("/v2/models/{model}/infer"), body).await;
+        assert_eq!(status, 400, "{model}: {body}");
+        assert!(body["error"].as_str().unwrap().contains("graph refuses its inputs"), "{body}");
+        let model_name = model.to_owned();
+        let request = ModelInferRequest { model_name, inputs: grpc, ..Default::default() };
+        let status = client.model_infer(request).await.unwrap_err();
+        assert_eq!(status.code(), tonic::Code::InvalidArgument, "{status:?}");
+    }
+    let metrics = running.metrics().await;
+    for model in models {
+        let labels = format!("model=\"{model}\",version=\"1\",code=\"invalid_argument\"");
+        assert!(metrics.contains(&format!("sluice_requests_total{{{labels}}} 2\n")), "{metrics}");
+    }
+    running.end_without_an_error().await;
+}
+
+fn floats(name: &str, shape: &[i64]) -> InferInputTensor {
+    let count = usize::try_from(shape.iter().product::<i64>()).unwrap();
+    let contents = InferTensorContents { fp32_contents: vec![1.0; count], ..Default::default() };
+    typed(name, "FP32", shape, contents)
+}
+
+fn text(value: &str) -> InferInputTensor {
+    let bytes_contents = vec![value.to_owned().into()];
+    typed("text", "BYTES", &[1], InferTensorContents { bytes_contents, ..Default::default() })
+}
+
+fn index(value: i64) -> InferInputTensor {
+    let int64_contents = vec![value];
+    typed("index", "INT64", &[1], InferTensorContents { int64_contents, ..Default::default() })
+}
+
+fn typed(
+    name: &str,
+    datatype: &str,
+    shape: &[i64],
+    contents: InferTensorContents,
+) -> InferInputTensor {
+    InferInputTensor {
+        name: name.to_owned(),
+        datatype: datatype.to_owned(),
+        shape: shape.to_vec(),
+        contents: Some(contents),
+        ..Default::default()
+    }
 }
 
 #[tokio::test]

@@ -6,5 +6,6 @@ mod drain;
 mod inference;
 mod lifecycle;
 mod metadata;
+mod overload;
 mod settings;
 mod support;

@@ -1,17 +1,36 @@
-//! A gateway over a folder of the test's own.
+//! A gateway over a folder of the test's own, in this process or in one of its own.
 
+use std::io::{BufRead, BufReader};
 use std::net::{Ipv4Addr, SocketAddr};
+use std::ops::Deref;
 use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc;
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use serde_json::Value;
-use sluice_gateway::{Gateway, Settings};
+use sluice_gateway::{Addresses, Gateway, Settings};
+
+/// Somebody who knows where a gateway listens.
+pub(crate) struct Caller {
+    pub(crate) addresses: Addresses,
+    pub(crate) client: reqwest::Client,
+}
 
 /// A running gateway and its folder.
 pub(crate) struct Running {
     pub(crate) gateway: Gateway,
     pub(crate) folder: tempfile::TempDir,
-    pub(crate) client: reqwest::Client,
+    caller: Caller,
+}
+
+/// The gateway's own binary as it runs, and what it writes to standard error.
+pub(crate) struct Process {
+    child: Child,
+    log: Option<JoinHandle<Vec<String>>>,
+    _folder: tempfile::TempDir,
+    caller: Caller,
 }
 
 /// Starts a gateway that serves test graphs: (model, version, graph file).
@@ -24,21 +43,23 @@ pub(crate) async fn serve_with(
     models: &[(&str, u64, &str)],
     adjust: impl FnOnce(&mut Settings),
 ) -> Running {
-    let folder = tempfile::tempdir().unwrap();
-    for (model, version, graph) in models {
-        place(folder.path(), model, *version, &graph_bytes(graph));
-    }
-    let running = start(folder, |settings, folder| {
-        settings.model_repository = Some(folder.to_owned());
-        settings.repository_poll = Some(Duration::from_millis(100));
-        adjust(settings);
-    });
-    let running = running.await;
-    running.gateway.ready().await;
-    running
+    serve_folder(repository(models), adjust).await
 }
 
-async fn start(folder: tempfile::TempDir, adjust: impl FnOnce(&mut Settings, &Path)) -> Running {
+/// The same, run as `deployment.toml` says.
+pub(crate) async fn serve_as(
+    models: &[(&str, u64, &str)],
+    deployment: &str,
+    adjust: impl FnOnce(&mut Settings),
+) -> Running {
+    let folder = repository(models);
+    for (model, ..) in models {
+        std::fs::write(folder.path().join(model).join("deployment.toml"), deployment).unwrap();
+    }
+    serve_folder(folder, adjust).await
+}
+
+async fn serve_folder(folder: tempfile::TempDir, adjust: impl FnOnce(&mut Settings)) -> Running {
     let anywhere = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
     let mut settings = Settings::default();
     settings.http = Some(anywhere);
@@ -46,9 +67,22 @@ async fn start(folder: tempfile::TempDir, adjust: impl FnOnce(&mut Settings, &Pa
     settings.admin = Some(anywhere);
     settings.cores = Some(2);
     settings.onnxruntime = std::env::var_os("SLUICE_ONNXRUNTIME").map(PathBuf::from);
-    adjust(&mut settings, folder.path());
+    settings.model_repository = Some(folder.path().to_owned());
+    settings.repository_poll = Some(Duration::from_millis(100));
+    adjust(&mut settings);
     let gateway = Gateway::start(settings.resolve().unwrap()).await.unwrap();
-    Running { gateway, folder, client: reqwest::Client::builder().no_proxy().build().unwrap() }
+    gateway.ready().await;
+    let caller = Caller::new(gateway.addresses());
+    Running { gateway, folder, caller }
+}
+
+/// A folder of test graphs.
+fn repository(models: &[(&str, u64, &str)]) -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    for (model, version, graph) in models {
+        place(folder.path(), model, *version, &graph_bytes(graph));
+    }
+    folder
 }
 
 pub(crate) fn graph_bytes(file: &str) -> Vec<u8> {
@@ -64,13 +98,99 @@ pub(crate) fn place(root: &Path, model: &str, version: u64, graph: &[u8]) {
     std::fs::rename(&aside, root.join(model).join(version.to_string())).unwrap();
 }
 
-impl Running {
+impl Deref for Running {
+    type Target = Caller;
+
+    fn deref(&self) -> &Caller {
+        &self.caller
+    }
+}
+
+impl Process {
+    /// Starts a gateway that serves test graphs, with more flags.
+    pub(crate) async fn start(models: &[(&str, u64, &str)], flags: &[&str]) -> Self {
+        let folder = repository(models);
+        let mut child = Command::new(env!("CARGO_BIN_EXE_sluice-gateway"))
+            .args(["--http=127.0.0.1:0", "--grpc=127.0.0.1:0", "--admin=127.0.0.1:0"])
+            .args(["--cores=2", "--log=info,ort=off", "--log-format=json", "--model-repository"])
+            .arg(folder.path())
+            .args(flags)
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let errors = BufReader::new(child.stderr.take().unwrap());
+        let (say, said) = mpsc::channel();
+        let log = std::thread::spawn(move || {
+            let mut lines = Vec::new();
+            for line in errors.lines().map_while(Result::ok) {
+                if let Some(addresses) = addresses(&line) {
+                    say.send(addresses).unwrap();
+                }
+                lines.push(line);
+            }
+            lines
+        });
+        let addresses = said.recv_timeout(Duration::from_secs(30)).unwrap();
+        let caller = Caller::new(addresses);
+        while caller.get("/v2/health/ready").await.0 != 200 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        Self { child, log: Some(log), _folder: folder, caller }
+    }
+
+    /// Ends the process and looks at what it has logged: no error, and no panic.
+    pub(crate) async fn end_without_an_error(mut self) {
+        assert!(Command::new("kill").arg(self.child.id().to_string()).status().unwrap().success());
+        // Connections of this test's own are asked to leave, so their tasks must go on meanwhile.
+        let status = loop {
+            match self.child.try_wait().unwrap() {
+                Some(status) => break status,
+                None => tokio::time::sleep(Duration::from_millis(10)).await,
+            }
+        };
+        assert!(status.success(), "{status}");
+        for line in self.log.take().unwrap().join().unwrap() {
+            let entry: Value = serde_json::from_str(&line).unwrap_or_default();
+            assert!(entry["level"].is_string() && entry["level"] != "ERROR", "{line}");
+        }
+    }
+}
+
+/// Where the gateway listens, if it says so in this line.
+fn addresses(line: &str) -> Option<Addresses> {
+    let entry: Value = serde_json::from_str(line).ok()?;
+    let address = |what: &str| entry[what].as_str()?.parse().ok();
+    let (http, grpc, admin) = (address("http")?, address("grpc")?, address("admin")?);
+    Some(Addresses { http, grpc, admin, metrics: None })
+}
+
+impl Drop for Process {
+    /// Nothing is left of a test that failed.
+    fn drop(&mut self) {
+        let _has_ended = self.child.kill();
+        let _has_ended = self.child.wait();
+    }
+}
+
+impl Deref for Process {
+    type Target = Caller;
+
+    fn deref(&self) -> &Caller {
+        &self.caller
+    }
+}
+
+impl Caller {
+    fn new(addresses: Addresses) -> Self {
+        Self { addresses, client: reqwest::Client::builder().no_proxy().build().unwrap() }
+    }
+
     pub(crate) fn url(&self, path: &str) -> String {
-        format!("http://{}{path}", self.gateway.addresses().http)
+        format!("http://{}{path}", self.addresses.http)
     }
 
     pub(crate) fn admin(&self, path: &str) -> String {
-        format!("http://{}{path}", self.gateway.addresses().admin)
+        format!("http://{}{path}", self.addresses.admin)
     }
 
     /// What administration says of a version: its state, its executor, why it was refused.
@@ -92,6 +212,11 @@ impl Running {
     /// Status and JSON body of a POST of `body`.
     pub(crate) async fn post(&self, path: &str, body: impl Into<reqwest::Body>) -> (u16, Value) {
         answer(self.client.post(self.url(path)).body(body)).await
+    }
+
+    /// The metrics' exposition text.
+    pub(crate) async fn metrics(&self) -> String {
+        reqwest::get(self.admin("/metrics")).await.unwrap().text().await.unwrap()
     }
 }
 

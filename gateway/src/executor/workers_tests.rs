@@ -1,0 +1,152 @@
+//! Workers whose runs begin and end when the test says so.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, Sender, bounded};
+use sluice_engine::{Engine, EngineError};
+use sluice_protocol::{ModelName, ModelVersion, Tensor, TensorData, TensorSpec};
+use tokio::sync::oneshot;
+
+use super::{WorkerSettings, Workers};
+use crate::counters::Counters;
+use crate::executor::{Answer, Job, Limits, Refusal};
+use crate::metrics::Metrics;
+
+/// Gives its input back, once the test lets it.
+struct Gated {
+    begun: Sender<usize>,
+    go: Receiver<()>,
+}
+
+impl Engine for Gated {
+    fn inputs(&self) -> &[TensorSpec] {
+        &[]
+    }
+
+    fn outputs(&self) -> &[TensorSpec] {
+        &[]
+    }
+
+    fn run(&mut self, inputs: &[Tensor]) -> Result<Vec<Tensor>, EngineError> {
+        self.begun.send(inputs[0].rows().unwrap()).unwrap();
+        // A test that is over lets everything run.
+        let _over = self.go.recv();
+        Ok(inputs.to_vec())
+    }
+}
+
+/// Workers of four rows a run and a millisecond a row, which may wait for 50.
+struct Running {
+    workers: Workers,
+    begun: Receiver<usize>,
+    go: Sender<()>,
+}
+
+fn start(count: usize, max_queue_delay: Duration) -> Running {
+    let (begun_in, begun) = bounded(1000);
+    let (go, go_out) = bounded(1000);
+    let engines = (0..count)
+        .map(|_| Box::new(Gated { begun: begun_in.clone(), go: go_out.clone() }) as Box<dyn Engine>)
+        .collect();
+    let (row_cost, max_waiting) = (Duration::from_millis(1), Duration::from_millis(50));
+    let limits = Limits { max_rows: 4, row_cost, max_waiting };
+    let metrics = Metrics::new().deployment(&"m".parse::<ModelName>().unwrap(), ModelVersion(1));
+    let counters = Arc::new(Counters::new(1, count, metrics));
+    let settings = WorkerSettings { max_queue_delay };
+    let workers = Workers::start(engines, limits, settings, counters).unwrap();
+    Running { workers, begun, go }
+}
+
+impl Running {
+    fn submit(&self, rows: usize) -> Result<oneshot::Receiver<Answer>, Refusal> {
+        let (reply, answer) = oneshot::channel();
+        let shape = vec![i64::try_from(rows).unwrap()];
+        let tensor = Tensor::new(shape, TensorData::Fp32(vec![1.0; rows])).unwrap();
+        self.workers.submit(Job::new(vec![tensor], rows, None, reply)).map(|()| answer)
+    }
+
+    /// Waits until a run begins: its rows.
+    fn next_run(&self) -> usize {
+        self.begun.recv_timeout(Duration::from_secs(10)).unwrap()
+    }
+}
+
+fn is_overloaded<T>(submitted: &Result<T, Refusal>) -> bool {
+    matches!(submitted, Err(Refusal::Overloaded(_)))
+}
+
+#[test]
+fn a_small_job_runs_between_the_pieces_of_a_large_one() {
+    let running = start(1, Duration::ZERO);
+    let mut large = running.submit(400).unwrap();
+    assert_eq!(running.next_run(), 4);
+    let small = running.submit(1).unwrap();
+    let another = running.submit(2).unwrap();
+    running.go.send(()).unwrap();
+    assert_eq!(running.next_run(), 3, "both small jobs together, before the next piece");
+    running.go.send(()).unwrap();
+    assert_eq!(running.next_run(), 4);
+    assert_eq!(small.blocking_recv().unwrap().unwrap()[0].rows(), Some(1));
+    assert_eq!(another.blocking_recv().unwrap().unwrap()[0].rows(), Some(2));
+    assert!(large.try_recv().is_err(), "the large one is not done");
+    let Running { workers, go, .. } = running;
+    drop(go);
+    assert_eq!(large.blocking_recv().unwrap().unwrap()[0].rows(), Some(400));
+    drop(workers);
+}
+
+#[test]
+fn the_rows_of_a_large_job_that_runs_count_until_they_have_run() {
+    let running = start(1, Duration::ZERO);
+    let first = running.submit(400).unwrap();
+    assert_eq!(running.next_run(), 4);
+    assert!(is_overloaded(&running.submit(400)), "396 ms of work are waiting");
+    assert!(running.submit(1).is_ok(), "which holds up a small job for a piece only");
+    (0..200).for_each(|_| running.go.send(()).unwrap());
+    assert!(first.blocking_recv().unwrap().is_ok());
+    assert!(running.submit(400).is_ok(), "nothing waits any more");
+}
+
+#[test]
+fn two_large_jobs_run_on_two_workers() {
+    let running = start(2, Duration::ZERO);
+    let _first = running.submit(30).unwrap();
+    let _second = running.submit(30).unwrap();
+    assert_eq!((running.next_run(), running.next_run()), (4, 4), "neither was let go on");
+}
+
+#[test]
+fn a_full_queue_refuses_small_jobs_too() {
+    let running = start(1, Duration::ZERO);
+    let _runs = running.submit(4).unwrap();
+    assert_eq!(running.next_run(), 4);
+    let waiting: Vec<_> = (0..20).map_while(|_| running.submit(4).ok()).collect();
+    assert_eq!(waiting.len(), 12, "48 rows are 48 ms");
+    assert!(is_overloaded(&running.submit(4)));
+}
+
+#[test]
+fn an_incomplete_batch_waits_as_long_as_it_was_told_and_a_full_one_does_not() {
+    let running = start(1, Duration::from_secs(3600));
+    let _one = running.submit(1).unwrap();
+    let _two = running.submit(2).unwrap();
+    assert!(running.begun.recv_timeout(Duration::from_millis(50)).is_err());
+    let _full = running.submit(1).unwrap();
+    assert_eq!(running.next_run(), 4);
+    let running = start(1, Duration::from_millis(20));
+    let _one = running.submit(1).unwrap();
+    assert_eq!(running.next_run(), 1);
+}
+
+#[test]
+fn what_was_taken_in_is_answered_when_the_queue_closes() {
+    let running = start(1, Duration::ZERO);
+    let answers: Vec<_> = [1, 9, 2, 9].map(|rows| running.submit(rows).unwrap()).into();
+    let Running { workers, go, .. } = running;
+    drop(workers);
+    drop(go);
+    for (answer, rows) in answers.into_iter().zip([1, 9, 2, 9]) {
+        assert_eq!(answer.blocking_recv().unwrap().unwrap()[0].rows(), Some(rows));
+    }
+}

@@ -1,0 +1,113 @@
+//! What a full queue says, and what an incomplete batch waits for.
+
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+use sluice_protocol::grpc::model_infer_request::InferInputTensor;
+use sluice_protocol::grpc::{InferTensorContents, ModelInferRequest};
+
+use crate::inference::connect;
+use crate::support::{Running, answer, serve_as};
+
+const PATH: &str = "/v1/models/m:predict";
+
+fn rows(count: usize) -> String {
+    json!({"instances": vec![[1, 2]; count]}).to_string()
+}
+
+fn predictions(count: usize) -> serde_json::Value {
+    json!({"predictions": vec![[3.0, 5.0]; count]})
+}
+
+fn grpc_row() -> ModelInferRequest {
+    let contents = InferTensorContents { fp32_contents: vec![1.0, 2.0], ..Default::default() };
+    let input = InferInputTensor {
+        name: "x".to_owned(),
+        datatype: "FP32".to_owned(),
+        shape: vec![1, 2],
+        contents: Some(contents),
+        ..Default::default()
+    };
+    ModelInferRequest { model_name: "m".to_owned(), inputs: vec![input], ..Default::default() }
+}
+
+async fn batches(running: &Running) -> u64 {
+    let metrics = running.metrics().await;
+    let mut lines = metrics.lines();
+    let line = lines.find_map(|line| line.strip_prefix("sluice_batches_total{")).unwrap();
+    line.rsplit(' ').next().unwrap().parse().unwrap()
+}
+
+/// One worker, and next to nothing may wait.
+async fn serve_with_no_patience() -> Running {
+    serve_as(&[("m", 1, "slow.onnx")], "format = 1\ninstances = 1\n", |settings| {
+        settings.max_waiting = Some(Duration::from_micros(1));
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_full_queue_refuses_over_http_and_grpc_and_recovers() {
+    let running = serve_with_no_patience().await;
+    let mut client = connect(&running).await;
+    let request = running.client.post(running.url(PATH)).body(rows(20_000));
+    let large = tokio::spawn(answer(request));
+    let started = Instant::now();
+    let refused = loop {
+        let response = running.client.post(running.url(PATH)).body(rows(1)).send().await.unwrap();
+        if response.status() != 200 {
+            break response;
+        }
+        assert!(started.elapsed() < Duration::from_secs(20) && !large.is_finished());
+    };
+    // The large request has begun, and what comes now would wait behind it.
+    let status = client.model_infer(grpc_row()).await.unwrap_err();
+    assert_eq!(refused.status(), 429);
+    let after: u64 = refused.headers()["retry-after"].to_str().unwrap().parse().unwrap();
+    assert!(after >= 1);
+    let body: serde_json::Value = serde_json::from_slice(&refused.bytes().await.unwrap()).unwrap();
+    assert!(body["error"].as_str().unwrap().contains("model m is overloaded"), "{body}");
+    assert_eq!(status.code(), tonic::Code::ResourceExhausted, "{status:?}");
+    assert!(status.message().contains("model m is overloaded"), "{status:?}");
+    assert_eq!(large.await.unwrap(), (200, predictions(20_000)));
+    assert_eq!(running.post(PATH, rows(1)).await, (200, predictions(1)));
+    let metrics = running.metrics().await;
+    let counted = r#"sluice_requests_total{model="m",version="1",code="overloaded"} 2"#;
+    assert!(metrics.contains(counted), "{metrics}");
+}
+
+/// A worker answers a row while it has a request of many thousands under way.
+#[tokio::test]
+async fn a_row_does_not_wait_for_a_large_request() {
+    let settings = "format = 1\ninstances = 1\n";
+    let running = serve_as(&[("m", 1, "slow.onnx")], settings, |_| {}).await;
+    let request = running.client.post(running.url(PATH)).body(rows(20_000));
+    let large = tokio::spawn(answer(request));
+    // Its first pieces have run.
+    while batches(&running).await == 0 {
+        assert!(!large.is_finished());
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    assert_eq!(running.post(PATH, rows(1)).await, (200, predictions(1)));
+    assert!(!large.is_finished(), "the row was answered between its pieces");
+    assert_eq!(large.await.unwrap(), (200, predictions(20_000)));
+}
+
+#[tokio::test]
+async fn an_incomplete_batch_waits_for_the_delay_that_was_asked_for() {
+    let settings = "format = 1\ninstances = 1\nmax_batch_rows = 4\nmax_queue_delay = \"400ms\"\n";
+    let running = serve_as(&[("m", 1, "scale.onnx")], settings, |_| {}).await;
+    let started = Instant::now();
+    let (one, two) = tokio::join!(running.post(PATH, rows(1)), running.post(PATH, rows(2)));
+    assert_eq!((one, two), ((200, predictions(1)), (200, predictions(2))));
+    assert!(started.elapsed() >= Duration::from_millis(400), "{:?}", started.elapsed());
+    assert_eq!(batches(&running).await, 1);
+    // A full one does not wait.
+    let mut fastest = Duration::MAX;
+    for _ in 0..5 {
+        let started = Instant::now();
+        assert_eq!(running.post(PATH, rows(4)).await, (200, predictions(4)));
+        fastest = fastest.min(started.elapsed());
+    }
+    assert!(fastest < Duration::from_millis(400), "{fastest:?}");
+}

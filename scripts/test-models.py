@@ -9,7 +9,7 @@
     center.onnx    y[batch, 2] = x[batch, 2] minus its mean over the batch: mixes its rows
     loud.onnx      y[batch, 4] = 1e6 x[batch, 2] beside the logistic function of what center.onnx gives:
                    mixes its rows, by far less than its largest value
-    burst.onnx     y[batch, 2] = the sum of those two, the first only where x is above 0
+    burst.onnx     y[batch, 2] = the same logistic function, plus x + 1e5 where that is above 0
     place.onnx     y[batch, 2] = x[batch, 2] plus the row's place in the batch
     half.onnx      half FP16 [batch, 2], brain BF16 [batch, 2] -> each unchanged
     pair.onnx      y = a[batch, n] + b[batch, m]: fails unless they broadcast
@@ -93,11 +93,12 @@ loud = [
 save("loud", loud, [("x", FP32, ["batch", 2])], [("y", FP32, ["batch", 4])], [million])
 burst = [
     *center_of,
-    node("Relu", ["x"], ["above"]),
-    node("Mul", ["above", "million"], ["burst"]),
+    node("Add", ["x", "lift"], ["lifted"]),
+    node("Relu", ["lifted"], ["burst"]),
     node("Add", ["burst", "quiet"], ["y"]),
 ]
-save("burst", burst, [("x", FP32, ["batch", 2])], [("y", FP32, ["batch", 2])], [million])
+lift = ("lift", np.float32(1e5))
+save("burst", burst, [("x", FP32, ["batch", 2])], [("y", FP32, ["batch", 2])], [lift])
 place = [
     node("Sub", ["x", "x"], ["nothing"]),
     node("Add", ["nothing", "one"], ["ones"]),

@@ -185,16 +185,15 @@ async fn a_graph_whose_loud_outputs_drown_the_mixed_ones_runs_each_request_alone
             let running = running.clone();
             tokio::spawn(async move {
                 for round in 0..25 {
-                    let row = [-f64::from(caller), -f64::from(round)];
-                    let loud = row.map(|value| value * 1e6);
+                    let row = [caller, round].map(|value| -2e5 - f64::from(value));
                     let body = json!({"instances": [row]}).to_string();
-                    for (model, expected) in [
-                        ("loud", json!([loud[0], loud[1], 0.5, 0.5])),
-                        ("burst", json!([0.5, 0.5])),
-                    ] {
+                    for model in ["loud", "burst"] {
                         let path = format!("/v1/models/{model}:predict");
-                        let answer = running.post(&path, body.clone()).await;
-                        assert_eq!(answer, (200, json!({"predictions": [expected]})), "{row:?}");
+                        let (status, body) = running.post(&path, body.clone()).await;
+                        assert_eq!(status, 200, "{body}");
+                        let values = body["predictions"][0].as_array().unwrap();
+                        let quiet = &values[values.len() - 2..];
+                        assert_eq!(quiet, [json!(0.5), json!(0.5)], "{model}: {row:?}");
                     }
                 }
             })

@@ -261,7 +261,7 @@ mod tests {
     use crate::shared::{RequestLimits, Shared};
 
     /// A clock that goes so many times faster.
-    const FASTER: u32 = 1000;
+    const FASTER: u32 = 200;
 
     struct Fast;
 

@@ -4,11 +4,13 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
 use sluice_features::{ServiceVector, ViewRows, WriteReport};
 
 /// Looking something up.
 const CALL: Duration = Duration::from_secs(30);
-/// Storing the rows of a view.
+/// Storing rows.
 const WRITE: Duration = Duration::from_secs(600);
 
 /// A client of one gateway's admin address.
@@ -24,6 +26,9 @@ impl Admin {
         let url = base_url(address);
         let parsed: reqwest::Url =
             url.parse().with_context(|| format!("admin address {address:?}"))?;
+        if parsed.scheme() != "http" {
+            bail!("admin address {address:?} must begin with http://; nothing there speaks TLS");
+        }
         let mut builder = reqwest::Client::builder().connect_timeout(Duration::from_secs(5));
         if is_loopback(&parsed) {
             builder = builder.no_proxy();
@@ -37,15 +42,19 @@ impl Admin {
         read(&self.answer(request).await?)
     }
 
-    /// Stores a view's rows.
-    pub(crate) async fn write(&self, rows: &ViewRows) -> anyhow::Result<WriteReport> {
+    /// Stores the rows of views, all of them or none. Gives a report for each view.
+    pub(crate) async fn write(&self, batches: &[ViewRows]) -> anyhow::Result<Vec<WriteReport>> {
+        #[derive(Deserialize)]
+        struct Answer {
+            views: Vec<WriteReport>,
+        }
         let request = self
             .http
             .post(format!("{}/features/rows", self.url))
             .header("content-type", "application/octet-stream")
             .timeout(WRITE)
-            .body(rows.encode());
-        read(&self.answer(request).await?)
+            .body(ViewRows::encode_all(batches));
+        Ok(read::<Answer>(&self.answer(request).await?)?.views)
     }
 
     /// What the store holds for `key`, and the model's inputs where all `fields` are given.
@@ -76,7 +85,7 @@ impl Admin {
     }
 }
 
-fn read<T: serde::de::DeserializeOwned>(body: &[u8]) -> anyhow::Result<T> {
+fn read<T: DeserializeOwned>(body: &[u8]) -> anyhow::Result<T> {
     serde_json::from_slice(body).context("read the gateway's answer")
 }
 
@@ -99,7 +108,8 @@ mod tests {
     #[test]
     fn an_address_becomes_a_url() {
         assert_eq!(base_url("127.0.0.1:8082"), "http://127.0.0.1:8082");
-        assert_eq!(base_url("https://gate.example/"), "https://gate.example");
+        assert_eq!(base_url("http://gate.example/"), "http://gate.example");
+        assert!(Admin::new("https://gate.example").is_err());
         let error = Admin::new("http://:82").unwrap_err();
         assert!(format!("{error:#}").contains("\"http://:82\""), "{error:#}");
     }

@@ -238,11 +238,9 @@ fn outcome(report: &RunReport) -> String {
 
 /// Computes every view's latest rows and hands them to the gateway, which owns the store.
 async fn fill_store(definitions: &Definitions, admin: &Admin) -> anyhow::Result<usize> {
-    let mut rows = 0;
-    for batch in materialize(definitions, None, None).await? {
-        rows += admin.write(&batch).await.context("write features")?.written;
-    }
-    Ok(rows)
+    let batches = materialize(definitions, None, None).await?;
+    let views = admin.write(&batches).await.context("write features")?;
+    Ok(views.iter().map(|view| view.written).sum())
 }
 
 async fn ask(http: SocketAddr) -> anyhow::Result<f64> {

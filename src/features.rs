@@ -37,9 +37,10 @@ enum FeaturesCommand {
 /// while there is one. Then the plan is printed, which says what is new, changed or unchanged,
 /// and the state folder's features.json is replaced as a whole.
 ///
-/// A view that changed under its old version is refused: models trained with what it was would
-/// be served with what it is, so gateways refuse them. Raise its version, and keep the old view
-/// beside it as long as models use it.
+/// A view or service that was applied before and now is another, or is gone, is refused: models
+/// were trained with what it was, and gateways refuse to serve them with anything else. Add a
+/// view of a higher version and a service of another name, and keep the old ones as long as
+/// models use them.
 #[derive(Debug, Args)]
 #[command(after_long_help = APPLY_EXAMPLES)]
 struct ApplyArgs {
@@ -51,7 +52,7 @@ struct ApplyArgs {
     /// Check only, print no plan and record nothing
     #[arg(long)]
     check: bool,
-    /// Record views that changed under their old version, for views that no model uses yet
+    /// Record views and services that changed or are gone, for those that no model uses
     #[arg(long)]
     allow_changed: bool,
 }
@@ -60,8 +61,8 @@ struct ApplyArgs {
 ///
 /// Reads the sources, checks them as a whole (a value of the wrong type, a missing key or time,
 /// two rows for the same key and time are refused before anything is stored), computes each
-/// view's latest row per entity and stores it, one transaction a view. A row never replaces a
-/// newer one; one of the same time is replaced, so corrected data can be materialised again.
+/// view's latest row per entity and stores them, all views in one transaction. A row never
+/// replaces a newer one; one of the same time is replaced, so corrected data can be materialised again.
 ///
 /// While a gateway serves, it owns the online store: name its admin address with --admin.
 #[derive(Debug, Args)]
@@ -172,30 +173,22 @@ async fn apply(args: &ApplyArgs) -> anyhow::Result<()> {
     let definitions = Definitions::load(&args.definitions.features).context("check definitions")?;
     check_sources(&definitions).await.context("check sources")?;
     let snapshot = Snapshot::of(&definitions).context("hash definitions")?;
+    let before = Snapshot::read(&args.state).context("read what was applied")?;
+    let changes = snapshot.changes_from(before.as_ref());
     if args.check {
         let (views, services) = (snapshot.views.len(), snapshot.services.len());
+        check_changes(args, &changes)?;
         return print(&format!(
             "definitions are right: feature views {views}, services {services}\n"
         ));
     }
-    let before = Snapshot::read(&args.state).context("read what was applied")?;
-    let changes = snapshot.changes_from(before.as_ref());
     let mut plan = String::new();
     for (name, change) in &changes {
         writeln!(plan, "{change:<10} {name}").context("print")?;
     }
-    // Services have no version of their own: one changes with its views, or by its own columns.
-    let changed = |(name, change): &&(String, Change)| {
-        *change == Change::Changed && name.starts_with("view ")
-    };
-    let changed: Vec<&str> =
-        changes.iter().filter(changed).map(|(name, _)| name.as_str()).collect();
-    if !changed.is_empty() && !args.allow_changed {
+    if let Err(refused) = check_changes(args, &changes) {
         print(&plan)?;
-        bail!(
-            "{} changed under the old version, so models trained before would be refused: raise the version, or pass --allow-changed if no model uses it; nothing was recorded",
-            changed.join(", ")
-        );
+        return Err(refused);
     }
     if changes.iter().any(|(_, change)| *change != Change::Unchanged) {
         snapshot.write(&args.state).context("record definitions")?;
@@ -206,6 +199,21 @@ async fn apply(args: &ApplyArgs) -> anyhow::Result<()> {
     print(&plan)
 }
 
+/// A model that was trained with what a name stood for cannot be served with anything else.
+fn check_changes(args: &ApplyArgs, changes: &[(String, Change)]) -> anyhow::Result<()> {
+    let lost =
+        |(_, change): &&(String, Change)| matches!(change, Change::Changed | Change::Removed);
+    let lost: Vec<String> =
+        changes.iter().filter(lost).map(|(name, change)| format!("{name} ({change})")).collect();
+    if lost.is_empty() || args.allow_changed {
+        return Ok(());
+    }
+    bail!(
+        "models that were trained with {} would be refused; nothing was recorded. Keep the old ones and add a view of a higher version, a service of another name; or pass --allow-changed if no model uses them",
+        lost.join(", ")
+    )
+}
+
 async fn fill(args: &MaterializeArgs) -> anyhow::Result<()> {
     let started = Instant::now();
     let definitions = Definitions::load(&args.definitions.features).context("check definitions")?;
@@ -213,6 +221,9 @@ async fn fill(args: &MaterializeArgs) -> anyhow::Result<()> {
     store.check().await?;
     let views = (!args.views.is_empty()).then_some(args.views.as_slice());
     let batches = materialize(&definitions, views, args.until).await.context("materialize")?;
+    let computed: usize = batches.iter().map(|batch| batch.rows().len()).sum();
+    let seconds = started.elapsed().as_secs_f64();
+    print(&format!("computed {computed} rows of {} views in {seconds:.2} s\n", batches.len()))?;
     let reports = store.write(&batches).await.context("store features")?;
     let (mut stored, mut text) = (0, String::new());
     for (rows, report) in batches.iter().zip(reports) {
@@ -227,7 +238,7 @@ async fn fill(args: &MaterializeArgs) -> anyhow::Result<()> {
             .context("print")?;
     }
     let seconds = started.elapsed().as_secs_f64();
-    writeln!(text, "{stored} rows stored in {seconds:.2} s").context("print")?;
+    writeln!(text, "{stored} rows stored after {seconds:.2} s").context("print")?;
     print(&text)
 }
 
@@ -278,23 +289,12 @@ impl Store {
         Ok(())
     }
 
-    /// Stores the views one after the other.
+    /// Stores all views or none.
     async fn write(&self, batches: &[ViewRows]) -> anyhow::Result<Vec<WriteReport>> {
-        let mut reports = Vec::with_capacity(batches.len());
         match self {
-            Self::Own(path) => {
-                let store = EmbeddedStore::open(path)?;
-                for rows in batches {
-                    reports.push(store.write(rows)?);
-                }
-            }
-            Self::Gateway(admin) => {
-                for rows in batches {
-                    reports.push(admin.write(rows).await?);
-                }
-            }
+            Self::Own(path) => Ok(EmbeddedStore::open(path)?.write_all(batches)?),
+            Self::Gateway(admin) => admin.write(batches).await,
         }
-        Ok(reports)
     }
 }
 

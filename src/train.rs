@@ -28,7 +28,8 @@ enum TrainCommand {
 /// file expects. The candidate is exported, its graph compared with the learner row by row,
 /// and judged on rows that it never saw: against forecasts that cost nothing and, with a
 /// registry, against the version in production. It is registered whole; the alias moves only
-/// when the verdict is "promote". Killed at any moment, a run leaves everything as it was.
+/// when the verdict is "promote". Killed at any moment, a run leaves everything as it was, but
+/// for a folder .sluice-run-... beside --out.
 #[derive(Debug, Args)]
 #[command(after_long_help = RUN_EXAMPLES)]
 struct RunArgs {

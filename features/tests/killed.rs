@@ -23,17 +23,18 @@ const FOLDER: &str = "SLUICE_TEST_KILLED_FOLDER";
 
 fn definitions(folder: &Path) -> Definitions {
     let columns = r#"store_id = "INT64", day = "DATE", generation = "INT64""#;
-    let features = r#"{ name = "generation", expression = "generation" }"#;
+    let feature = |name| format!(r#"{{ name = "{name}", expression = "generation" }}"#);
     let service = r#"
 [[feature_service]]
 name = "demand"
 entity = "store"
-views = ["sales@1"]
-columns = ["generation"]
+views = ["sales@1", "stock@1"]
+columns = ["generation", "level"]
 "#;
     let text = store("INT64")
         + &source("sales", "day", columns)
-        + &view("sales", "sales", features)
+        + &view("sales", "sales", &feature("generation"))
+        + &view("stock", "sales", &feature("level"))
         + service;
     write(folder, &[("features.toml", &text)]);
     load(folder)
@@ -51,7 +52,10 @@ fn stored_generation(folder: &Path) -> i64 {
         Err(error) => panic!("{error}"),
     };
     let first = rows.values[0];
-    assert!(rows.values.iter().all(|value| value.to_bits() == first.to_bits()), "half a batch");
+    assert!(
+        rows.values.iter().all(|value| value.to_bits() == first.to_bits()),
+        "half of what was written"
+    );
     format!("{first}").parse().unwrap()
 }
 
@@ -62,12 +66,13 @@ fn writer() {
     let Some(folder) = std::env::var_os(FOLDER) else { return };
     let folder = Path::new(&folder);
     let definitions = definitions(folder);
-    let header = ViewHeader::of(definitions.views().next().unwrap());
+    let headers: Vec<_> = definitions.views().map(ViewHeader::of).collect();
     let first = stored_generation(folder) + 1;
     let store = EmbeddedStore::open(&folder.join("online.redb")).unwrap();
     for generation in first.. {
         let row = |key| (EntityKey::Int64(key), generation, vec![Value::Int64(generation)]);
-        store.write(&ViewRows::new(header.clone(), (0..KEYS).map(row)).unwrap()).unwrap();
+        let rows = |header: &ViewHeader| ViewRows::new(header.clone(), (0..KEYS).map(row)).unwrap();
+        store.write_all(&headers.iter().map(rows).collect::<Vec<_>>()).unwrap();
         println!("wrote {generation}");
         std::io::stdout().flush().unwrap();
     }

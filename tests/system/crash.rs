@@ -22,6 +22,8 @@ const QUESTION: &str = r#"{"instances": [{"store_id": 42, "date": "2025-01-15", 
 const KILLS: usize = 10;
 /// A run registers and promotes its version within this time of its verdict.
 const REGISTERING: Duration = Duration::from_millis(150);
+/// Materialised rows are on disk within this time of their computing.
+const WRITING: Duration = Duration::from_millis(40);
 
 /// Ends a child that a failed test leaves behind.
 struct Running(Child);
@@ -115,17 +117,45 @@ fn a_killed_materialization_leaves_one_day_or_the_other() {
     let until = |day: &'static str| {
         ["features", "materialize", "--features", features, "--state", state, "--until", day]
     };
-    let days = ["2011-11-01", "2011-11-02", "2011-11-03", "2011-11-04"];
+    // Every one later than those before, so that each run has all rows to write.
+    let days = [
+        "2011-11-01",
+        "2011-11-02",
+        "2011-11-03",
+        "2011-11-04",
+        "2011-11-07",
+        "2011-11-08",
+        "2011-11-09",
+        "2011-11-10",
+        "2011-11-11",
+        "2011-11-14",
+        "2011-11-15",
+        "2011-11-16",
+        "2011-11-17",
+        "2011-11-18",
+        "2011-11-21",
+        "2011-11-22",
+        "2011-11-23",
+        "2011-11-24",
+        "2011-11-25",
+        "2011-11-28",
+        "2011-11-29",
+    ];
     let whole = time_of(&until(days[0]));
     let mut day = days[0].to_owned();
-    for (index, moment) in random_moments(whole).into_iter().enumerate() {
-        let next = days[1 + index % 3];
-        let child = start(&until(next));
+    let anywhere = random_moments(whole).into_iter().map(|moment| (None, moment));
+    // Writing is a short part at the end.
+    let writing = random_moments(WRITING).into_iter().map(|moment| (Some("computed"), moment));
+    for ((word, moment), next) in anywhere.chain(writing).zip(&days[1..]) {
+        let child = match word {
+            Some(word) => started_until(&until(next), word),
+            None => start(&until(next)),
+        };
         std::thread::sleep(moment);
         drop(child);
         let found = the_day_of_every_store(&folder.path().join("online.redb"));
         assert!(
-            found == day || found == next,
+            found == day || found == *next,
             "{found} after a kill at {moment:?} from {day} to {next}"
         );
         day = found;

@@ -100,22 +100,36 @@ fn broken_definitions_change_nothing() {
 }
 
 #[test]
-fn a_changed_view_needs_a_new_version() {
+fn what_models_may_use_stays_and_new_names_come_beside_it() {
     let features = Features::applied();
-    let changed = features.definitions.replace("lag(units, 1)", "lag(units, 3)");
-    features.write("features.toml", &changed);
-    features.refused(&features.command("apply", &[]), "view store_sales@1 changed");
-    assert_eq!(features.recorded(), features.before.0);
+    let (before, view) = features.definitions.split_once("[[feature_view]]").unwrap();
+    let other = view
+        .replace("lag(units, 1)", "lag(units, 3)")
+        .replace("version = 1", "version = 2")
+        .replace("sales@1", "sales@2");
+    let service = |columns: &str| format!("{before}[[feature_view]]{columns}");
+    for (changed, says) in [
+        (view.replace("lag(units, 1)", "lag(units, 3)"), "view store_sales@1 (changed)"),
+        (view.replace("extract(dow", "extract(doy"), "service demand-forecast (changed)"),
+        (other.clone(), "view store_sales@1 (removed)"),
+    ] {
+        features.write("features.toml", &service(&changed));
+        features.refused(&features.command("apply", &[]), says);
+        features.refused(&features.command("apply", &["--check"]), says);
+        assert_eq!(features.recorded(), features.before.0, "{says}");
+    }
 
-    let raised = changed.replace("version = 1", "version = 2").replace("sales@1", "sales@2");
-    features.write("features.toml", &raised);
+    let other = other.replace("name = \"demand-forecast\"", "name = \"demand-forecast-2\"");
+    let beside = format!("{}[[feature_view]]{other}", features.definitions);
+    features.write("features.toml", &beside);
     let plan = output_of(&features.command("apply", &[]));
     assert!(plan.contains("new        view store_sales@2"), "{plan}");
+    assert!(plan.contains("unchanged  service demand-forecast\n"), "{plan}");
 
-    let again = raised.replace("lag(units, 3)", "lag(units, 4)");
-    features.write("features.toml", &again);
+    features.write("features.toml", &beside.replace("lag(units, 3)", "lag(units, 4)"));
+    let recorded = features.recorded();
     output_of(&features.command("apply", &["--allow-changed"]));
-    assert_ne!(features.recorded(), features.before.0);
+    assert_ne!(features.recorded(), recorded);
 }
 
 #[test]

@@ -7,6 +7,7 @@ use sluice_protocol::Format;
 
 use super::row::Row;
 use super::rows::{ViewHeader, ViewRows};
+use super::store::Change;
 use crate::entity::EntityKey;
 use crate::error::FeatureError;
 
@@ -99,30 +100,34 @@ impl StoreFile {
         Ok(rows)
     }
 
-    /// Writes rows in one transaction; with `replace`, in place of all that the view has.
-    pub(super) fn write(
-        &self,
-        header: &ViewHeader,
-        replace: bool,
-        rows: &[&(EntityKey, Row)],
-    ) -> Result<(), FeatureError> {
+    /// Makes changes in one transaction.
+    pub(super) fn write(&self, changes: &[Change<'_>]) -> Result<(), FeatureError> {
         let transaction = self.database.begin_write().map_err(|e| self.failed(e))?;
+        for change in changes {
+            self.write_view(&transaction, change)?;
+        }
+        transaction.commit().map_err(|e| self.failed(e))
+    }
+
+    fn write_view(
+        &self,
+        transaction: &redb::WriteTransaction,
+        Change { header, stored, fresh }: &Change<'_>,
+    ) -> Result<(), FeatureError> {
         let name = table_name(header);
-        if replace {
+        if stored.is_none() {
             transaction.delete_table(Rows::new(&name)).map_err(|e| self.failed(e))?;
             let mut views = transaction.open_table(VIEWS).map_err(|e| self.failed(e))?;
             let id = header.view.to_string();
             let bytes = ViewRows::empty(header).encode();
             views.insert(id.as_str(), bytes.as_slice()).map_err(|e| self.failed(e))?;
         }
-        {
-            let mut table = transaction.open_table(Rows::new(&name)).map_err(|e| self.failed(e))?;
-            for (key, row) in rows {
-                let key = key.to_feast_bytes(&header.join_key);
-                table.insert(key.as_slice(), row.as_bytes()).map_err(|e| self.failed(e))?;
-            }
+        let mut table = transaction.open_table(Rows::new(&name)).map_err(|e| self.failed(e))?;
+        for (key, row) in fresh {
+            let key = key.to_feast_bytes(&header.join_key);
+            table.insert(key.as_slice(), row.as_bytes()).map_err(|e| self.failed(e))?;
         }
-        transaction.commit().map_err(|e| self.failed(e))
+        Ok(())
     }
 
     fn failed(&self, error: impl Into<redb::Error>) -> FeatureError {

@@ -125,7 +125,7 @@ impl ViewRows {
         Self { header: self.header.clone(), rows }
     }
 
-    /// The batch as bytes: what `POST /features/rows` carries.
+    /// The batch as bytes. `POST /features/rows` carries one or several of them.
     pub fn encode(&self) -> Vec<u8> {
         let header = &self.header;
         let mut out = MAGIC.to_vec();
@@ -152,9 +152,43 @@ impl ViewRows {
         out
     }
 
+    /// Several batches as bytes: one after the other.
+    pub fn encode_all(batches: &[Self]) -> Vec<u8> {
+        batches.iter().flat_map(Self::encode).collect()
+    }
+
+    /// Reads what [`Self::encode_all`] wrote: at least one batch, no two of them of one view.
+    /// Bytes from outside are safe: damage is an error.
+    pub fn decode_all(bytes: &[u8]) -> Result<Vec<Self>, FeatureError> {
+        let mut reader = Reader { rest: bytes };
+        let mut batches = vec![Self::read(&mut reader)?];
+        while !reader.rest.is_empty() {
+            batches.push(Self::read(&mut reader)?);
+        }
+        Self::check_distinct(&batches)?;
+        Ok(batches)
+    }
+
+    /// Two batches of one view would have to say which comes first.
+    pub(super) fn check_distinct(batches: &[Self]) -> Result<(), FeatureError> {
+        let mut views = HashSet::new();
+        match batches.iter().find(|batch| !views.insert(&batch.header.view)) {
+            Some(batch) => Err(damaged(&format!("view {} comes twice", batch.header.view))),
+            None => Ok(()),
+        }
+    }
+
     /// Reads what [`Self::encode`] wrote. Bytes from outside are safe: damage is an error.
     pub fn decode(bytes: &[u8]) -> Result<Self, FeatureError> {
         let mut reader = Reader { rest: bytes };
+        let batch = Self::read(&mut reader)?;
+        if !reader.rest.is_empty() {
+            return Err(damaged("it is too long"));
+        }
+        Ok(batch)
+    }
+
+    fn read(reader: &mut Reader<'_>) -> Result<Self, FeatureError> {
         if reader.take(4)? != MAGIC {
             return Err(damaged("it does not start as one"));
         }
@@ -173,9 +207,6 @@ impl ViewRows {
             let row = Row::from_bytes(reader.take(length)?, &types)
                 .ok_or_else(|| damaged(&format!("row {at} does not fit its columns")))?;
             rows.push((key, row));
-        }
-        if !reader.rest.is_empty() {
-            return Err(damaged("it is too long"));
         }
         Self { header, rows }.unique()
     }

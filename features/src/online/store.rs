@@ -1,8 +1,8 @@
 //! The embedded online store: a table in memory that look-ups read without a lock, and a file
 //! behind it that holds the same rows durably.
 //!
-//! A batch is written to the file in one transaction and shown in memory after its commit. So
-//! what was ever answered survives a crash, and a crash never leaves half a batch.
+//! What is written together goes to the file in one transaction and is shown in memory after its commit. So
+//! what was ever answered survives a crash, and a crash never leaves half of it.
 
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -32,6 +32,15 @@ pub struct WriteReport {
 pub(crate) struct ViewTable {
     pub(crate) header: ViewHeader,
     pub(crate) rows: HashMap<EntityKey, Row>,
+}
+
+/// What a batch changes in one view.
+#[derive(Debug)]
+pub(super) struct Change<'b> {
+    pub(super) header: &'b ViewHeader,
+    /// The view's rows of the same definition; without them the batch replaces all it has.
+    pub(super) stored: Option<Arc<ViewTable>>,
+    pub(super) fresh: Vec<&'b (EntityKey, Row)>,
 }
 
 /// The online store of one process.
@@ -65,18 +74,42 @@ impl EmbeddedStore {
     /// that one is newer; one of the same event time is replaced, so that corrected data can
     /// be materialised again. A batch of another definition of the view replaces all its rows.
     pub fn write(&self, batch: &ViewRows) -> Result<WriteReport, FeatureError> {
+        let mut reports = self.write_all(std::slice::from_ref(batch))?;
+        Ok(reports.pop().expect("a report for each batch"))
+    }
+
+    /// Stores batches of several views as [`EmbeddedStore::write`] does, all of them or none, so
+    /// that no crash leaves one view newer than another. No view may come twice.
+    pub fn write_all(&self, batches: &[ViewRows]) -> Result<Vec<WriteReport>, FeatureError> {
+        ViewRows::check_distinct(batches)?;
         let file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
-        let stored = self.views.pin().get(&batch.header().view).map(Arc::clone);
-        let stored = stored.filter(|table| table.header == *batch.header());
+        let changes: Vec<Change<'_>> = batches.iter().map(|batch| self.change(batch)).collect();
+        if let Some(file) = file.as_ref() {
+            file.write(&changes)?;
+        }
+        let report = |(batch, change): (&ViewRows, Change<'_>)| {
+            let written = change.fresh.len();
+            self.show(change);
+            WriteReport { written, stale: batch.rows().len() - written }
+        };
+        Ok(batches.iter().zip(changes).map(report).collect())
+    }
+
+    /// What a batch does to what is stored.
+    fn change<'b>(&self, batch: &'b ViewRows) -> Change<'b> {
+        let header = batch.header();
+        let stored = self.views.pin().get(&header.view).map(Arc::clone);
+        let stored = stored.filter(|table| table.header == *header);
         let fresh = |(key, row): &&(EntityKey, Row)| match &stored {
             Some(table) => table.rows.pin().get(key).is_none_or(|old| old.time() <= row.time()),
             None => true,
         };
-        let fresh: Vec<&(EntityKey, Row)> = batch.rows().iter().filter(fresh).collect();
-        if let Some(file) = file.as_ref() {
-            file.write(batch.header(), stored.is_none(), &fresh)?;
-        }
-        let report = WriteReport { written: fresh.len(), stale: batch.rows().len() - fresh.len() };
+        let fresh = batch.rows().iter().filter(fresh).collect();
+        Change { header, stored, fresh }
+    }
+
+    /// Lets look-ups see a change.
+    fn show(&self, Change { header, stored, fresh }: Change<'_>) {
         let fresh = fresh.into_iter().cloned();
         match stored {
             Some(table) => {
@@ -86,11 +119,10 @@ impl EmbeddedStore {
                 });
             }
             None => {
-                let table = ViewTable::new(batch.header().clone(), fresh);
-                self.views.pin().insert(batch.header().view.clone(), Arc::new(table));
+                let table = ViewTable::new(header.clone(), fresh);
+                self.views.pin().insert(header.view.clone(), Arc::new(table));
             }
         }
-        Ok(report)
     }
 
     /// The definition that a view's stored rows were computed from, if it has any.

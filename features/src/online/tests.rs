@@ -22,6 +22,13 @@ fn batch(definition: &str, rows: &[(i64, i64, f64)]) -> ViewRows {
     ViewRows::new(header, rows).unwrap()
 }
 
+/// The same rows of another view.
+fn other_view(batch: ViewRows) -> ViewRows {
+    let (mut header, rows) = batch.into_parts();
+    header.view.name = "stock".into();
+    ViewRows::stored(header, rows)
+}
+
 /// The stored rows as `key@time=units`, by key.
 fn shown(store: &EmbeddedStore) -> String {
     let views = store.views.pin();
@@ -58,6 +65,26 @@ fn both_stores_keep_the_same_laws() {
     let path = folder.path().join("state/online.redb");
     laws(&EmbeddedStore::open(&path).unwrap());
     assert_eq!(shown(&EmbeddedStore::open(&path).unwrap()), "2@5=6.0");
+}
+
+#[test]
+fn views_are_written_together_and_each_once() {
+    let store = EmbeddedStore::in_memory();
+    let both = [batch("a", &[(1, 5, 2.0)]), other_view(batch("a", &[(1, 5, 3.0), (2, 5, 4.0)]))];
+    let decoded = ViewRows::decode_all(&ViewRows::encode_all(&both)).unwrap();
+    assert_eq!(decoded, both);
+    let written = store.write_all(&decoded).unwrap();
+    assert_eq!(written.iter().map(|report| report.written).collect::<Vec<_>>(), [1, 2]);
+    assert_eq!(store.rows(&both[1].header().view), 2);
+
+    let twice = [both[0].clone(), both[0].clone()];
+    for error in [
+        store.write_all(&twice).unwrap_err(),
+        ViewRows::decode_all(&ViewRows::encode_all(&twice)).unwrap_err(),
+        ViewRows::decode_all(&[]).unwrap_err(),
+    ] {
+        assert!(matches!(error, FeatureError::Damaged { .. }), "{error:?}");
+    }
 }
 
 #[test]

@@ -14,23 +14,27 @@ use sluice_features::{Definitions, EmbeddedStore, FeatureError, ViewRows};
 use super::error;
 use crate::shared::Shared;
 
-/// `POST /features/rows`: one batch of one view, stored whole or not at all.
+/// `POST /features/rows`: batches of one view or several, all stored or none.
 pub(super) async fn write(State(shared): State<Arc<Shared>>, body: Bytes) -> Response {
     let (Some(store), Some(definitions)) = (shared.store.clone(), shared.definitions.as_ref())
     else {
         return without_features();
     };
-    let batch = match ViewRows::decode(&body) {
-        Ok(batch) => batch,
+    let batches = match ViewRows::decode_all(&body) {
+        Ok(batches) => batches,
         Err(failed) => return refused(&failed),
     };
-    if let Err(reason) = check_definition(definitions, &batch) {
+    if let Some(reason) =
+        batches.iter().find_map(|batch| check_definition(definitions, batch).err())
+    {
         return error(StatusCode::BAD_REQUEST, &reason);
     }
     // A commit waits for the disk, which no task of a runtime should.
-    match tokio::task::spawn_blocking(move || store.write(&batch)).await {
-        Ok(Ok(report)) => {
-            axum::Json(json!({"written": report.written, "stale": report.stale})).into_response()
+    match tokio::task::spawn_blocking(move || store.write_all(&batches)).await {
+        Ok(Ok(views)) => {
+            let written: usize = views.iter().map(|view| view.written).sum();
+            let stale: usize = views.iter().map(|view| view.stale).sum();
+            axum::Json(json!({"written": written, "stale": stale, "views": views})).into_response()
         }
         Ok(Err(failed)) => refused(&failed),
         Err(_) => error(StatusCode::INTERNAL_SERVER_ERROR, "writing feature rows failed"),

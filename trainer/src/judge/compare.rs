@@ -21,8 +21,10 @@ use crate::learner::Metric;
 
 /// How many times the days are resampled.
 const RESAMPLES: usize = 2000;
-/// With fewer blocks than this, nothing is said about the difference.
+/// With fewer blocks or days than these, nothing is said about the difference: blocks that are
+/// made short until there are enough of them no longer hold the days that are alike.
 const FEWEST_BLOCKS: usize = 5;
+const FEWEST_DAYS: usize = 28;
 
 /// Mean loss of one forecast minus that of another on the same rows.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -41,8 +43,8 @@ pub struct Comparison {
 
 impl Comparison {
     /// Whether there is enough to tell a difference from chance.
-    pub const fn has_enough_blocks(&self) -> bool {
-        self.blocks >= FEWEST_BLOCKS
+    pub const fn has_enough_days(&self) -> bool {
+        self.blocks >= FEWEST_BLOCKS && self.days >= FEWEST_DAYS
     }
 }
 
@@ -208,10 +210,15 @@ mod tests {
     fn few_days_are_not_enough() {
         let [one, other] = [[1.0f32; 34], [2.0f32; 34]];
         let seen = compare(Metric::AbsoluteError, (&one, &other), &[0.0; 34], &days(34), 0.05, 7);
-        assert!(!seen.has_enough_blocks(), "{seen:?}");
+        assert!(!seen.has_enough_days(), "{seen:?}");
+        let seen = compare(Metric::AbsoluteError, (&one, &other), &[0.0; 34], &days(34), 0.05, 6);
+        assert!(seen.has_enough_days(), "{seen:?}");
+        let [one, other] = [[1.0f32; 27], [2.0f32; 27]];
+        let seen = compare(Metric::AbsoluteError, (&one, &other), &[0.0; 27], &days(27), 0.05, 1);
+        assert!(!seen.has_enough_days(), "{seen:?}");
         let [one, other] = [[1.0f32; 35], [2.0f32; 35]];
         let seen = compare(Metric::AbsoluteError, (&one, &other), &[0.0; 35], &days(35), 0.05, 7);
-        assert!(seen.has_enough_blocks(), "{seen:?}");
+        assert!(seen.has_enough_days(), "{seen:?}");
     }
 
     proptest! {

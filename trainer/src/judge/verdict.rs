@@ -56,8 +56,10 @@ impl Verdict {
 pub struct Rival {
     /// The baseline's name, or the production version.
     pub name: String,
-    /// Its own errors.
+    /// Its own errors, on the rows for which it has a forecast.
     pub measures: Measures,
+    /// The candidate's mean absolute error on the same rows.
+    pub candidate_mae: f64,
     /// The candidate's loss minus its.
     pub comparison: Comparison,
 }
@@ -74,8 +76,8 @@ impl Rival {
         if !finite || !self.measures.mae.is_finite() {
             return Some("a forecast or its loss is no finite number".to_owned());
         }
-        if !self.comparison.has_enough_blocks() {
-            return Some(format!("{days} days are too few; judge more, or lower block_days"));
+        if !self.comparison.has_enough_days() {
+            return Some(format!("{days} days are too few to judge by"));
         }
         None
     }
@@ -112,7 +114,8 @@ pub fn judge(
         let (ours, theirs, labels) = (at(predictions, rows), at(theirs, rows), at(labels, rows));
         let (pair, days) = ((ours.as_slice(), theirs.as_slice()), at(days, rows));
         let comparison = compare(rules.metric, pair, &labels, &days, rules.alpha, rules.block_days);
-        Rival { name, measures: Measures::of(&theirs, &labels), comparison }
+        let candidate_mae = Measures::of(&ours, &labels).mae;
+        Rival { name, measures: Measures::of(&theirs, &labels), candidate_mae, comparison }
     };
     let baselines: Vec<Rival> = baselines
         .into_iter()
@@ -379,6 +382,7 @@ mod tests {
         let better = judged(&rules, &off_by(1.0), gaps(3, 0.5), Production::Empty);
         assert_eq!(better.verdict, Verdict::Reject, "gaps do not count for the candidate");
         assert_eq!((better.measures.rows, better.baselines[0].measures.rows), (100, 66));
+        assert_eq!(better.baselines[0].candidate_mae, 1.0);
         let worse = judged(&rules, &off_by(1.0), gaps(3, 2.0), Production::Empty);
         assert_eq!(worse.verdict, Verdict::Promote, "{worse:?}");
         let nothing = judged(&rules, &off_by(1.0), gaps(1, 2.0), Production::Empty);

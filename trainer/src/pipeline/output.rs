@@ -10,7 +10,8 @@ use tempfile::TempDir;
 
 use super::report::RunReport;
 
-/// An output folder in the making: beside its place until it is whole.
+/// An output folder in the making: beside its place until it is whole. Dropped before
+/// [`Output::publish`], it disappears.
 #[derive(Debug)]
 pub(super) struct Output {
     folder: PathBuf,
@@ -19,37 +20,7 @@ pub(super) struct Output {
 
 impl Output {
     /// Refuses a folder that is there already or that cannot be made.
-    pub(super) fn check(folder: &Path) -> anyhow::Result<()> {
-        Self::begin(folder).map(drop)
-    }
-
-    /// Writes the package. It disappears again unless [`Output::publish`] follows.
-    pub(super) fn write(
-        folder: &Path,
-        package: &BTreeMap<String, Vec<u8>>,
-    ) -> anyhow::Result<Self> {
-        let output = Self::begin(folder)?;
-        let inside = output.aside.path().join("package");
-        std::fs::create_dir(&inside)?;
-        for (path, bytes) in package {
-            write_file(&inside.join(path), bytes)?;
-        }
-        Ok(output)
-    }
-
-    /// Adds the report and moves everything to its place.
-    pub(super) fn publish(self, report: &RunReport) -> anyhow::Result<()> {
-        let Self { folder, aside } = self;
-        write_file(&aside.path().join("report.json"), &serde_json::to_vec_pretty(report)?)?;
-        check_free(&folder)?;
-        std::fs::rename(aside.path(), &folder)
-            .with_context(|| format!("move the run to {}", folder.display()))?;
-        // The folder has moved, so there is nothing left to remove.
-        let _moved = aside.keep();
-        Ok(())
-    }
-
-    fn begin(folder: &Path) -> anyhow::Result<Self> {
+    pub(super) fn begin(folder: &Path) -> anyhow::Result<Self> {
         check_free(folder)?;
         let parent = folder.parent().filter(|parent| !parent.as_os_str().is_empty());
         let parent = parent.unwrap_or(Path::new("."));
@@ -57,6 +28,31 @@ impl Output {
         let aside = tempfile::Builder::new().prefix(".sluice-run-").tempdir_in(parent);
         let aside = aside.with_context(|| format!("write in {}", parent.display()))?;
         Ok(Self { folder: folder.to_owned(), aside })
+    }
+
+    /// Writes the package aside.
+    pub(super) fn write(&self, package: &BTreeMap<String, Vec<u8>>) -> anyhow::Result<()> {
+        let inside = self.aside.path().join("package");
+        std::fs::create_dir(&inside)?;
+        for (path, bytes) in package {
+            write_file(&inside.join(path), bytes)?;
+        }
+        Ok(())
+    }
+
+    /// Adds the report and moves everything to its place. Where that cannot be done any more,
+    /// the error names the place where everything is.
+    pub(super) fn publish(self, report: &RunReport) -> anyhow::Result<()> {
+        let Self { folder, aside } = self;
+        // From here on nothing is removed: the folder moves, or stays for people to find.
+        let aside = aside.keep();
+        let publish = || {
+            write_file(&aside.join("report.json"), &serde_json::to_vec_pretty(report)?)?;
+            check_free(&folder)?;
+            std::fs::rename(&aside, &folder)
+                .with_context(|| format!("move the run to {}", folder.display()))
+        };
+        publish().with_context(|| format!("the run is left in {}", aside.display()))
     }
 }
 

@@ -8,7 +8,7 @@ use sluice_protocol::{Format, ModelName, ModelVersion};
 use super::file::Pipeline;
 use super::frame::Examples;
 use super::run::RunOptions;
-use crate::judge::Judgement;
+use crate::judge::{Judgement, Rival};
 use crate::learner::{Objective, Trained};
 
 /// What came of a run.
@@ -63,16 +63,17 @@ pub(super) fn report(
     }
 }
 
-/// What is left of a run that could not be registered or promoted.
-pub(super) fn after_failure(options: &RunOptions, report: &RunReport) -> String {
-    let registered = match report.version {
-        Some(version) => format!("version {version} is registered, but its alias was not moved"),
-        None => "the version was not registered".to_owned(),
+/// What became of the version in a run that failed at its end.
+pub(super) fn what_is_left(options: &RunOptions, report: &RunReport) -> String {
+    let Some(version) = report.version else {
+        return if options.registry.is_some() {
+            "the version was not registered".to_owned()
+        } else {
+            "the run ended, but its outcome could not be written".to_owned()
+        };
     };
-    match &options.out {
-        Some(folder) => format!("{registered}; the package is in {}", folder.display()),
-        None => registered,
-    }
+    let promoted = if report.promoted { "and promoted" } else { "but not promoted" };
+    format!("version {version} is registered {promoted}")
 }
 
 pub(super) fn describe(examples: &Examples) -> String {
@@ -94,7 +95,11 @@ pub(super) fn describe_training(trained: &Trained) -> String {
 
 pub(super) fn describe_judgement(judgement: &Judgement) -> String {
     let rivals = judgement.baselines.iter().chain(&judgement.champion);
-    let rivals = rivals.map(|rival| format!("{} {:.2}", rival.name, rival.measures.mae));
+    let all = judgement.measures.rows;
+    let rivals = rivals.map(|Rival { name, measures, candidate_mae, .. }| match measures.rows {
+        rows if rows == all => format!("{name} {:.2}", measures.mae),
+        rows => format!("{name} {:.2} to {candidate_mae:.2} on {rows} rows", measures.mae),
+    });
     format!(
         "MAE {:.2} ({}): {}, {}",
         judgement.measures.mae,

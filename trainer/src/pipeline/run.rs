@@ -16,8 +16,8 @@ use super::frame::{Examples, Part, write_csv};
 use super::output::Output;
 use super::register::{Champion, register};
 use super::report::{
-    RunReport, after_failure, describe, describe_judgement, describe_registration,
-    describe_training, report,
+    RunReport, describe, describe_judgement, describe_registration, describe_training, report,
+    what_is_left,
 };
 use super::sources::Sources;
 use crate::export::{INPUT, to_onnx};
@@ -101,7 +101,8 @@ pub async fn run(
 ) -> anyhow::Result<RunReport> {
     let runtime = OnnxRuntime::load(options.onnxruntime.as_deref())?;
     let definitions = definitions(pipeline)?;
-    let champion = check_destinations(pipeline, options).await?;
+    let output = options.out.as_deref().map(Output::begin).transpose()?;
+    let champion = production_version(pipeline, options).await?;
     let mut stages = Stages { tell, began: Instant::now() };
 
     stages.begin(Stage::Frame);
@@ -132,8 +133,7 @@ pub async fn run(
     let training = training_table(pipeline, &sources, &examples, &trained, &judgement)?;
     let package = package(pipeline, &definitions, &examples, &trained, graph, &rows, training)?;
     let mut report = report(pipeline, &examples, &trained, judgement);
-    let write = |folder: &PathBuf| Output::write(folder, &package);
-    let output = options.out.as_ref().map(write).transpose()?;
+    let written = output.as_ref().map_or(Ok(()), |output| output.write(&package));
     let registered = match &options.registry {
         None => Ok(()),
         Some(client) => {
@@ -144,12 +144,20 @@ pub async fn run(
             done.map(|()| stages.end(Stage::Register, describe_registration(pipeline, &report)))
         }
     };
-    // The work of minutes is not thrown away because a registry went away meanwhile.
-    if let Some(output) = output {
-        output.publish(&report).with_context(|| describe_registration(pipeline, &report))?;
+    // The work of minutes is not thrown away because a registry or a disk failed meanwhile.
+    let published = match output {
+        Some(output) => written.and_then(|()| output.publish(&report)),
+        None => Ok(()),
+    };
+    match (registered, published) {
+        (Ok(()), Ok(())) => Ok(report),
+        (Ok(()), Err(unpublished)) => Err(unpublished.context(what_is_left(options, &report))),
+        (Err(unregistered), Ok(())) => Err(unregistered.context(what_is_left(options, &report))),
+        (Err(unregistered), Err(unpublished)) => {
+            let both = format!("{}; {unpublished:#}", what_is_left(options, &report));
+            Err(unregistered.context(both))
+        }
     }
-    registered.with_context(|| after_failure(options, &report))?;
-    Ok(report)
 }
 
 /// The definitions, which must have what the pipeline needs of them.
@@ -165,14 +173,12 @@ fn definitions(pipeline: &Pipeline) -> anyhow::Result<Definitions> {
     Ok(definitions)
 }
 
-/// Refuses before any work what would refuse its outcome. Gives what is in production.
-async fn check_destinations(
+/// What is in production. Asked before any work, since a registry that is away would refuse the
+/// outcome.
+async fn production_version(
     pipeline: &Pipeline,
     options: &RunOptions,
 ) -> anyhow::Result<Option<Champion>> {
-    if let Some(folder) = &options.out {
-        Output::check(folder)?;
-    }
     let Some(client) = &options.registry else { return Ok(None) };
     client.health().await.context("nothing was trained, since it could not be registered")?;
     Champion::fetch(client, &pipeline.model, &pipeline.judge.alias).await

@@ -22,7 +22,9 @@ impl Typer<'_> {
         over: &WindowType,
     ) -> Result<Node, String> {
         if self.windows == Windows::Refused {
-            return Err(format!("{name} looks over rows, which only a view's features may do"));
+            return Err(format!(
+                "{name} looks over rows, which only a view's features may do, and labels, but not inside another window"
+            ));
         }
         let frame = frame_clause(name, over)?;
         let outer = std::mem::replace(&mut self.windows, Windows::Refused);

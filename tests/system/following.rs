@@ -24,19 +24,27 @@ const ASK: &str = r#"{"instances": [[1, 2]]}"#;
 /// A registry with graphs in it, and a gateway that follows it.
 struct Following {
     folder: TempDir,
-    registry: Registry,
+    address: SocketAddr,
+    registry: Option<Registry>,
 }
 
 impl Following {
     async fn start() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let registry = Registry::start(&folder.path().join("registry"), anywhere()).await;
-        Self { folder, registry }
+        let url = registry.client.url();
+        let address = url.trim_start_matches("http://").trim_end_matches('/').parse().unwrap();
+        Self { folder, address, registry: Some(registry) }
+    }
+
+    async fn stop_registry(&mut self) {
+        self.registry.take().unwrap().stop().await;
     }
 
     /// Registers a version that is one of the gateway's test graphs, and lets `alias` name it.
     async fn publish(&self, model: &str, alias: &str, graph: &str) -> ModelVersion {
-        let (name, client): (ModelName, _) = (model.parse().unwrap(), &self.registry.client);
+        let (name, client): (ModelName, _) =
+            (model.parse().unwrap(), &self.registry.as_ref().unwrap().client);
         client.ensure_model(&name, "").await.unwrap();
         let file = PackageFile { path: MODEL_FILE.to_owned(), bytes: graph_bytes(graph).into() };
         let (files, tags) = ([file], Default::default());
@@ -53,11 +61,6 @@ impl Following {
 
     fn state(&self) -> PathBuf {
         self.folder.path().join("state")
-    }
-
-    fn address(&self) -> SocketAddr {
-        let url = self.registry.client.url();
-        url.trim_start_matches("http://").trim_end_matches('/').parse().unwrap()
     }
 
     /// A gateway that follows the registry at `address`, perhaps not ready yet.
@@ -149,9 +152,9 @@ async fn slow_relay(registry: SocketAddr, delay: Duration) -> (SocketAddr, Arc<A
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_model_that_has_only_a_candidate_leaves_the_others_ready() {
-    let following = Following::start().await;
+    let mut following = Following::start().await;
     following.publish("m", "champion", "scale.onnx").await;
-    let served = following.gateway(following.address()).await;
+    let served = following.gateway(following.address).await;
     wait_until("ready", async || served.is_ready().await).await;
     following.publish("new", "candidate", "center.onnx").await;
     wait_until("the candidate", async || served.version("new").await["state"] == "ready").await;
@@ -159,17 +162,17 @@ async fn a_model_that_has_only_a_candidate_leaves_the_others_ready() {
     assert_eq!(served.predict("m").await, 200);
     assert_eq!(served.predict("new").await, 404);
     served.0.drain().await;
-    following.registry.stop().await;
+    following.stop_registry().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_version_that_cannot_be_fetched_holds_nobody_up_and_comes_later() {
-    let following = Following::start().await;
+    let mut following = Following::start().await;
     following.publish("lost", "champion", "center.onnx").await;
     following.publish("m", "champion", "scale.onnx").await;
     let (blob, away) = (following.blob("center.onnx"), following.folder.path().join("away"));
     std::fs::rename(&blob, &away).unwrap();
-    let served = following.gateway(following.address()).await;
+    let served = following.gateway(following.address).await;
     wait_until("ready", async || served.is_ready().await).await;
     assert_eq!(served.predict("m").await, 200);
     let lost = served.version("lost").await;
@@ -184,32 +187,32 @@ async fn a_version_that_cannot_be_fetched_holds_nobody_up_and_comes_later() {
     wait_until("the file", async || served.version("lost").await["state"] == "ready").await;
     assert_eq!(served.predict("lost").await, 200);
     served.0.drain().await;
-    following.registry.stop().await;
+    following.stop_registry().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_slow_download_is_waited_for_and_made_once() {
-    let following = Following::start().await;
+    let mut following = Following::start().await;
     following.publish("m", "champion", "scale.onnx").await;
     // Longer than the start waits for a registry to answer.
     let delay = Duration::from_millis(5500);
-    let (relay, asked) = slow_relay(following.address(), delay).await;
+    let (relay, asked) = slow_relay(following.address, delay).await;
     let served = following.gateway(relay).await;
     wait_until("ready", async || served.is_ready().await).await;
     assert_eq!(served.predict("m").await, 200);
     assert_eq!(asked.load(Ordering::Relaxed), 1, "the file was asked for more than once");
     served.0.drain().await;
-    following.registry.stop().await;
+    following.stop_registry().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn settings_that_change_take_effect_without_the_registry() {
-    let following = Following::start().await;
+    let mut following = Following::start().await;
     following.publish("m", "champion", "scale.onnx").await;
     let settings = following.state().join("deployments/m.toml");
     std::fs::create_dir_all(settings.parent().unwrap()).unwrap();
     std::fs::write(&settings, "format = 1\nexecutor = \"magic\"\n").unwrap();
-    let served = following.gateway(following.address()).await;
+    let served = following.gateway(following.address).await;
     wait_until("the refusal", async || served.version("m").await["state"] == "refused").await;
     let reason = served.version("m").await["reason"].to_string();
     assert!(reason.contains("deployments/m.toml: ") && reason.contains("magic"), "{reason}");
@@ -221,7 +224,7 @@ async fn settings_that_change_take_effect_without_the_registry() {
     };
     executor("workers").await;
     executor("tick").await;
-    following.registry.stop().await;
+    following.stop_registry().await;
     executor("workers").await;
 
     // A file that cannot be used leaves what serves in place, and says why.
@@ -229,6 +232,44 @@ async fn settings_that_change_take_effect_without_the_registry() {
     let refused = async || served.models().await.to_string().contains("refused");
     wait_until("the second refusal", refused).await;
     assert_eq!(served.predict("m").await, 200);
+    served.0.drain().await;
+}
+
+/// What a model was served with before is not forgotten because it cannot be served for a while.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_model_that_a_restart_could_not_serve_comes_back_without_the_registry() {
+    let mut following = Following::start().await;
+    following.publish("b", "champion", "scale.onnx").await;
+    following.publish("c", "champion", "center.onnx").await;
+    let served = following.gateway(following.address).await;
+    wait_until("ready", async || served.is_ready().await).await;
+    served.0.drain().await;
+    following.stop_registry().await;
+    let settings = |model: &str, text: &str| {
+        let path = following.state().join("deployments").join(format!("{model}.toml"));
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, text).unwrap();
+    };
+
+    settings("b", "a mistake");
+    let served = following.gateway(following.address).await;
+    wait_until("the other model", async || served.predict("c").await == 200).await;
+    assert_eq!(served.predict("b").await, 404);
+    assert!(!served.is_ready().await, "b answered before the restart");
+    let reason = served.version("b").await["reason"].to_string();
+    assert!(reason.contains("deployments/b.toml"), "{reason}");
+    // Whatever happens to other models meanwhile.
+    settings("c", "format = 1\nexecutor = \"workers\"\n");
+    let on_workers = async || served.version("c").await["executor"] == "workers";
+    wait_until("other settings", on_workers).await;
+
+    settings("b", "format = 1\n");
+    wait_until("the mended model", async || served.predict("b").await == 200).await;
+    assert!(served.is_ready().await);
+    served.0.drain().await;
+    let served = following.gateway(following.address).await;
+    wait_until("ready again", async || served.is_ready().await).await;
+    assert_eq!((served.predict("b").await, served.predict("c").await), (200, 200));
     served.0.drain().await;
 }
 
@@ -243,11 +284,11 @@ fn hanging_file(path: &Path) -> tokio::task::JoinHandle<std::fs::File> {
 /// The program itself: a load that hangs sits on a thread of the runtime.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_process_ends_although_a_load_hangs() {
-    let following = Following::start().await;
+    let mut following = Following::start().await;
     following.publish("m", "champion", "scale.onnx").await;
     std::fs::create_dir_all(following.state().join("deployments")).unwrap();
     let reader = hanging_file(&following.state().join("deployments/m.toml"));
-    let mut process = sluice(&["serve", "--registry", following.registry.client.url()])
+    let mut process = sluice(&["serve", "--registry", &format!("http://{}", following.address)])
         .args(["--drain-timeout", "1s", "--state", following.state().to_str().unwrap()])
         .args(["--http", "127.0.0.1:0", "--grpc", "127.0.0.1:0", "--admin", "127.0.0.1:0"])
         .stderr(Stdio::null())
@@ -270,5 +311,5 @@ async fn the_process_ends_although_a_load_hangs() {
     }
     assert_eq!(status.and_then(|status| status.code()), Some(0), "it had 10 s to end");
     drop(hanging);
-    following.registry.stop().await;
+    following.stop_registry().await;
 }

@@ -14,6 +14,7 @@ use super::package_cache::PackageCache;
 use super::saved::{Saved, SavedModel};
 use super::settings_file::{self, Stamp};
 use super::{install, refuse};
+use crate::catalog::Model;
 use crate::error::LoadError;
 use crate::load::{Candidate, DeploymentSettings};
 use crate::shared::Shared;
@@ -80,13 +81,15 @@ impl Served {
             for (&version, digests) in &model.versions {
                 match self.cached(digests) {
                     Some(files) => drop(self.try_version(name, version, files).await),
-                    None => {
-                        tracing::warn!(model = %name, %version, "a saved package is incomplete")
-                    }
+                    None => refuse(&self.shared, name, version, "its saved package is incomplete"),
                 }
             }
             let default = model.default.filter(|version| self.is_loaded(name, *version));
-            self.shared.catalog.update(name, |known| known.set_default_version(default));
+            self.shared.catalog.update(name, |known| {
+                // It answered before the restart, so it is missed if it does not now.
+                known.set_default_version(model.default);
+                known.set_default_version(default);
+            });
             self.shared.metrics.set_default_version(name, default);
         }
         let models = saved.models.iter();
@@ -150,14 +153,12 @@ impl Served {
     }
 
     /// Loads what is wanted of one model, then swaps, then lets go of what is not. Gives what
-    /// is served afterwards.
+    /// is to be served again after a restart: a version that cannot be served at this moment is
+    /// kept, with its files, as long as it is wanted or none has taken its place.
     async fn load_model(&mut self, name: &ModelName, wanted: &Wanted) -> SavedModel {
         let before = self.serving.models.get(name).cloned().unwrap_or_default();
         let mut versions = before.versions.clone();
-        versions.retain(|version, _| self.is_loaded(name, *version));
-        // The version that answers stays until another one can, whatever the aliases say.
-        let answering = before.default.filter(|version| versions.contains_key(version));
-        for version in wanted.versions.iter().copied().chain(answering) {
+        for version in wanted.versions.iter().copied().chain(before.default) {
             let tried = self.tried.get(&(name.clone(), version));
             if tried.is_some_and(|stamp| *stamp == self.settings_stamp(name)) {
                 continue;
@@ -171,23 +172,31 @@ impl Served {
                 Err(error) => self.miss(name, version, &error),
             }
         }
-        let loaded = |version: &ModelVersion| versions.contains_key(version);
-        let default = wanted.champion.filter(loaded).or(answering);
+        // The version that answers stays until another one can, whatever the aliases say.
+        let loaded = |version: &ModelVersion| self.is_loaded(name, *version);
+        let default = wanted.champion.filter(loaded).or(before.default.filter(loaded));
+        let kept = default.or(before.default);
         let keep =
-            |version: &ModelVersion| wanted.versions.contains(version) || default == Some(*version);
+            |version: &ModelVersion| wanted.versions.contains(version) || kept == Some(*version);
         versions.retain(|version, _| keep(version));
         self.tried.retain(|(model, version), _| model != name || keep(version));
+        let answering = self.default_version(name);
         self.shared.catalog.update(name, |known| {
             known.versions.retain(|version, _| keep(version));
             known.refused.retain(|version, _| keep(version));
             known.set_default_version(default);
         });
         self.shared.metrics.set_default_version(name, default);
-        if default != before.default {
+        if default != answering {
             let version = default.map_or_else(|| "none".to_owned(), |version| version.to_string());
             tracing::info!(model = %name, %version, "answering version changed");
         }
-        SavedModel { default, versions }
+        SavedModel { default: kept, versions }
+    }
+
+    fn default_version(&self, name: &ModelName) -> Option<ModelVersion> {
+        let catalog = self.shared.catalog.snapshot();
+        catalog.model(name.as_str()).and_then(Model::default_version)
     }
 
     fn is_loaded(&self, name: &ModelName, version: ModelVersion) -> bool {

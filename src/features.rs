@@ -223,7 +223,7 @@ async fn fill(args: &MaterializeArgs) -> anyhow::Result<()> {
     let batches = materialize(&definitions, views, args.until).await.context("materialize")?;
     let computed: usize = batches.iter().map(|batch| batch.rows().len()).sum();
     let seconds = started.elapsed().as_secs_f64();
-    print(&format!("computed {computed} rows of {} views in {seconds:.2} s\n", batches.len()))?;
+    print(&format!("computed {computed} rows in {seconds:.2} s\n"))?;
     let reports = store.write(&batches).await.context("store features")?;
     let (mut stored, mut text) = (0, String::new());
     for (rows, report) in batches.iter().zip(reports) {

@@ -22,6 +22,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::{LocalSet, spawn_local};
+use tokio::time::Instant;
 
 use crate::error::StartError;
 use crate::executor::Core;
@@ -87,7 +88,7 @@ fn open(address: SocketAddr) -> std::io::Result<std::net::TcpListener> {
 }
 
 /// Runs core `index` on this thread until `stop` says so and its connections have ended, or
-/// `drain` has passed.
+/// `drain` has passed since. Only a run that is on this thread then can make that longer.
 pub(crate) fn run_core(
     index: usize,
     shared: Arc<Shared>,
@@ -102,7 +103,7 @@ pub(crate) fn run_core(
         let grpc = TcpListener::from_std(listeners.grpc)?;
         let connections = Connections { shared, graceful: GracefulShutdown::new() };
         accept(&http, &grpc, &connections, stop).await;
-        wind_down(http, grpc, connections, drain).await;
+        wind_down(http, grpc, connections, Instant::now() + drain).await;
         Ok(())
     })
 }
@@ -134,14 +135,15 @@ async fn accept(
 
 /// Ends a core's connections without losing a request. For a quiet time new connections are
 /// still taken, and every HTTP answer asks its client to leave; then the queue of connections
-/// is emptied, the ports are closed, and what is still open is told to finish.
+/// is emptied, the ports are closed, and what is still open is told to finish by `deadline`.
 async fn wind_down(
     http: TcpListener,
     grpc: TcpListener,
     connections: Connections,
-    drain: Duration,
+    deadline: Instant,
 ) {
-    let quiet = tokio::time::sleep(QUIET.min(drain / 2));
+    let left = deadline.saturating_duration_since(Instant::now());
+    let quiet = tokio::time::sleep(QUIET.min(left / 2));
     let mut quiet = pin!(quiet);
     loop {
         tokio::select! {
@@ -158,8 +160,8 @@ async fn wind_down(
     }
     drop((http, grpc));
     // What the last ones have sent already is read before they are told to finish.
-    tokio::time::sleep(LAST_READ).await;
-    let _forced = tokio::time::timeout(drain, connections.graceful.shutdown()).await;
+    tokio::time::sleep(LAST_READ.min(left / 4)).await;
+    let _forced = tokio::time::timeout_at(deadline, connections.graceful.shutdown()).await;
 }
 
 /// Out of file descriptors, usually: trying again at once would only burn the core.

@@ -295,19 +295,43 @@ mod tests {
         String::from_utf8_lossy(&answer[..read]).into_owned()
     }
 
+    /// A connection's client, while `local` serves it by the fast clock.
+    fn connect(local: &LocalSet) -> DuplexStream {
+        let (client, server) = duplex(4096);
+        local.spawn_local(http_connection(server, shared(), Fast));
+        client
+    }
+
+    /// Waits until the server closes the connection: how long that takes by the fast clock.
+    async fn time_to_close(mut client: DuplexStream) -> Duration {
+        let begun = Instant::now();
+        let mut rest = Vec::new();
+        let end = timeout(Duration::from_secs(10), client.read_to_end(&mut rest)).await;
+        end.expect("the connection is never closed").unwrap();
+        begun.elapsed() * FASTER
+    }
+
     #[tokio::test]
     async fn a_connection_may_idle_for_minutes_but_not_forever() {
-        let (mut client, server) = duplex(4096);
         let local = LocalSet::new();
-        local.spawn_local(http_connection(server, shared(), Fast));
+        let mut client = connect(&local);
         let asking = async {
             assert!(ask(&mut client).await.contains("200 OK"));
             sleep(Duration::from_secs(240) / FASTER).await;
             assert!(ask(&mut client).await.contains("200 OK"), "after four minutes");
+            let idle = time_to_close(client).await;
+            assert!(idle >= Duration::from_secs(500), "closed after {idle:?}");
+        };
+        local.run_until(asking).await;
+    }
+
+    #[tokio::test]
+    async fn half_a_head_is_given_up() {
+        let local = LocalSet::new();
+        let mut client = connect(&local);
+        let asking = async {
             client.write_all(b"GET /v2/health/live HTTP/1.1\r\n").await.unwrap();
-            let mut rest = Vec::new();
-            let end = timeout(Duration::from_secs(10), client.read_to_end(&mut rest)).await;
-            assert!(end.is_ok(), "half a head is given up");
+            time_to_close(client).await;
         };
         local.run_until(asking).await;
     }

@@ -17,6 +17,8 @@
     parse.onnx     y[batch] = text[batch] as a number: fails on any other text
     keep.onnx      y[kept, 2] = rows of x[batch, 2] that begin above 0: not the input's rows
     patch.onnx     y[batch, 1, h, w]: a 3 x 3 convolution without padding, of any height and width
+    rounds.onnx    y[1] = rounds[1] counted by a loop: takes as long as its input says
+    fill.onnx      y = zeros of the shape[2] that is asked for: takes as much memory as its input says
     vast.onnx      y = -x, both FP32 [4194304, 1048576]: more than any memory
     endless.onnx   y = -x, both FP32 [2^40, 2^40]: more than can be counted
 """
@@ -147,6 +149,35 @@ save(
     [node("Cast", ["text"], ["y"], to=FP32)],
     [("text", STRING, ["batch"])],
     [("y", FP32, ["batch"])],
+)
+body = helper.make_graph(
+    [node("Identity", ["on"], ["go_on"]), node("Add", ["count", "step"], ["next"])],
+    "round",
+    [
+        helper.make_tensor_value_info(name, kind, shape)
+        for name, kind, shape in (("i", INT64, []), ("on", BOOL, []), ("count", INT64, [1]))
+    ],
+    [
+        helper.make_tensor_value_info(name, kind, shape)
+        for name, kind, shape in (("go_on", BOOL, []), ("next", INT64, [1]))
+    ],
+)
+save(
+    "rounds",
+    [
+        node("Squeeze", ["rounds"], ["most"]),
+        node("Sub", ["rounds", "rounds"], ["zero"]),
+        node("Loop", ["most", "", "zero"], ["y"], body=body),
+    ],
+    [("rounds", INT64, [1])],
+    [("y", INT64, [1])],
+    [("step", np.array([1], np.int64))],
+)
+save(
+    "fill",
+    [node("ConstantOfShape", ["shape"], ["y"])],
+    [("shape", INT64, [2])],
+    [("y", FP32, ["rows", "columns"])],
 )
 for name, shape in (("vast", [1 << 22, 1 << 20]), ("endless", [1 << 40, 1 << 40])):
     save(name, [node("Neg", ["x"], ["y"])], [("x", FP32, shape)], [("y", FP32, shape)])

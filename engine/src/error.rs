@@ -51,7 +51,8 @@ pub enum EngineError {
     /// Inputs whose values or shapes the graph cannot compute with.
     #[error("graph refuses its inputs: {0}")]
     Refused(String),
-    /// A run that failed whatever its inputs were, or outputs that are not those of the graph.
+    /// A run that failed by no fault of its inputs: a machine out of memory, for one. Or outputs
+    /// that are not those of the graph.
     #[error("run failed: {0}")]
     Run(String),
 }

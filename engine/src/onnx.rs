@@ -137,15 +137,22 @@ fn tensor_spec(kind: &'static str, outlet: &Outlet) -> Result<TensorSpec, Engine
     Ok(TensorSpec { name, datatype, shape: shape.iter().copied().collect() })
 }
 
-/// A graph is deterministic, so what fails in it fails by the values or shapes that it was given:
-/// an index outside a table, a text that is no number, dimensions that do not fit each other.
-/// ONNX Runtime has no code for that; the nodes say runtime exception, not implemented, or
-/// nothing in particular. Only what runs them can fail by itself.
+/// How ONNX Runtime words that there is no memory, for which it has no code either: its arena's
+/// message, and that of C++ where the arena was not asked.
+const OUT_OF_MEMORY: [&str; 2] = ["Failed to allocate memory", "bad_alloc"];
+
+/// Nearly all that fails in a graph fails by the values or shapes that it was given: an index
+/// outside a table, a text that is no number, dimensions that do not fit each other. ONNX Runtime
+/// has no code for that; the nodes say runtime exception, not implemented, or nothing in
+/// particular. By themselves fail what runs the nodes, and a machine without the memory that a run
+/// needs: the same inputs may do at another moment.
 fn run_error(error: &ort::Error) -> EngineError {
     use ort::ErrorCode::{DeviceReset, EngineError as Provider, ExecutionProviderFailure};
+    let message = one_line(error);
     match error.code() {
-        ExecutionProviderFailure | DeviceReset | Provider => EngineError::Run(one_line(error)),
-        _ => EngineError::Refused(one_line(error)),
+        ExecutionProviderFailure | DeviceReset | Provider => EngineError::Run(message),
+        _ if OUT_OF_MEMORY.iter().any(|text| message.contains(text)) => EngineError::Run(message),
+        _ => EngineError::Refused(message),
     }
 }
 

@@ -120,6 +120,17 @@ fn inputs_that_the_graph_cannot_take_are_refused() {
 }
 
 #[test]
+fn no_memory_for_a_run_is_no_fault_of_the_inputs() {
+    // 4 PiB, more than a process can address.
+    let shape = tensor(&[2], TensorData::Int64(vec![1 << 25, 1 << 25]));
+    check("fill", &[shape], "run failed: ", Code::Internal);
+    let mut engine = open("fill");
+    let shape = tensor(&[2], TensorData::Int64(vec![1, 2]));
+    let zeros = tensor(&[1, 2], TensorData::Fp32(vec![0.0; 2]));
+    assert_eq!(engine.run(&[shape]).unwrap(), [zeros]);
+}
+
+#[test]
 fn an_engine_goes_on_after_a_run_that_failed() {
     let mut engine = open("parse");
     let text = |text: &'static str| [tensor(&[1], TensorData::Bytes(vec![text.into()]))];

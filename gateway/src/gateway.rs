@@ -9,7 +9,7 @@ use sluice_features::{Definitions, EmbeddedStore};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::admin;
 use crate::config::{Addresses, Config, Source};
@@ -20,6 +20,12 @@ use crate::source::{Follower, Repository};
 
 /// The online store's file in the state folder.
 const STORE_FILE: &str = "online.redb";
+/// How long after the drain timeout a serving core may take to cut its connections. One that takes
+/// longer is in a run, which nothing breaks off.
+const CUT: Duration = Duration::from_millis(100);
+/// How often a thread that may not end is looked at. Joining it would hold up a runtime that ends
+/// for as long as the thread takes.
+const LOOK: Duration = Duration::from_millis(5);
 
 /// Cores that serve, a source of models, and the administration, all of one process.
 #[derive(Debug)]
@@ -76,20 +82,18 @@ impl Gateway {
     }
 
     /// Takes no new connections, lets running requests finish within the drain timeout, and
-    /// ends. What then still runs is left behind: a call to the administration that does not
-    /// end, or a model that is being loaded.
+    /// ends. What then still runs is left behind: a run that takes longer, a call to the
+    /// administration that does not end, or a model that is being loaded.
     pub async fn drain(mut self) {
         tracing::info!("draining");
         let deadline = Instant::now() + self.drain_timeout;
         self.shared.set_draining();
         self.stop.send_replace(true);
-        let cores = std::mem::take(&mut self.cores);
-        drop(tokio::task::spawn_blocking(|| join(cores)).await);
-        let ended = tokio::time::timeout_at(deadline, async {
+        self.end_cores(deadline + CUT).await;
+        let ended = timeout_at(deadline, async {
             while self.control.join_next().await.is_some() {}
-            // Joining it would hold up a runtime that ends for as long as the load takes.
             while self.loader.as_ref().is_some_and(|loader| !loader.is_finished()) {
-                tokio::time::sleep(Duration::from_millis(5)).await;
+                sleep(LOOK).await;
             }
         });
         if ended.await.is_err() {
@@ -97,6 +101,26 @@ impl Gateway {
         }
         self.control.shutdown().await;
         tracing::info!("drained");
+    }
+
+    /// Waits until the serving cores have ended, or until `deadline`.
+    async fn end_cores(&mut self, deadline: Instant) {
+        for core in std::mem::take(&mut self.cores) {
+            let ended = timeout_at(deadline, async {
+                while !core.is_finished() {
+                    sleep(LOOK).await;
+                }
+            });
+            if ended.await.is_err() {
+                tracing::warn!("drain timeout has passed; leaving a serving core in its run");
+                continue;
+            }
+            match core.join() {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => tracing::error!(%error, "a serving core failed"),
+                Err(_) => tracing::error!("a serving core panicked"),
+            }
+        }
     }
 
     async fn start_admin(&mut self) -> Result<(), StartError> {
@@ -132,17 +156,6 @@ impl Gateway {
             }
         }
         Ok(())
-    }
-}
-
-/// Waits until the serving cores have ended, each within its own bound.
-fn join(cores: Vec<JoinHandle<std::io::Result<()>>>) {
-    for core in cores {
-        match core.join() {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => tracing::error!(%error, "a serving core failed"),
-            Err(_) => tracing::error!("a serving core panicked"),
-        }
     }
 }
 

@@ -22,6 +22,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::{LocalSet, spawn_local};
+use tokio::time::Instant;
 
 use crate::error::StartError;
 use crate::executor::Core;
@@ -87,7 +88,7 @@ fn open(address: SocketAddr) -> std::io::Result<std::net::TcpListener> {
 }
 
 /// Runs core `index` on this thread until `stop` says so and its connections have ended, or
-/// `drain` has passed.
+/// `drain` has passed since. Only a run that is on this thread then can make that longer.
 pub(crate) fn run_core(
     index: usize,
     shared: Arc<Shared>,
@@ -102,7 +103,7 @@ pub(crate) fn run_core(
         let grpc = TcpListener::from_std(listeners.grpc)?;
         let connections = Connections { shared, graceful: GracefulShutdown::new() };
         accept(&http, &grpc, &connections, stop).await;
-        wind_down(http, grpc, connections, drain).await;
+        wind_down(http, grpc, connections, Instant::now() + drain).await;
         Ok(())
     })
 }
@@ -134,14 +135,15 @@ async fn accept(
 
 /// Ends a core's connections without losing a request. For a quiet time new connections are
 /// still taken, and every HTTP answer asks its client to leave; then the queue of connections
-/// is emptied, the ports are closed, and what is still open is told to finish.
+/// is emptied, the ports are closed, and what is still open is told to finish by `deadline`.
 async fn wind_down(
     http: TcpListener,
     grpc: TcpListener,
     connections: Connections,
-    drain: Duration,
+    deadline: Instant,
 ) {
-    let quiet = tokio::time::sleep(QUIET.min(drain / 2));
+    let left = deadline.saturating_duration_since(Instant::now());
+    let quiet = tokio::time::sleep(QUIET.min(left / 2));
     let mut quiet = pin!(quiet);
     loop {
         tokio::select! {
@@ -158,8 +160,8 @@ async fn wind_down(
     }
     drop((http, grpc));
     // What the last ones have sent already is read before they are told to finish.
-    tokio::time::sleep(LAST_READ).await;
-    let _forced = tokio::time::timeout(drain, connections.graceful.shutdown()).await;
+    tokio::time::sleep(LAST_READ.min(left / 4)).await;
+    let _forced = tokio::time::timeout_at(deadline, connections.graceful.shutdown()).await;
 }
 
 /// Out of file descriptors, usually: trying again at once would only burn the core.
@@ -293,19 +295,43 @@ mod tests {
         String::from_utf8_lossy(&answer[..read]).into_owned()
     }
 
+    /// A connection's client, while `local` serves it by the fast clock.
+    fn connect(local: &LocalSet) -> DuplexStream {
+        let (client, server) = duplex(4096);
+        local.spawn_local(http_connection(server, shared(), Fast));
+        client
+    }
+
+    /// Waits until the server closes the connection: how long that takes by the fast clock.
+    async fn time_to_close(mut client: DuplexStream) -> Duration {
+        let begun = Instant::now();
+        let mut rest = Vec::new();
+        let end = timeout(Duration::from_secs(10), client.read_to_end(&mut rest)).await;
+        end.expect("the connection is never closed").unwrap();
+        begun.elapsed() * FASTER
+    }
+
     #[tokio::test]
     async fn a_connection_may_idle_for_minutes_but_not_forever() {
-        let (mut client, server) = duplex(4096);
         let local = LocalSet::new();
-        local.spawn_local(http_connection(server, shared(), Fast));
+        let mut client = connect(&local);
         let asking = async {
             assert!(ask(&mut client).await.contains("200 OK"));
             sleep(Duration::from_secs(240) / FASTER).await;
             assert!(ask(&mut client).await.contains("200 OK"), "after four minutes");
+            let idle = time_to_close(client).await;
+            assert!(idle >= Duration::from_secs(500), "closed after {idle:?}");
+        };
+        local.run_until(asking).await;
+    }
+
+    #[tokio::test]
+    async fn half_a_head_is_given_up() {
+        let local = LocalSet::new();
+        let mut client = connect(&local);
+        let asking = async {
             client.write_all(b"GET /v2/health/live HTTP/1.1\r\n").await.unwrap();
-            let mut rest = Vec::new();
-            let end = timeout(Duration::from_secs(10), client.read_to_end(&mut rest)).await;
-            assert!(end.is_ok(), "half a head is given up");
+            time_to_close(client).await;
         };
         local.run_until(asking).await;
     }

@@ -14,6 +14,7 @@ use sluice_registry::PackageFile;
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::oneshot;
 
 use crate::support::{
     Registry, answer, anywhere, client, onnxruntime, sluice, source_tree, wait_until,
@@ -273,12 +274,18 @@ async fn a_model_that_a_restart_could_not_serve_comes_back_without_the_registry(
     served.0.drain().await;
 }
 
-/// A file that opens for nobody until this task has opened it, and then gives nothing until the
-/// file that it gives is dropped.
-fn hanging_file(path: &Path) -> tokio::task::JoinHandle<std::fs::File> {
+/// A file that opens for nobody until a thread of this has opened it, and then gives nothing until
+/// the handle is dropped, which comes once somebody reads. The thread is none of the runtime, which
+/// would keep a test that fails from ending.
+fn hanging_file(path: &Path) -> oneshot::Receiver<std::fs::File> {
     assert!(Command::new("mkfifo").arg(path).status().unwrap().success());
     let path = path.to_owned();
-    tokio::task::spawn_blocking(move || std::fs::File::options().write(true).open(path).unwrap())
+    let (give, handle) = oneshot::channel();
+    std::thread::spawn(move || {
+        let opened = std::fs::File::options().write(true).open(path).unwrap();
+        let _test_may_be_over = give.send(opened);
+    });
+    handle
 }
 
 /// The program itself: a load that hangs sits on a thread of the runtime.
@@ -294,7 +301,12 @@ async fn the_process_ends_although_a_load_hangs() {
         .stderr(Stdio::null())
         .spawn()
         .unwrap();
-    let hanging = reader.await.unwrap();
+    let hanging = tokio::time::timeout(Duration::from_secs(30), reader).await;
+    if hanging.is_err() {
+        process.kill().unwrap();
+        process.wait().unwrap();
+    }
+    let hanging = hanging.expect("nobody read the file for 30 s").unwrap();
     let told = Command::new("kill").args(["-TERM", &process.id().to_string()]).status().unwrap();
     assert!(told.success());
     let ended = Instant::now() + Duration::from_secs(10);

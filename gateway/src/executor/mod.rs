@@ -7,6 +7,7 @@
 
 mod batch;
 mod cost;
+mod queue;
 mod split;
 mod tick;
 mod waiting;

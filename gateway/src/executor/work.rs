@@ -55,15 +55,20 @@ impl Work {
         Rows { small: self.small_rows, large: self.large.iter().map(Split::rows_left).sum() }
     }
 
-    /// Whether a piece of a large job runs next, whatever else comes.
-    pub(super) fn large_is_next(&self) -> bool {
-        self.large_turn && !self.large.is_empty()
+    /// Whether it is the large jobs' turn, if there is one.
+    pub(super) const fn is_large_turn(&self) -> bool {
+        self.large_turn
+    }
+
+    /// Whether a large job waits here, or has pieces left.
+    pub(super) fn has_large(&self) -> bool {
+        !self.large.is_empty()
     }
 
     /// Runs the next batch or piece. Jobs that nobody waits for any more are dropped before
     /// they cost a run.
     pub(super) fn run_next(&mut self, engine: &mut dyn Engine, shard: &Shard) {
-        let large = self.jobs.is_empty() || self.large_is_next();
+        let large = self.jobs.is_empty() || self.large_turn && self.has_large();
         self.large_turn = !large;
         if large {
             if let Some(split) = self.large.pop_front()

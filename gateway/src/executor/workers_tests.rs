@@ -60,16 +60,21 @@ fn start(count: usize, max_queue_delay: Duration) -> Running {
 
 impl Running {
     fn submit(&self, rows: usize) -> Result<oneshot::Receiver<Answer>, Refusal> {
-        let (reply, answer) = oneshot::channel();
-        let shape = vec![i64::try_from(rows).unwrap()];
-        let tensor = Tensor::new(shape, TensorData::Fp32(vec![1.0; rows])).unwrap();
-        self.workers.submit(Job::new(vec![tensor], rows, None, reply)).map(|()| answer)
+        let (job, answer) = job(rows);
+        self.workers.submit(job).map(|()| answer)
     }
 
     /// Waits until a run begins: its rows.
     fn next_run(&self) -> usize {
         self.begun.recv_timeout(Duration::from_secs(10)).unwrap()
     }
+}
+
+fn job(rows: usize) -> (Job, oneshot::Receiver<Answer>) {
+    let (reply, answer) = oneshot::channel();
+    let shape = vec![i64::try_from(rows).unwrap()];
+    let tensor = Tensor::new(shape, TensorData::Fp32(vec![1.0; rows])).unwrap();
+    (Job::new(vec![tensor], rows, None, reply), answer)
 }
 
 fn is_overloaded<T>(submitted: &Result<T, Refusal>) -> bool {
@@ -117,6 +122,23 @@ fn two_large_jobs_run_on_two_workers() {
 }
 
 #[test]
+fn a_job_that_does_not_fit_into_a_batch_runs_on_the_worker_that_is_free() {
+    let running = start(2, Duration::ZERO);
+    let _runs: Vec<_> = [4, 4]
+        .map(|rows| {
+            let answer = running.submit(rows).unwrap();
+            assert_eq!(running.next_run(), rows);
+            answer
+        })
+        .into();
+    let _wait: Vec<_> = [3, 2].map(|rows| running.submit(rows).unwrap()).into();
+    running.go.send(()).unwrap();
+    assert_eq!(running.next_run(), 3);
+    running.go.send(()).unwrap();
+    assert_eq!(running.next_run(), 2, "the first worker's run does not go on");
+}
+
+#[test]
 fn a_full_queue_refuses_small_jobs_too() {
     let running = start(1, Duration::ZERO);
     let _runs = running.submit(4).unwrap();
@@ -137,6 +159,34 @@ fn an_incomplete_batch_waits_as_long_as_it_was_told_and_a_full_one_does_not() {
     let running = start(1, Duration::from_millis(20));
     let _one = running.submit(1).unwrap();
     assert_eq!(running.next_run(), 1);
+}
+
+/// Workers that fall asleep and are told of jobs all the time sleep through none.
+#[test]
+fn every_job_of_many_callers_is_answered() {
+    for (count, delay) in [(1, Duration::ZERO), (3, Duration::ZERO), (3, Duration::from_micros(50))]
+    {
+        let Running { workers, begun, go } = start(count, delay);
+        drop((begun, go));
+        let running = Arc::new(workers);
+        let (say, said) = bounded(8);
+        for caller in 0..8 {
+            let (running, say) = (running.clone(), say.clone());
+            std::thread::spawn(move || {
+                for round in 0..500 {
+                    let rows = (caller + round) % 9 + 1;
+                    let (job, answer) = job(rows);
+                    if running.submit(job).is_ok() {
+                        assert_eq!(answer.blocking_recv().unwrap().unwrap()[0].rows(), Some(rows));
+                    }
+                }
+                say.send(()).unwrap();
+            });
+        }
+        for _ in 0..8 {
+            said.recv_timeout(Duration::from_secs(20)).expect("a job is never answered");
+        }
+    }
 }
 
 #[test]

@@ -132,22 +132,22 @@ impl Process {
         });
         let addresses = said.recv_timeout(Duration::from_secs(30)).unwrap();
         let caller = Caller::new(addresses);
-        while caller.get("/v2/health/ready").await.0 != 200 {
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-        Self { child, log: Some(log), _folder: folder, caller }
+        let process = Self { child, log: Some(log), _folder: folder, caller };
+        wait_until("ready", async || process.get("/v2/health/ready").await.0 == 200).await;
+        process
     }
 
     /// Ends the process and looks at what it has logged: no error, and no panic.
     pub(crate) async fn end_without_an_error(mut self) {
         assert!(Command::new("kill").arg(self.child.id().to_string()).status().unwrap().success());
         // Connections of this test's own are asked to leave, so their tasks must go on meanwhile.
-        let status = loop {
-            match self.child.try_wait().unwrap() {
-                Some(status) => break status,
-                None => tokio::time::sleep(Duration::from_millis(10)).await,
-            }
-        };
+        let mut status = None;
+        wait_until("the process's end", async || {
+            status = self.child.try_wait().unwrap();
+            status.is_some()
+        })
+        .await;
+        let status = status.unwrap();
         assert!(status.success(), "{status}");
         for line in self.log.take().unwrap().join().unwrap() {
             let entry: Value = serde_json::from_str(&line).unwrap_or_default();
@@ -230,11 +230,18 @@ pub(crate) async fn answer(request: reqwest::RequestBuilder) -> (u16, Value) {
 
 /// Waits until `done` says so.
 pub(crate) async fn wait_until<F: AsyncFnMut() -> bool>(what: &str, mut done: F) {
-    for _ in 0..300 {
-        if done().await {
-            return;
+    let waiting = async {
+        while !done().await {
+            tokio::time::sleep(Duration::from_millis(20)).await;
         }
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
-    panic!("{what}: did not come about in 15 s");
+    };
+    within(what, waiting).await;
+}
+
+/// What comes of `wait`, which may take 30 s.
+pub(crate) async fn within<T>(what: &str, wait: impl Future<Output = T>) -> T {
+    let Ok(value) = tokio::time::timeout(Duration::from_secs(30), wait).await else {
+        panic!("{what}: did not come about in 30 s");
+    };
+    value
 }

@@ -44,8 +44,8 @@ pub(super) struct Queue {
 
 #[derive(Debug)]
 struct Waiting {
-    /// Those that fit into a run.
-    small: VecDeque<Job>,
+    /// Those that fit into a run, and when they came.
+    small: VecDeque<(Instant, Job)>,
     small_rows: usize,
     large: VecDeque<Job>,
     /// Workers that there are, and how many of them wait for news.
@@ -67,27 +67,25 @@ impl Queue {
         if waiting.closed {
             return Err(NotQueued::Closed);
         }
-        let large = job.rows > self.max_rows;
-        let (queue, most) = if large {
-            (&mut waiting.large, MOST_LARGE_JOBS)
+        if job.rows > self.max_rows {
+            if waiting.large.len() >= MOST_LARGE_JOBS {
+                return Err(NotQueued::Full);
+            }
+            waiting.large.push_back(job);
         } else {
-            (&mut waiting.small, MOST_JOBS)
-        };
-        if queue.len() >= most {
-            return Err(NotQueued::Full);
-        }
-        let rows = job.rows;
-        queue.push_back(job);
-        if !large {
-            waiting.small_rows += rows;
+            if waiting.small.len() >= MOST_JOBS {
+                return Err(NotQueued::Full);
+            }
+            waiting.small_rows += job.rows;
+            waiting.small.push_back((Instant::now(), job));
         }
         self.tell(&waiting);
         Ok(())
     }
 
     /// Sleeps until there is a job, and further for an incomplete batch to become a full one
-    /// within the delay; false when there will be no more. Another worker may be faster to take
-    /// what there is.
+    /// until its first job has waited for the delay; false when there will be no more. Another
+    /// worker may be faster to take what there is.
     pub(super) fn wait(&self) -> bool {
         let mut waiting = self.lock();
         loop {
@@ -98,12 +96,7 @@ impl Queue {
                 waiting = self.sleep(waiting, Duration::MAX);
                 continue;
             }
-            let until = Instant::now() + self.delay;
-            while waiting.is_incomplete(self.max_rows) {
-                let left = until.saturating_duration_since(Instant::now());
-                if left.is_zero() {
-                    break;
-                }
+            while let Some(left) = waiting.time_to_grow(self.max_rows, self.delay) {
                 waiting = self.sleep(waiting, left);
             }
             if !waiting.is_empty() {
@@ -179,24 +172,29 @@ impl Waiting {
         self.small.is_empty() && self.large.is_empty()
     }
 
-    /// Whether nothing waits but a batch that may still become larger.
-    fn is_incomplete(&self, max_rows: usize) -> bool {
-        !self.closed && self.large.is_empty() && (1..max_rows).contains(&self.small_rows)
+    /// How much longer a batch may wait to become larger, where nothing else waits. The time
+    /// counts from the first job's arrival: one that another batch left behind pays it once.
+    fn time_to_grow(&self, max_rows: usize, delay: Duration) -> Option<Duration> {
+        let incomplete = !self.closed && self.large.is_empty() && self.small_rows < max_rows;
+        let (since, _) = self.small.front().filter(|_| incomplete)?;
+        delay.checked_sub(since.elapsed()).filter(|left| !left.is_zero())
     }
 
     /// The first job, and of the next ones as many as can share its run. The others keep their
     /// places.
     fn take_batch(&mut self, max_rows: usize) -> Vec<Job> {
-        let (mut next, mut rows) = (Vec::new(), 0);
+        let (mut next, mut rows, mut since) = (Vec::new(), 0, None);
         while rows < max_rows
-            && let Some(job) = self.small.pop_front()
+            && let Some((came, job)) = self.small.pop_front()
         {
             rows += job.rows;
+            since = since.or(Some(came));
             next.push(job);
         }
         let batch = take_batch(&mut next, max_rows);
-        for job in next.into_iter().rev() {
-            self.small.push_front(job);
+        // They came no earlier than the first; that they count as waiting so long does no harm.
+        if let Some(since) = since {
+            next.into_iter().rev().for_each(|job| self.small.push_front((since, job)));
         }
         self.small_rows -= batch.iter().map(|job| job.rows).sum::<usize>();
         batch
@@ -205,7 +203,7 @@ impl Waiting {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
+    use std::time::{Duration, Instant};
 
     use sluice_protocol::{Tensor, TensorData};
     use tokio::sync::oneshot;
@@ -258,6 +256,22 @@ mod tests {
         check(&jobs, Wanted::Batch, &[&[2], &[3]]);
         check(&jobs, Wanted::BatchFirst, &[&[2], &[3], &[9], &[8]]);
         check(&jobs, Wanted::LargeFirst, &[&[9], &[8], &[2], &[3]]);
+    }
+
+    #[test]
+    fn what_a_batch_left_behind_does_not_pay_the_delay_again() {
+        let delay = Duration::from_millis(300);
+        let queue = Queue::new(1, 4, delay);
+        for width in 1..=3 {
+            queue.push(job(1, width).0).unwrap();
+        }
+        let began = Instant::now();
+        for _ in 0..3 {
+            assert!(queue.wait());
+            assert_eq!(queue.take(Wanted::Batch).len(), 1);
+        }
+        let took = began.elapsed();
+        assert!(took > delay / 2 && took < 2 * delay, "{took:?}");
     }
 
     #[test]

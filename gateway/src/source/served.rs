@@ -158,7 +158,12 @@ impl Served {
     async fn load_model(&mut self, name: &ModelName, wanted: &Wanted) -> SavedModel {
         let before = self.serving.models.get(name).cloned().unwrap_or_default();
         let mut versions = before.versions.clone();
-        for version in wanted.versions.iter().copied().chain(before.default) {
+        let former = before.default.filter(|version| !wanted.versions.contains(version));
+        for version in wanted.versions.iter().copied().chain(former) {
+            let answers = wanted.champion.is_some_and(|champion| self.is_loaded(name, champion));
+            if former == Some(version) && answers {
+                continue;
+            }
             let tried = self.tried.get(&(name.clone(), version));
             if tried.is_some_and(|stamp| *stamp == self.settings_stamp(name)) {
                 continue;

@@ -1,23 +1,34 @@
 //! The registry goes away and comes back; the gateway serves on, and a restart without it
 //! serves the last whole state.
 
+use std::path::Path;
+
+use serde_json::Value;
+use sluice_gateway::Gateway;
+
 use crate::support::{
     Registry, answer, anywhere, client, fill_store, follow, package, predict, wait_until,
 };
 
 const QUESTION: &str = r#"{"instances": [{"store_id": 43, "date": "2012-02-01", "promo": 0}]}"#;
 
+/// A registry with a version, a gateway that follows it, and its answer.
+async fn answering(data: &Path, state: &Path) -> (Registry, Gateway, (u16, Value)) {
+    let registry = Registry::start(data, anywhere()).await;
+    registry.publish(package().await).await;
+    let gateway = follow(registry.client.url(), state).await;
+    fill_store(&gateway).await;
+    let answer = predict(gateway.addresses().http, QUESTION).await;
+    assert_eq!(answer.0, 200, "{}", answer.1);
+    (registry, gateway, answer)
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn serving_does_not_need_the_registry() {
     let folder = tempfile::tempdir().unwrap();
     let (data, state) = (folder.path().join("registry"), folder.path().join("state"));
-    let registry = Registry::start(&data, anywhere()).await;
-    registry.publish(package().await).await;
+    let (registry, gateway, before) = answering(&data, &state).await;
     let url = registry.client.url().to_owned();
-    let gateway = follow(&url, &state).await;
-    fill_store(&gateway).await;
-    let before = predict(gateway.addresses().http, QUESTION).await;
-    assert_eq!(before.0, 200, "{}", before.1);
 
     let address = url.trim_start_matches("http://").trim_end_matches('/').parse().unwrap();
     registry.stop().await;
@@ -46,13 +57,8 @@ async fn serving_does_not_need_the_registry() {
 async fn a_restart_behind_a_refused_version_serves_the_one_before() {
     let folder = tempfile::tempdir().unwrap();
     let (data, state) = (folder.path().join("registry"), folder.path().join("state"));
-    let registry = Registry::start(&data, anywhere()).await;
-    registry.publish(package().await).await;
+    let (registry, gateway, before) = answering(&data, &state).await;
     let url = registry.client.url().to_owned();
-    let gateway = follow(&url, &state).await;
-    fill_store(&gateway).await;
-    let before = predict(gateway.addresses().http, QUESTION).await;
-    assert_eq!(before.0, 200, "{}", before.1);
 
     let mut broken = package().await.to_vec();
     broken.retain(|file| file.path != sluice_protocol::PARITY_FILE);

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail};
 use sluice_engine::OnnxRuntime;
 use sluice_features::Definitions;
-use sluice_protocol::{FeatureServicePin, ParityRows};
+use sluice_protocol::{FeatureServicePin, ModelVersion, ParityRows};
 use sluice_registry::Client;
 
 use super::file::{Baseline, Pipeline};
@@ -132,19 +132,33 @@ pub async fn run(
 
     let training = training_table(pipeline, &sources, &examples, &trained, &judgement)?;
     let package = package(pipeline, &definitions, &examples, &trained, graph, &rows, training)?;
-    let mut report = report(pipeline, &examples, &trained, judgement);
-    let written = output.as_ref().map_or(Ok(()), |output| output.write(&package));
+    let report = report(pipeline, &examples, &trained, judgement);
+    let judged_against = champion.map(|champion| champion.version);
+    deliver(pipeline, options, judged_against, output, &package, report, &mut stages).await
+}
+
+/// Writes the package and the report, and registers the version. A registry or a disk that
+/// failed meanwhile does not throw the work of minutes away: each is tried whatever came of the
+/// other.
+async fn deliver(
+    pipeline: &Pipeline,
+    options: &RunOptions,
+    judged_against: Option<ModelVersion>,
+    output: Option<Output>,
+    package: &BTreeMap<String, Vec<u8>>,
+    mut report: RunReport,
+    stages: &mut Stages<'_>,
+) -> anyhow::Result<RunReport> {
+    let written = output.as_ref().map_or(Ok(()), |output| output.write(package));
     let registered = match &options.registry {
         None => Ok(()),
         Some(client) => {
             stages.begin(Stage::Register);
-            let judged_against = champion.map(|champion| champion.version);
             let done =
-                register(pipeline, options, client, &package, judged_against, &mut report).await;
+                register(pipeline, options, client, package, judged_against, &mut report).await;
             done.map(|()| stages.end(Stage::Register, describe_registration(pipeline, &report)))
         }
     };
-    // The work of minutes is not thrown away because a registry or a disk failed meanwhile.
     let published = match output {
         Some(output) => written.and_then(|()| output.publish(&report)),
         None => Ok(()),

@@ -8,18 +8,16 @@ use sluice_registry::Client;
 
 use crate::error::StartError;
 use crate::settings::Settings;
-use crate::shared::RequestLimits;
+use crate::shared::{Options, RequestLimits};
 
 /// Everything that a gateway runs by.
 #[derive(Debug)]
 pub struct Config {
     pub(crate) source: Source,
     pub(crate) features: Option<PathBuf>,
-    pub(crate) state: Option<PathBuf>,
     pub(crate) addresses: Addresses,
     pub(crate) onnxruntime: Option<PathBuf>,
-    pub(crate) cores: usize,
-    pub(crate) limits: RequestLimits,
+    pub(crate) options: Options,
     pub(crate) drain_timeout: Duration,
 }
 
@@ -53,10 +51,11 @@ impl Config {
         if settings.cores == Some(0) {
             complaints.push("--cores must be at least 1".to_owned());
         }
+        let defaults = RequestLimits::default();
         let limits = RequestLimits {
-            max_body: settings.max_body.unwrap_or(64 << 20),
-            request_timeout: settings.request_timeout.unwrap_or(Duration::from_secs(30)),
-            max_waiting: settings.max_waiting.unwrap_or(Duration::from_secs(1)),
+            max_body: settings.max_body.unwrap_or(defaults.max_body),
+            request_timeout: settings.request_timeout.unwrap_or(defaults.request_timeout),
+            max_waiting: settings.max_waiting.unwrap_or(defaults.max_waiting),
         };
         if limits.request_timeout.is_zero() {
             complaints.push("--request-timeout must be longer than 0".to_owned());
@@ -76,11 +75,14 @@ impl Config {
         Ok(Self {
             source,
             features: settings.features,
-            state: settings.state,
             addresses,
             onnxruntime: settings.onnxruntime,
-            cores: settings.cores.unwrap_or(cores),
-            limits,
+            options: Options {
+                cores: settings.cores.unwrap_or(cores),
+                limits,
+                dialect: settings.dialect.resolve(),
+                state: settings.state,
+            },
             drain_timeout: settings.drain_timeout.unwrap_or(Duration::from_secs(20)),
         })
     }

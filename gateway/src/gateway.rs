@@ -196,13 +196,13 @@ fn follow_repository(
 fn open(config: &Config) -> Result<Shared, StartError> {
     let runtime = OnnxRuntime::load(config.onnxruntime.as_deref())?;
     let definitions = config.features.as_deref().map(Definitions::load).transpose()?;
-    if let Some(state) = &config.state {
+    if let Some(state) = &config.options.state {
         std::fs::create_dir_all(state).map_err(|source| StartError::System {
             what: format!("create state folder {}", state.display()),
             source,
         })?;
     }
-    let store = match (&definitions, &config.state) {
+    let store = match (&definitions, &config.options.state) {
         (None, _) => None,
         (Some(_), Some(state)) => Some(Arc::new(EmbeddedStore::open(&state.join(STORE_FILE))?)),
         (Some(_), None) => {
@@ -210,13 +210,12 @@ fn open(config: &Config) -> Result<Shared, StartError> {
             Some(Arc::new(EmbeddedStore::in_memory()))
         }
     };
-    let (cores, limits) = (config.cores, config.limits);
-    Ok(Shared::new(runtime, cores, definitions, store, limits, config.state.clone()))
+    Ok(Shared::new(runtime, definitions, store, config.options.clone()))
 }
 
 fn open_ports(config: &Config) -> Result<(Addresses, Vec<Listeners>), StartError> {
-    let http = listen("HTTP", config.addresses.http, config.cores)?;
-    let grpc = listen("gRPC", config.addresses.grpc, config.cores)?;
+    let http = listen("HTTP", config.addresses.http, config.options.cores)?;
+    let grpc = listen("gRPC", config.addresses.grpc, config.options.cores)?;
     let mut addresses = config.addresses;
     for (address, sockets) in [(&mut addresses.http, &http), (&mut addresses.grpc, &grpc)] {
         if let Some(bound) = sockets.first().and_then(|socket| socket.local_addr().ok()) {

@@ -11,8 +11,10 @@
 mod admin;
 mod catalog;
 mod config;
+mod control;
 mod counters;
 mod deployment;
+mod dialect;
 mod duration;
 mod error;
 mod executor;
@@ -32,6 +34,9 @@ mod source;
 mod unserved;
 
 pub use config::{Addresses, Config};
+pub use dialect::{
+    ColumnReply, DialectSettings, GrpcOutput, NanForm, OverloadStatus, UnknownReady,
+};
 pub use error::{GatewayError, LoadError, StartError};
 pub use gateway::Gateway;
 pub use settings::Settings;

@@ -13,6 +13,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use sluice_engine::{Engine, OnnxEngine};
 use sluice_features::ServicePlan;
+use sluice_protocol::grpc::ModelConfig;
 use sluice_protocol::{
     Digest, FeatureServicePin, MANIFEST_FILE, MODEL_FILE, Manifest, ModelName, ModelVersion,
     TensorSpec,
@@ -37,6 +38,8 @@ pub(crate) struct Candidate {
     /// Contents by path inside the version.
     pub(crate) files: BTreeMap<String, Bytes>,
     pub(crate) settings: DeploymentSettings,
+    /// What `config.pbtxt`, or whoever asked for the load, says of the model.
+    pub(crate) config: Option<ModelConfig>,
 }
 
 /// Verifies, opens, warms up and measures a candidate. One that makes the gateway panic is

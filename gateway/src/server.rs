@@ -260,7 +260,7 @@ mod tests {
     use tokio::time::{sleep, timeout};
 
     use super::http_connection;
-    use crate::shared::{RequestLimits, Shared};
+    use crate::shared::{Options, Shared};
 
     /// A clock that goes so many times faster.
     const FASTER: u32 = 200;
@@ -280,12 +280,8 @@ mod tests {
     fn shared() -> Arc<Shared> {
         let library = std::env::var_os("SLUICE_ONNXRUNTIME").map(PathBuf::from);
         let runtime = OnnxRuntime::load(library.as_deref()).unwrap();
-        let limits = RequestLimits {
-            max_body: 1000,
-            request_timeout: Duration::from_secs(1),
-            max_waiting: Duration::from_secs(1),
-        };
-        Arc::new(Shared::new(runtime, 1, None, None, limits, None))
+        let options = Options { cores: 1, ..Options::default() };
+        Arc::new(Shared::new(runtime, None, None, options))
     }
 
     async fn ask(client: &mut DuplexStream) -> String {

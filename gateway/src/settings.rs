@@ -11,6 +11,7 @@ use serde::Deserialize;
 use sluice_protocol::toml_fault;
 
 use crate::config::Config;
+use crate::dialect::DialectSettings;
 use crate::error::StartError;
 use crate::logs::LogFormat;
 use source_flags::SourceFlags;
@@ -72,6 +73,9 @@ pub struct Settings {
     #[arg(long, value_name = "TIME", env = "SLUICE_DRAIN_TIMEOUT", value_parser = humantime::parse_duration)]
     #[serde(deserialize_with = "crate::duration::deserialize")]
     pub drain_timeout: Option<Duration>,
+    #[command(flatten, next_help_heading = "Where protocols differ")]
+    #[serde(flatten)]
+    pub dialect: DialectSettings,
     /// Settings file in TOML; its keys are these flags with underscores
     #[arg(long, value_name = "FILE", env = "SLUICE_CONFIG")]
     #[serde(skip)]
@@ -140,6 +144,7 @@ impl Settings {
             request_timeout: self.request_timeout.or(file.request_timeout),
             max_waiting: self.max_waiting.or(file.max_waiting),
             drain_timeout: self.drain_timeout.or(file.drain_timeout),
+            dialect: self.dialect.over(file.dialect),
             config: self.config,
             check: self.check,
             log: self.log.or(file.log),

@@ -9,6 +9,7 @@ use sluice_engine::OnnxRuntime;
 use sluice_features::{Definitions, EmbeddedStore};
 
 use crate::catalog::Published;
+use crate::dialect::Dialect;
 use crate::metrics::Metrics;
 
 /// The state of one gateway. Nothing in it is locked on the request path.
@@ -22,13 +23,25 @@ pub(crate) struct Shared {
     pub(crate) definitions: Option<Definitions>,
     pub(crate) store: Option<Arc<EmbeddedStore>>,
     pub(crate) limits: RequestLimits,
+    pub(crate) dialect: Dialect,
     pub(crate) state: Option<PathBuf>,
     started: AtomicBool,
     draining: AtomicBool,
 }
 
+/// How a gateway is to be run.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Options {
+    /// Serving cores.
+    pub(crate) cores: usize,
+    pub(crate) limits: RequestLimits,
+    pub(crate) dialect: Dialect,
+    /// The folder for what a restart needs.
+    pub(crate) state: Option<PathBuf>,
+}
+
 /// Bounds of a single request.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct RequestLimits {
     /// The largest body or message in bytes.
     pub(crate) max_body: usize,
@@ -38,15 +51,24 @@ pub(crate) struct RequestLimits {
     pub(crate) max_waiting: Duration,
 }
 
+impl Default for RequestLimits {
+    fn default() -> Self {
+        Self {
+            max_body: 64 << 20,
+            request_timeout: Duration::from_secs(30),
+            max_waiting: Duration::from_secs(1),
+        }
+    }
+}
+
 impl Shared {
     pub(crate) fn new(
         runtime: OnnxRuntime,
-        cores: usize,
         definitions: Option<Definitions>,
         store: Option<Arc<EmbeddedStore>>,
-        limits: RequestLimits,
-        state: Option<PathBuf>,
+        options: Options,
     ) -> Self {
+        let Options { cores, limits, dialect, state } = options;
         Self {
             catalog: Published::default(),
             metrics: Metrics::new(),
@@ -55,6 +77,7 @@ impl Shared {
             definitions,
             store,
             limits,
+            dialect,
             state,
             started: AtomicBool::new(false),
             draining: AtomicBool::new(false),

@@ -12,16 +12,21 @@ mod digest;
 mod format;
 mod infer;
 mod manifest;
+mod model_config;
 mod name;
 mod parity;
 mod profile;
 mod shape;
 mod tensor;
 
-/// The Open Inference Protocol's gRPC messages and service, generated from `proto/`.
+/// The Open Inference Protocol's gRPC messages and service with Triton's additions, generated
+/// from `proto/`.
 #[allow(missing_docs, unreachable_pub, missing_debug_implementations, clippy::all)]
 pub mod grpc {
     tonic::include_proto!("inference");
+
+    /// The messages and services as descriptors, for reflection.
+    pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
 }
 
 pub use code::Code;
@@ -33,6 +38,7 @@ pub use manifest::{
     FeatureServicePin, MANIFEST_FILE, MODEL_FILE, Manifest, ManifestError, PARITY_FILE,
     PROFILE_FILE, TensorSpec,
 };
+pub use model_config::ModelConfigError;
 pub use name::{InvalidName, ModelName, ModelVersion};
 pub use parity::ParityRows;
 pub use profile::{FeatureProfile, ReferenceProfile};

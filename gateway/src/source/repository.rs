@@ -127,7 +127,8 @@ impl Repository {
             .and_then(|settings| Ok((settings, read_files(&folder.join(version.to_string()))?)));
         match read {
             Ok((settings, files)) => {
-                let candidate = Candidate { model: model.clone(), version, files, settings };
+                let candidate =
+                    Candidate { model: model.clone(), version, files, settings, config: None };
                 drop(install(shared, &candidate));
             }
             Err(error) => refuse(shared, model, version, &error.to_string()),

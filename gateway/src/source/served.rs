@@ -260,7 +260,8 @@ impl Served {
         let loading = tokio::task::spawn_blocking(move || {
             match path.map_or_else(|| Ok(DeploymentSettings::default()), |path| read(&path)) {
                 Ok(settings) => {
-                    install(&shared, &Candidate { model, version, files, settings }).is_some()
+                    install(&shared, &Candidate { model, version, files, settings, config: None })
+                        .is_some()
                 }
                 Err(reason) => {
                     refuse(&shared, &model, version, &reason);

@@ -82,6 +82,15 @@ pub enum GatewayError {
     /// The request's body did not arrive in time.
     #[error("request body did not arrive within {0:?}")]
     BodyTimeout(Duration),
+    /// A thing, other than a model or a route, that is not there.
+    #[error("{0}")]
+    NotFound(String),
+    /// A thing that is to be made and is there already.
+    #[error("{0}")]
+    AlreadyExists(String),
+    /// Understood, and turned off or not done here.
+    #[error("{0}")]
+    Unimplemented(String),
     /// Draining or not started.
     #[error("server is {0}")]
     Unavailable(&'static str),
@@ -106,9 +115,12 @@ impl GatewayError {
     /// The code that callers act on.
     pub fn code(&self) -> Code {
         match self {
-            Self::UnknownModel { .. } | Self::UnknownVersion { .. } | Self::NoRoute(_) => {
-                Code::NotFound
-            }
+            Self::UnknownModel { .. }
+            | Self::UnknownVersion { .. }
+            | Self::NoRoute(_)
+            | Self::NotFound(_) => Code::NotFound,
+            Self::AlreadyExists(_) => Code::AlreadyExists,
+            Self::Unimplemented(_) => Code::Unimplemented,
             Self::MethodNotAllowed { .. } | Self::Invalid(_) | Self::Input { .. } => {
                 Code::InvalidArgument
             }

@@ -10,6 +10,7 @@
 
 mod admin;
 mod catalog;
+mod classification;
 mod config;
 mod control;
 mod counters;

@@ -28,6 +28,17 @@ pub struct NamedTensor {
     pub tensor: Tensor,
 }
 
+/// A part of a shared memory region that the caller has registered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RegionSlice {
+    /// The region's name.
+    pub region: String,
+    /// Where the part begins, in bytes from the region's beginning.
+    pub offset: u64,
+    /// How many bytes it has.
+    pub byte_size: u64,
+}
+
 /// An output that the caller asked for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RequestedOutput {

@@ -60,6 +60,9 @@ impl Config {
         if limits.request_timeout.is_zero() {
             complaints.push("--request-timeout must be longer than 0".to_owned());
         }
+        let transport =
+            settings.transport.resolve().map_err(|complaint| complaints.push(complaint));
+        let transport = transport.unwrap_or_default();
         let (Some(source), true) = (source, complaints.is_empty()) else {
             return Err(StartError::Settings(complaints));
         };
@@ -81,6 +84,7 @@ impl Config {
                 cores: settings.cores.unwrap_or(cores),
                 limits,
                 dialect: settings.dialect.resolve(),
+                transport,
                 state: settings.state,
             },
             drain_timeout: settings.drain_timeout.unwrap_or(Duration::from_secs(20)),

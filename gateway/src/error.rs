@@ -65,6 +65,14 @@ pub enum GatewayError {
         /// The limit in bytes.
         limit: usize,
     },
+    /// A gRPC message exceeds the limit; in gRPC's own words.
+    #[error("Received message larger than max ({length} vs. {limit}); the limit is: {limit} bytes")]
+    MessageTooLarge {
+        /// The length of the message in bytes.
+        length: usize,
+        /// The limit in bytes.
+        limit: usize,
+    },
     /// A body encoding that is not understood.
     #[error("{0}")]
     UnsupportedEncoding(String),
@@ -124,7 +132,7 @@ impl GatewayError {
             Self::MethodNotAllowed { .. } | Self::Invalid(_) | Self::Input { .. } => {
                 Code::InvalidArgument
             }
-            Self::TooLarge { .. } => Code::TooLarge,
+            Self::TooLarge { .. } | Self::MessageTooLarge { .. } => Code::TooLarge,
             Self::UnsupportedEncoding(_) => Code::UnsupportedMediaType,
             Self::Overloaded { .. } => Code::Overloaded,
             Self::DeadlineExceeded(_) | Self::BodyTimeout(_) => Code::DeadlineExceeded,

@@ -40,5 +40,6 @@ pub use dialect::{
 };
 pub use error::{GatewayError, LoadError, StartError};
 pub use gateway::Gateway;
+pub use grpc::TransportSettings;
 pub use settings::Settings;
 pub use shutdown::run_until_stopped;

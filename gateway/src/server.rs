@@ -16,7 +16,6 @@ use hyper::server::conn::{http1, http2};
 use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
-use hyper_util::service::TowerToHyperService;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
@@ -37,9 +36,11 @@ const MOST_CONNECTIONS: usize = 20_000;
 const QUIET: Duration = Duration::from_millis(500);
 /// How long a request that is on its way may take to be read, once the ports are closed.
 const LAST_READ: Duration = Duration::from_millis(50);
-/// How often a silent HTTP/2 client is asked whether it is still there, and how long it may
-/// take to say so.
-const KEEP_ALIVE: (Duration, Duration) = (Duration::from_secs(60), Duration::from_secs(20));
+/// A gRPC call's headers and metadata, in bytes as HTTP/2 counts them.
+const MOST_HEADERS: u32 = 16 * 1024;
+/// Calls that a client may have broken off before they are looked at. One that breaks off more is
+/// told to calm down and cut off.
+const MOST_RESETS: usize = 200;
 /// How long an HTTP connection may idle, and how long a client may take to send a request's head:
 /// hyper has one bound for both. It is longer than pools and balancers keep idle connections (60 s
 /// with many, 600 s at the most), since one that is cut just when a request is sent loses it.
@@ -189,12 +190,7 @@ impl Connections {
 
     fn serve_grpc(&self, stream: TcpStream) {
         let _slower_without = stream.set_nodelay(true);
-        let service = crate::grpc::service(self.shared.clone());
-        let connection = http2::Builder::new(LocalExecutor)
-            .timer(TokioTimer::new())
-            .keep_alive_interval(KEEP_ALIVE.0)
-            .keep_alive_timeout(KEEP_ALIVE.1)
-            .serve_connection(TokioIo::new(stream), TowerToHyperService::new(service));
+        let connection = grpc_connection(stream, self.shared.clone());
         let watched = self.graceful.watch(connection);
         spawn_local(async move {
             if let Err(error) = watched.await {
@@ -202,6 +198,32 @@ impl Connections {
             }
         });
     }
+}
+
+fn grpc_connection<I>(
+    stream: I,
+    shared: Arc<Shared>,
+) -> http2::Connection<
+    TokioIo<I>,
+    impl Service<Request<Incoming>, Response = crate::grpc::Reply, Error = Infallible>,
+    LocalExecutor,
+>
+where
+    I: AsyncRead + AsyncWrite + Unpin + 'static,
+{
+    let transport = shared.transport;
+    let service = service_fn(move |request| {
+        let shared = shared.clone();
+        async move { Ok(crate::grpc::answer(shared, request).await) }
+    });
+    http2::Builder::new(LocalExecutor)
+        .timer(TokioTimer::new())
+        .keep_alive_interval(transport.keepalive_time)
+        .keep_alive_timeout(transport.keepalive_timeout)
+        .max_concurrent_streams(transport.max_streams)
+        .max_header_list_size(MOST_HEADERS)
+        .max_pending_accept_reset_streams(MOST_RESETS)
+        .serve_connection(TokioIo::new(stream), service)
 }
 
 fn http_connection<I>(

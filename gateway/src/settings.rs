@@ -13,6 +13,7 @@ use sluice_protocol::toml_fault;
 use crate::config::Config;
 use crate::dialect::DialectSettings;
 use crate::error::StartError;
+use crate::grpc::TransportSettings;
 use crate::logs::LogFormat;
 use source_flags::SourceFlags;
 
@@ -76,6 +77,9 @@ pub struct Settings {
     #[command(flatten, next_help_heading = "Where protocols differ")]
     #[serde(flatten)]
     pub dialect: DialectSettings,
+    #[command(flatten, next_help_heading = "gRPC")]
+    #[serde(flatten)]
+    pub transport: TransportSettings,
     /// Settings file in TOML; its keys are these flags with underscores
     #[arg(long, value_name = "FILE", env = "SLUICE_CONFIG")]
     #[serde(skip)]
@@ -145,6 +149,7 @@ impl Settings {
             max_waiting: self.max_waiting.or(file.max_waiting),
             drain_timeout: self.drain_timeout.or(file.drain_timeout),
             dialect: self.dialect.over(file.dialect),
+            transport: self.transport.over(file.transport),
             config: self.config,
             check: self.check,
             log: self.log.or(file.log),

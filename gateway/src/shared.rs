@@ -7,9 +7,11 @@ use std::time::Duration;
 
 use sluice_engine::OnnxRuntime;
 use sluice_features::{Definitions, EmbeddedStore};
+use tokio::sync::watch;
 
 use crate::catalog::Published;
 use crate::dialect::Dialect;
+use crate::grpc::Transport;
 use crate::metrics::Metrics;
 
 /// The state of one gateway. Nothing in it is locked on the request path.
@@ -25,8 +27,11 @@ pub(crate) struct Shared {
     pub(crate) limits: RequestLimits,
     pub(crate) dialect: Dialect,
     pub(crate) state: Option<PathBuf>,
+    pub(crate) transport: Transport,
     started: AtomicBool,
     draining: AtomicBool,
+    /// Tells what only waits that the end has been announced.
+    drain: watch::Sender<bool>,
 }
 
 /// How a gateway is to be run.
@@ -36,6 +41,7 @@ pub(crate) struct Options {
     pub(crate) cores: usize,
     pub(crate) limits: RequestLimits,
     pub(crate) dialect: Dialect,
+    pub(crate) transport: Transport,
     /// The folder for what a restart needs.
     pub(crate) state: Option<PathBuf>,
 }
@@ -68,7 +74,7 @@ impl Shared {
         store: Option<Arc<EmbeddedStore>>,
         options: Options,
     ) -> Self {
-        let Options { cores, limits, dialect, state } = options;
+        let Options { cores, limits, dialect, transport, state } = options;
         Self {
             catalog: Published::default(),
             metrics: Metrics::new(),
@@ -79,8 +85,10 @@ impl Shared {
             limits,
             dialect,
             state,
+            transport,
             started: AtomicBool::new(false),
             draining: AtomicBool::new(false),
+            drain: watch::Sender::new(false),
         }
     }
 
@@ -97,6 +105,16 @@ impl Shared {
     /// No new work is wanted.
     pub(crate) fn set_draining(&self) {
         self.draining.store(true, Ordering::Release);
+        self.drain.send_replace(true);
+    }
+
+    /// Waits until no new work is wanted.
+    pub(crate) fn drain_begun(&self) -> impl Future<Output = ()> + Send + use<> {
+        let mut drain = self.drain.subscribe();
+        async move {
+            // It fails when there is no gateway any more.
+            let _over = drain.wait_for(|&draining| draining).await;
+        }
     }
 
     /// Whether the end has been announced.

@@ -7,6 +7,7 @@
 #![warn(missing_docs)]
 
 mod code;
+pub mod codec;
 mod datatype;
 mod digest;
 mod format;

@@ -12,6 +12,7 @@ use tokio::sync::watch;
 use crate::catalog::Published;
 use crate::dialect::Dialect;
 use crate::grpc::Transport;
+use crate::http::HttpOptions;
 use crate::metrics::Metrics;
 
 /// The state of one gateway. Nothing in it is locked on the request path.
@@ -26,6 +27,7 @@ pub(crate) struct Shared {
     pub(crate) store: Option<Arc<EmbeddedStore>>,
     pub(crate) limits: RequestLimits,
     pub(crate) dialect: Dialect,
+    pub(crate) http: HttpOptions,
     pub(crate) state: Option<PathBuf>,
     pub(crate) transport: Transport,
     started: AtomicBool,
@@ -42,6 +44,7 @@ pub(crate) struct Options {
     pub(crate) limits: RequestLimits,
     pub(crate) dialect: Dialect,
     pub(crate) transport: Transport,
+    pub(crate) http: HttpOptions,
     /// The folder for what a restart needs.
     pub(crate) state: Option<PathBuf>,
 }
@@ -74,7 +77,7 @@ impl Shared {
         store: Option<Arc<EmbeddedStore>>,
         options: Options,
     ) -> Self {
-        let Options { cores, limits, dialect, transport, state } = options;
+        let Options { cores, limits, dialect, transport, http, state } = options;
         Self {
             catalog: Published::default(),
             metrics: Metrics::new(),
@@ -84,6 +87,7 @@ impl Shared {
             store,
             limits,
             dialect,
+            http,
             state,
             transport,
             started: AtomicBool::new(false),

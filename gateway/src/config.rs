@@ -91,6 +91,7 @@ impl Config {
                 dialect: settings.dialect.resolve(),
                 transport,
                 http,
+                shared_memory: settings.shared_memory.unwrap_or_default(),
                 state: settings.state,
             },
             drain_timeout: settings.drain_timeout.unwrap_or(Duration::from_secs(20)),

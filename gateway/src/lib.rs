@@ -32,7 +32,7 @@ mod settings;
 mod shared;
 mod shutdown;
 mod source;
-mod unserved;
+mod tensor_parameters;
 
 pub use config::{Addresses, Config};
 pub use dialect::{

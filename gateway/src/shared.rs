@@ -10,6 +10,7 @@ use sluice_features::{Definitions, EmbeddedStore};
 use tokio::sync::watch;
 
 use crate::catalog::Published;
+use crate::control::shared_memory::Regions;
 use crate::dialect::Dialect;
 use crate::grpc::Transport;
 use crate::http::HttpOptions;
@@ -28,6 +29,7 @@ pub(crate) struct Shared {
     pub(crate) limits: RequestLimits,
     pub(crate) dialect: Dialect,
     pub(crate) http: HttpOptions,
+    pub(crate) regions: Regions,
     pub(crate) state: Option<PathBuf>,
     pub(crate) transport: Transport,
     started: AtomicBool,
@@ -45,6 +47,8 @@ pub(crate) struct Options {
     pub(crate) dialect: Dialect,
     pub(crate) transport: Transport,
     pub(crate) http: HttpOptions,
+    /// Whether clients may register shared memory.
+    pub(crate) shared_memory: bool,
     /// The folder for what a restart needs.
     pub(crate) state: Option<PathBuf>,
 }
@@ -77,7 +81,7 @@ impl Shared {
         store: Option<Arc<EmbeddedStore>>,
         options: Options,
     ) -> Self {
-        let Options { cores, limits, dialect, transport, http, state } = options;
+        let Options { cores, limits, dialect, transport, http, shared_memory, state } = options;
         Self {
             catalog: Published::default(),
             metrics: Metrics::new(),
@@ -88,6 +92,7 @@ impl Shared {
             limits,
             dialect,
             http,
+            regions: Regions::new(shared_memory),
             state,
             transport,
             started: AtomicBool::new(false),

@@ -44,6 +44,10 @@ pub struct RegionSlice {
 pub struct RequestedOutput {
     /// The output's name.
     pub name: String,
+    /// How many of its largest values are wanted, with their labels, in its place.
+    pub classes: Option<usize>,
+    /// Where its elements are to be put, when not into the answer.
+    pub region: Option<RegionSlice>,
 }
 
 /// What one caller asks of one model. Rows are the first dimension of every input.

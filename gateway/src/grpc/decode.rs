@@ -1,19 +1,21 @@
 //! From a ModelInfer message to the tensors that it brings.
 
+use std::collections::HashMap;
 use std::mem::take;
 
 use bytes::Bytes;
 use sluice_protocol::grpc::infer_parameter::ParameterChoice;
-use sluice_protocol::grpc::model_infer_request::InferInputTensor;
+use sluice_protocol::grpc::model_infer_request::{InferInputTensor, InferRequestedOutputTensor};
 use sluice_protocol::grpc::{InferParameter, InferTensorContents, ModelInferRequest};
 use sluice_protocol::{
     Datatype, InferRequest, NamedTensor, Parameter, Parameters, RequestedOutput, Tensor,
     TensorData, element_count,
 };
 
+use crate::control::shared_memory::Regions;
 use crate::deployment::Deployment;
 use crate::error::GatewayError;
-use crate::{inputs, unserved};
+use crate::{inputs, tensor_parameters};
 
 /// The one parameter of Triton's own that requests bring. Every answer on a stream says that it is
 /// the last one to its request, so there is nothing to turn on.
@@ -22,6 +24,7 @@ const EMPTY_FINAL_RESPONSE: &str = "triton_enable_empty_final_response";
 /// The request that `wire` makes of `deployment`.
 pub(super) fn request(
     deployment: &Deployment,
+    regions: &Regions,
     mut wire: ModelInferRequest,
 ) -> Result<InferRequest, GatewayError> {
     inputs::check_count(deployment, wire.inputs.len())?;
@@ -30,11 +33,7 @@ pub(super) fn request(
             return Err(mistyped(EMPTY_FINAL_RESPONSE, "a bool"));
         };
     }
-    unserved::check(wire.parameters.keys())?;
-    let tensors = wire.inputs.iter().map(|input| &input.parameters);
-    for parameters in tensors.chain(wire.outputs.iter().map(|output| &output.parameters)) {
-        unserved::check(parameters.keys())?;
-    }
+    tensor_parameters::check(wire.parameters.keys())?;
     let parameters = wire.parameters.into_iter().map(|(name, value)| parameter(name, value));
     let outputs = wire.outputs.into_iter();
     Ok(InferRequest {
@@ -42,9 +41,29 @@ pub(super) fn request(
         version: Some(deployment.version),
         id: wire.id,
         parameters: parameters.collect::<Result<Parameters, _>>()?,
-        inputs: tensors_of(deployment, wire.inputs, wire.raw_input_contents)?,
-        outputs: outputs.map(|o| RequestedOutput { name: o.name }).collect(),
+        inputs: tensors_of(deployment, regions, wire.inputs, wire.raw_input_contents)?,
+        outputs: outputs.map(requested).collect::<Result<_, _>>()?,
     })
+}
+
+fn requested(output: InferRequestedOutputTensor) -> Result<RequestedOutput, GatewayError> {
+    let InferRequestedOutputTensor { name, parameters } = output;
+    let parameters = tensor_parameters_of(parameters)?;
+    let classes = tensor_parameters::classes(&parameters)?;
+    let region = tensor_parameters::region(&parameters)?;
+    if classes.is_some() && region.is_some() {
+        return Err(GatewayError::Invalid(format!(
+            "output {:?} is put into shared memory as it is, not as classes",
+            clip(&name)
+        )));
+    }
+    Ok(RequestedOutput { name, classes, region })
+}
+
+/// The parameters of an input or an output. Most have none.
+fn tensor_parameters_of(wire: HashMap<String, InferParameter>) -> Result<Parameters, GatewayError> {
+    tensor_parameters::check(wire.keys())?;
+    wire.into_iter().map(|(name, value)| parameter(name, value)).collect()
 }
 
 /// A request parameter; those that the protocol knows have types of their own.
@@ -77,6 +96,7 @@ fn mistyped(name: &str, expected: &str) -> GatewayError {
 /// turns.
 fn tensors_of(
     deployment: &Deployment,
+    regions: &Regions,
     inputs: Vec<InferInputTensor>,
     raw: Vec<Bytes>,
 ) -> Result<Vec<NamedTensor>, GatewayError> {
@@ -85,7 +105,14 @@ fn tensors_of(
     let mut raw = raw.into_iter();
     let mut tensors = Vec::with_capacity(inputs.len());
     for mut input in inputs {
+        let region =
+            tensor_parameters::region(&tensor_parameters_of(take(&mut input.parameters))?)?;
         let contents = match (input.contents.take(), has_raw) {
+            (Some(_), _) if region.is_some() => {
+                let reason = "must have one of contents and shared_memory_region, not both";
+                return Err(GatewayError::input(&input.name, reason));
+            }
+            (None, _) if let Some(region) = region => Contents::Raw(regions.read(&region)?.into()),
             (Some(_), true) => {
                 return Err(GatewayError::Invalid(format!(
                     "contents field must not be specified when using raw_input_contents for {:?} for model {:?}",

@@ -32,8 +32,10 @@ pub(super) async fn answer(shared: &Shared, question: Question) -> Result<Reply,
     let version = std::mem::take(&mut wire.model_version);
     check_version(shared, &version)?;
     let form = Form::of(shared.dialect.grpc_output, &wire);
-    let answered =
-        pipeline::infer(shared, &model, Some(&version), |to| decode::request(to, wire)).await?;
+    let answered = pipeline::infer(shared, &model, Some(&version), |to| {
+        decode::request(to, &shared.regions, wire)
+    })
+    .await?;
     let reply = encode::reply(answered, form);
     match reply.length() {
         0..=LONGEST_REPLY => Ok(reply),

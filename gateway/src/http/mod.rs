@@ -77,7 +77,8 @@ async fn dispatch(
             let mut form = v2::ReplyForm::default();
             let response = pipeline::infer(shared, &model, version.as_deref(), |deployment| {
                 let body = v2::Split::new(headers, &body)?;
-                let (request, wanted) = v2::decode(deployment, body, shared.dialect.nan)?;
+                let (request, wanted) =
+                    v2::decode(deployment, &shared.regions, body, shared.dialect.nan)?;
                 form = wanted;
                 Ok(request)
             })

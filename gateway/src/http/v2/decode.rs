@@ -9,6 +9,7 @@ use sluice_protocol::{
 use super::envelope::{self, Objects, WireInput, WireOutput};
 use super::parameters::WireParameters;
 use super::{ReplyForm, Split};
+use crate::control::shared_memory::Regions;
 use crate::deployment::Deployment;
 use crate::dialect::NanForm;
 use crate::error::GatewayError;
@@ -18,6 +19,7 @@ use crate::inputs;
 /// Reads a request, and how it wants its outputs.
 pub(in crate::http) fn decode(
     deployment: &Deployment,
+    regions: &Regions,
     body: Split,
     nan: NanForm,
 ) -> Result<(InferRequest, ReplyForm), GatewayError> {
@@ -27,7 +29,7 @@ pub(in crate::http) fn decode(
     };
     envelope::read(&json, nan, |wire| {
         inputs::check_count(deployment, wire.inputs.0.len())?;
-        let inputs = decode_inputs(wire.inputs.0, binary)?;
+        let inputs = decode_inputs(wire.inputs.0, binary, regions)?;
         let parameters = WireParameters::of_request(wire.parameters)?;
         let wanted = wire.outputs.map(|Objects(outputs)| outputs).unwrap_or_default();
         let form = reply_form(&parameters, &wanted)?;
@@ -37,15 +39,23 @@ pub(in crate::http) fn decode(
             id: wire.id.unwrap_or_default(),
             parameters,
             inputs,
-            outputs: wanted.into_iter().map(requested).collect(),
+            outputs: wanted.into_iter().map(requested).collect::<Result<_, _>>()?,
         };
         check_forms(deployment, &request.outputs, &form)?;
         Ok((request, form))
     })
 }
 
-fn requested(output: WireOutput<'_>) -> RequestedOutput {
-    RequestedOutput { name: output.name.into_owned() }
+fn requested(output: WireOutput<'_>) -> Result<RequestedOutput, GatewayError> {
+    let parameters = output.parameters.unwrap_or_default();
+    let (classes, region) = (parameters.classes()?, parameters.region()?);
+    if region.is_some() && (classes.is_some() || parameters.binary_data()?) {
+        return Err(GatewayError::Invalid(format!(
+            "output {:?} is put into shared memory as it is: neither as classes nor as binary data",
+            output.name
+        )));
+    }
+    Ok(RequestedOutput { name: output.name.into_owned(), classes, region })
 }
 
 fn reply_form(
@@ -74,11 +84,17 @@ fn check_forms(
     let is_wanted = |spec: &&TensorSpec| {
         wanted.is_empty() || wanted.iter().any(|output| output.name == spec.name)
     };
+    // What is put into shared memory needs no form, and what cannot be classified says so later.
+    let is_elsewhere = |name: &str| {
+        let mut wanted = wanted.iter().filter(|output| output.name == name);
+        wanted.any(|output| output.region.is_some() || output.classes.is_some())
+    };
     let stuck = deployment
         .outputs
         .iter()
         .filter(|spec| !elements::has_json_form(spec.datatype))
         .filter(is_wanted)
+        .filter(|spec| !is_elsewhere(&spec.name))
         .find(|spec| !form.is_binary(&spec.name));
     stuck.map_or(Ok(()), |spec| {
         let reason = elements::no_json_form(spec.datatype);
@@ -91,10 +107,11 @@ fn check_forms(
 fn decode_inputs(
     inputs: Vec<WireInput<'_>>,
     mut binary: Bytes,
+    regions: &Regions,
 ) -> Result<Vec<NamedTensor>, GatewayError> {
     let decoded = inputs
         .into_iter()
-        .map(|input| decode_input(input, &mut binary))
+        .map(|input| decode_input(input, &mut binary, regions))
         .collect::<Result<_, _>>()?;
     if binary.has_remaining() {
         return Err(GatewayError::Invalid(format!(
@@ -105,18 +122,33 @@ fn decode_inputs(
     Ok(decoded)
 }
 
-fn decode_input(input: WireInput<'_>, binary: &mut Bytes) -> Result<NamedTensor, GatewayError> {
+fn decode_input(
+    input: WireInput<'_>,
+    binary: &mut Bytes,
+    regions: &Regions,
+) -> Result<NamedTensor, GatewayError> {
     let WireInput { name, datatype, shape, parameters, data } = input;
     let refuse = |reason: String| GatewayError::input(&name, reason);
-    let size = parameters.unwrap_or_default().binary_data_size()?;
+    let parameters = parameters.unwrap_or_default();
+    let (size, region) = (parameters.binary_data_size()?, parameters.region()?);
     let datatype = Datatype::parse(&datatype)
         .ok_or_else(|| refuse(format!("has the unknown datatype {datatype:?}")))?;
     let expected = element_count(&shape).map_err(|error| GatewayError::shape(&name, &error))?;
-    let data = match (data, size) {
-        (Some(_), Some(_)) => return Err(refuse("has both data and binary_data_size".to_owned())),
-        (None, None) => return Err(refuse("has neither data nor binary_data_size".to_owned())),
-        (Some(text), None) => elements::parse(text.get(), datatype, expected).map_err(refuse)?.data,
-        (None, Some(size)) => {
+    let sources =
+        [data.is_some(), size.is_some(), region.is_some()].iter().filter(|is| **is).count();
+    let data = match (data, size, region) {
+        _ if sources > 1 => {
+            let reason = "must have one of data, binary_data_size and shared_memory_region";
+            return Err(refuse(format!("{reason}, not {sources}")));
+        }
+        (Some(text), ..) => elements::parse(text.get(), datatype, expected).map_err(refuse)?.data,
+        (_, _, Some(region)) => TensorData::from_raw(datatype, &regions.read(&region)?.into())
+            .map_err(|error| GatewayError::shape(&name, &error))?,
+        (_, None, None) => {
+            let reason = "has neither data nor binary_data_size nor shared_memory_region";
+            return Err(refuse(reason.to_owned()));
+        }
+        (_, Some(size), _) => {
             let left = binary.len();
             let size =
                 usize::try_from(size).ok().filter(|&size| size <= left).ok_or_else(|| {
@@ -192,7 +224,7 @@ mod tests {
     use sluice_protocol::{Datatype, TensorData, TensorSpec};
 
     use super::super::envelope;
-    use super::{WireParameters, decode_inputs, raw_tensor, reply_form};
+    use super::{Regions, WireParameters, decode_inputs, raw_tensor, reply_form};
     use crate::dialect::NanForm;
 
     fn raw(
@@ -236,7 +268,7 @@ mod tests {
     /// All of decoding that does not need a model.
     fn read(json: &[u8], binary: Bytes, nan: NanForm) -> bool {
         let read = envelope::read(json, nan, |wire| {
-            let inputs = decode_inputs(wire.inputs.0, binary)?;
+            let inputs = decode_inputs(wire.inputs.0, binary, &Regions::default())?;
             let parameters = WireParameters::of_request(wire.parameters)?;
             let wanted = wire.outputs.map(|outputs| outputs.0).unwrap_or_default();
             reply_form(&parameters, &wanted)?;

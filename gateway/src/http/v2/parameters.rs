@@ -6,10 +6,10 @@ use std::fmt;
 use serde::Deserialize;
 use serde::de::{Deserializer, Error, MapAccess, Visitor};
 use serde_json::{Map, Value, json};
-use sluice_protocol::{Parameter, Parameters};
+use sluice_protocol::{Parameter, Parameters, RegionSlice};
 
 use crate::error::GatewayError;
-use crate::unserved;
+use crate::tensor_parameters::{check, classes, region, whole};
 
 /// The most parameters that one thing may have.
 const MOST: usize = 1024;
@@ -24,7 +24,7 @@ impl WireParameters {
     /// The parameters of a request, those with a meaning here checked for their types.
     pub(super) fn of_request(wire: Option<Self>) -> Result<Parameters, GatewayError> {
         let Self(parameters) = wire.unwrap_or_default();
-        unserved::check(parameters.keys())?;
+        check(parameters.keys())?;
         for name in ["priority", "timeout"] {
             whole(&parameters, name)?;
         }
@@ -34,23 +34,24 @@ impl WireParameters {
 
     /// How many bytes of the binary part an input has, if it is there.
     pub(super) fn binary_data_size(&self) -> Result<Option<u64>, GatewayError> {
-        unserved::check(self.0.keys())?;
+        check(self.0.keys())?;
         whole(&self.0, "binary_data_size")
+    }
+
+    /// The shared memory that an input is in, or an output is to be put into.
+    pub(super) fn region(&self) -> Result<Option<RegionSlice>, GatewayError> {
+        region(&self.0)
+    }
+
+    /// How many classes of an output are wanted in its place.
+    pub(super) fn classes(&self) -> Result<Option<usize>, GatewayError> {
+        classes(&self.0)
     }
 
     /// Whether an output is wanted in binary form.
     pub(super) fn binary_data(&self) -> Result<bool, GatewayError> {
-        unserved::check(self.0.keys())?;
+        check(self.0.keys())?;
         Ok(truth(&self.0, "binary_data")?.unwrap_or(false))
-    }
-}
-
-fn whole(parameters: &Parameters, name: &str) -> Result<Option<u64>, GatewayError> {
-    match parameters.get(name) {
-        None => Ok(None),
-        Some(Parameter::Uint64(value)) => Ok(Some(*value)),
-        Some(Parameter::Int64(value)) if *value >= 0 => Ok(Some(value.unsigned_abs())),
-        Some(_) => Err(wrong_type(name, "a whole number that is not negative")),
     }
 }
 

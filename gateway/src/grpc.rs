@@ -1,6 +1,7 @@
 //! gRPC: V2 of the inference protocol. Decodes, calls the pipeline, encodes.
 
 mod body;
+mod repository;
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -18,6 +19,8 @@ use sluice_protocol::grpc::model_metadata_response::TensorMetadata;
 use sluice_protocol::grpc::{
     InferParameter, InferTensorContents, ModelInferRequest, ModelInferResponse,
     ModelMetadataRequest, ModelMetadataResponse, ModelReadyRequest, ModelReadyResponse,
+    RepositoryIndexRequest, RepositoryIndexResponse, RepositoryModelLoadRequest,
+    RepositoryModelLoadResponse, RepositoryModelUnloadRequest, RepositoryModelUnloadResponse,
     ServerLiveRequest, ServerLiveResponse, ServerMetadataRequest, ServerMetadataResponse,
     ServerReadyRequest, ServerReadyResponse,
 };
@@ -30,9 +33,10 @@ use tonic::{Request, Response, Status};
 use tower::ServiceExt;
 
 use crate::catalog::listed_versions;
+use crate::control::exposure::Port;
+use crate::control::extensions::extensions;
 use crate::deployment::{Deployment, PLATFORM};
 use crate::error::GatewayError;
-use crate::http::EXTENSIONS;
 use crate::pipeline;
 use crate::shared::Shared;
 use crate::{inputs, unserved};
@@ -130,7 +134,7 @@ impl GrpcInferenceService for Service {
         Ok(Response::new(ServerMetadataResponse {
             name: "sluice".to_owned(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
-            extensions: EXTENSIONS.map(str::to_owned).to_vec(),
+            extensions: extensions(&self.0, Port::Serving).into_iter().map(str::to_owned).collect(),
         }))
     }
 
@@ -174,6 +178,27 @@ impl GrpcInferenceService for Service {
         let answered =
             pipeline::infer(&self.0, &model, Some(&version), |deployment| decode(deployment, wire));
         Ok(Response::new(encode(answered.await?, raw)))
+    }
+
+    async fn repository_index(
+        &self,
+        request: Request<RepositoryIndexRequest>,
+    ) -> Result<Response<RepositoryIndexResponse>, Status> {
+        repository::index(&self.0, request.into_inner()).await
+    }
+
+    async fn repository_model_load(
+        &self,
+        request: Request<RepositoryModelLoadRequest>,
+    ) -> Result<Response<RepositoryModelLoadResponse>, Status> {
+        repository::load(&self.0, request.into_inner()).await
+    }
+
+    async fn repository_model_unload(
+        &self,
+        request: Request<RepositoryModelUnloadRequest>,
+    ) -> Result<Response<RepositoryModelUnloadResponse>, Status> {
+        repository::unload(&self.0, request.into_inner()).await
     }
 }
 

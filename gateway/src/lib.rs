@@ -34,10 +34,11 @@ mod source;
 mod unserved;
 
 pub use config::{Addresses, Config};
+pub use control::exposure::ControlGroup;
 pub use dialect::{
     ColumnReply, DialectSettings, GrpcOutput, NanForm, OverloadStatus, UnknownReady,
 };
 pub use error::{GatewayError, LoadError, StartError};
 pub use gateway::Gateway;
-pub use settings::Settings;
+pub use settings::{ModelControlMode, Settings};
 pub use shutdown::run_until_stopped;

@@ -1,14 +1,16 @@
 //! What every core, listener and source of models shares.
 
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use sluice_engine::OnnxRuntime;
 use sluice_features::{Definitions, EmbeddedStore};
 
 use crate::catalog::Published;
+use crate::control::exposure::Exposure;
+use crate::control::repository::Loader;
 use crate::dialect::Dialect;
 use crate::metrics::Metrics;
 
@@ -24,7 +26,10 @@ pub(crate) struct Shared {
     pub(crate) store: Option<Arc<EmbeddedStore>>,
     pub(crate) limits: RequestLimits,
     pub(crate) dialect: Dialect,
+    pub(crate) exposed: Exposure,
     pub(crate) state: Option<PathBuf>,
+    /// Who loads models from a folder; nobody where they come from a registry.
+    pub(crate) loader: OnceLock<Loader>,
     started: AtomicBool,
     draining: AtomicBool,
 }
@@ -36,6 +41,8 @@ pub(crate) struct Options {
     pub(crate) cores: usize,
     pub(crate) limits: RequestLimits,
     pub(crate) dialect: Dialect,
+    /// What operators may ask of the serving ports.
+    pub(crate) exposed: Exposure,
     /// The folder for what a restart needs.
     pub(crate) state: Option<PathBuf>,
 }
@@ -68,7 +75,7 @@ impl Shared {
         store: Option<Arc<EmbeddedStore>>,
         options: Options,
     ) -> Self {
-        let Options { cores, limits, dialect, state } = options;
+        let Options { cores, limits, dialect, exposed, state } = options;
         Self {
             catalog: Published::default(),
             metrics: Metrics::new(),
@@ -78,7 +85,9 @@ impl Shared {
             store,
             limits,
             dialect,
+            exposed,
             state,
+            loader: OnceLock::new(),
             started: AtomicBool::new(false),
             draining: AtomicBool::new(false),
         }
@@ -104,11 +113,19 @@ impl Shared {
         self.draining.load(Ordering::Acquire)
     }
 
-    /// Whether to send requests here: started, not draining, and every model can answer.
+    /// Whether models are loaded and unloaded by calls.
+    pub(crate) fn takes_loads(&self) -> bool {
+        self.loader.get().is_some_and(Loader::takes_loads)
+    }
+
+    /// Whether to send requests here: started, not draining, and every model can answer. Without
+    /// any model that is so only where calls decide what is loaded: one must find the way here.
     pub(crate) fn is_ready(&self) -> bool {
+        let catalog = self.catalog.snapshot();
         self.started.load(Ordering::Acquire)
             && !self.is_draining()
-            && self.catalog.snapshot().is_complete()
+            && catalog.is_complete()
+            && (catalog.serves() || self.takes_loads())
     }
 
     /// Hands on what was counted and frees what has ended. Called every second, so that neither

@@ -20,8 +20,6 @@ use crate::{inputs, unserved};
 
 /// How long the JSON part of a body is, when binary data follows it.
 const HEADER_LENGTH: HeaderName = HeaderName::from_static("inference-header-content-length");
-/// The extensions that work, in Triton's spelling.
-pub(crate) const EXTENSIONS: [&str; 2] = ["binary_tensor_data", "parameters"];
 
 /// Which outputs the caller wants in binary form.
 #[derive(Debug, Default)]
@@ -291,8 +289,8 @@ impl Serialize for Element<'_> {
 }
 
 /// `GET /v2`.
-pub(super) fn server_metadata() -> Value {
-    json!({"name": "sluice", "version": env!("CARGO_PKG_VERSION"), "extensions": EXTENSIONS})
+pub(super) fn server_metadata(extensions: &[&str]) -> Value {
+    json!({"name": "sluice", "version": env!("CARGO_PKG_VERSION"), "extensions": extensions})
 }
 
 /// `GET /v2/models/{model}`.

@@ -7,6 +7,8 @@ use std::time::Duration;
 use sluice_registry::Client;
 
 use crate::error::StartError;
+use crate::live::Live;
+use crate::security::Seen;
 use crate::settings::Settings;
 use crate::shared::{Options, RequestLimits};
 
@@ -19,6 +21,18 @@ pub struct Config {
     pub(crate) onnxruntime: Option<PathBuf>,
     pub(crate) options: Options,
     pub(crate) drain_timeout: Duration,
+    pub(crate) written: Written,
+}
+
+/// The settings that a [`Config`] comes from, for reading them again.
+#[derive(Debug)]
+pub(crate) struct Written {
+    /// What flags and the environment said, and the name of the file.
+    pub(crate) given: Box<Settings>,
+    /// The same with the file's.
+    pub(crate) merged: Box<Settings>,
+    /// The files of certificates and tokens when they were read.
+    pub(crate) seen: Seen,
 }
 
 /// Where models come from.
@@ -60,9 +74,12 @@ impl Config {
         if limits.request_timeout.is_zero() {
             complaints.push("--request-timeout must be longer than 0".to_owned());
         }
-        let (Some(source), true) = (source, complaints.is_empty()) else {
+        let (seen, security) = settings.security.open();
+        let security = security.map_err(|found| complaints.extend(found)).ok();
+        let (Some(source), Some(security), true) = (source, security, complaints.is_empty()) else {
             return Err(StartError::Settings(complaints));
         };
+        let (given, merged) = (Box::new(settings.given()), Box::new(settings.clone()));
         let everywhere = |port| SocketAddr::from((Ipv4Addr::UNSPECIFIED, port));
         let addresses = Addresses {
             http: settings.http.unwrap_or(everywhere(8080)),
@@ -79,11 +96,16 @@ impl Config {
             onnxruntime: settings.onnxruntime,
             options: Options {
                 cores: settings.cores.unwrap_or(cores),
-                limits,
-                dialect: settings.dialect.resolve(),
+                live: Live {
+                    limits,
+                    dialect: settings.dialect.resolve(),
+                    access: security.access,
+                    tls: security.tls,
+                },
                 state: settings.state,
             },
             drain_timeout: settings.drain_timeout.unwrap_or(Duration::from_secs(20)),
+            written: Written { given, merged, seen },
         })
     }
 }

@@ -6,6 +6,8 @@ use sluice_engine::EngineError;
 use sluice_features::FeatureError;
 use sluice_protocol::{Code, ModelName, ModelVersion, ShapeError};
 
+use crate::access::{Protocol, Refusal};
+
 /// The longest error text that a caller gets, in characters.
 const MESSAGE_LENGTH: usize = 800;
 /// As much of an input's name as an error repeats, in characters.
@@ -94,6 +96,15 @@ pub enum GatewayError {
     /// Draining or not started.
     #[error("server is {0}")]
     Unavailable(&'static str),
+    /// No bearer token, or one that is not known.
+    #[error("{}", if *.unknown { "the bearer token is not one that is accepted here" } else { "a bearer token is needed: send the header Authorization: Bearer TOKEN" })]
+    Unauthenticated {
+        /// There is a token.
+        unknown: bool,
+    },
+    /// Whoever asks may not.
+    #[error("{0}")]
+    PermissionDenied(String),
     /// Features could not be looked up or computed.
     #[error(transparent)]
     Features(#[from] FeatureError),
@@ -129,6 +140,8 @@ impl GatewayError {
             Self::Overloaded { .. } => Code::Overloaded,
             Self::DeadlineExceeded(_) | Self::BodyTimeout(_) => Code::DeadlineExceeded,
             Self::Unavailable(_) => Code::Unavailable,
+            Self::Unauthenticated { .. } => Code::Unauthenticated,
+            Self::PermissionDenied(_) => Code::PermissionDenied,
             // Features that are not there yet are not the caller's fault.
             Self::Features(error) if error.code() == Code::FailedPrecondition => Code::Unavailable,
             Self::Features(error) => error.code(),
@@ -167,6 +180,22 @@ impl GatewayError {
     /// An input whose shape and elements disagree.
     pub(crate) fn shape(name: &str, error: &ShapeError) -> Self {
         Self::input(name, error.to_string())
+    }
+}
+
+impl From<Refusal<'_>> for GatewayError {
+    fn from(refusal: Refusal<'_>) -> Self {
+        match refusal {
+            Refusal::NoToken => Self::Unauthenticated { unknown: false },
+            Refusal::UnknownToken => Self::Unauthenticated { unknown: true },
+            Refusal::NotPermitted => Self::PermissionDenied(
+                "the bearer token is good for inference only; this takes an admin token".to_owned(),
+            ),
+            Refusal::Restricted(restriction) => Self::PermissionDenied(format!(
+                "This API is restricted, expecting header '{}'",
+                restriction.header(Protocol::Http)
+            )),
+        }
     }
 }
 

@@ -1,5 +1,6 @@
 //! gRPC: V2 of the inference protocol. Decodes, calls the pipeline, encodes.
 
+pub(crate) mod access;
 mod body;
 
 use std::convert::Infallible;
@@ -49,7 +50,7 @@ pub(crate) fn service(
 > + Clone {
     let server = GrpcInferenceServiceServer::new(Service(shared.clone()))
         .accept_compressed(CompressionEncoding::Gzip)
-        .max_decoding_message_size(shared.limits.max_body)
+        .max_decoding_message_size(shared.limits().max_body)
         .max_encoding_message_size(usize::MAX);
     let counting = shared.clone();
     server

@@ -5,11 +5,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use arc_swap::{ArcSwap, Guard};
 use sluice_engine::OnnxRuntime;
 use sluice_features::{Definitions, EmbeddedStore};
 
 use crate::catalog::Published;
 use crate::dialect::Dialect;
+use crate::live::{Live, MaxWaiting};
 use crate::metrics::Metrics;
 
 /// The state of one gateway. Nothing in it is locked on the request path.
@@ -22,9 +24,10 @@ pub(crate) struct Shared {
     pub(crate) cores: usize,
     pub(crate) definitions: Option<Definitions>,
     pub(crate) store: Option<Arc<EmbeddedStore>>,
-    pub(crate) limits: RequestLimits,
-    pub(crate) dialect: Dialect,
     pub(crate) state: Option<PathBuf>,
+    /// The bound on predicted waiting, for every deployment.
+    pub(crate) max_waiting: MaxWaiting,
+    live: ArcSwap<Live>,
     started: AtomicBool,
     draining: AtomicBool,
 }
@@ -34,8 +37,8 @@ pub(crate) struct Shared {
 pub(crate) struct Options {
     /// Serving cores.
     pub(crate) cores: usize,
-    pub(crate) limits: RequestLimits,
-    pub(crate) dialect: Dialect,
+    /// What can change meanwhile.
+    pub(crate) live: Live,
     /// The folder for what a restart needs.
     pub(crate) state: Option<PathBuf>,
 }
@@ -68,7 +71,7 @@ impl Shared {
         store: Option<Arc<EmbeddedStore>>,
         options: Options,
     ) -> Self {
-        let Options { cores, limits, dialect, state } = options;
+        let Options { cores, live, state } = options;
         Self {
             catalog: Published::default(),
             metrics: Metrics::new(),
@@ -76,12 +79,35 @@ impl Shared {
             cores,
             definitions,
             store,
-            limits,
-            dialect,
             state,
+            max_waiting: MaxWaiting::new(live.limits.max_waiting),
+            live: ArcSwap::from_pointee(live),
             started: AtomicBool::new(false),
             draining: AtomicBool::new(false),
         }
+    }
+
+    /// The settings of this moment that can change. Costs a few nanoseconds; not to be kept over
+    /// an await.
+    pub(crate) fn live(&self) -> Guard<Arc<Live>> {
+        self.live.load()
+    }
+
+    /// The bounds of a request that begins now.
+    pub(crate) fn limits(&self) -> RequestLimits {
+        self.live().limits
+    }
+
+    /// How a request that begins now is answered where protocols differ.
+    pub(crate) fn dialect(&self) -> Dialect {
+        self.live().dialect
+    }
+
+    /// Exchanges the settings that can change: requests and connections that begin from now on are
+    /// treated by them.
+    pub(crate) fn put_in_force(&self, live: Live) {
+        self.max_waiting.set(live.limits.max_waiting);
+        self.live.store(Arc::new(live));
     }
 
     /// The models that were there at the start are loaded.

@@ -42,7 +42,7 @@ impl http_body::Body for Body {
         if let Poll::Ready(frame) = Pin::new(incoming).poll_frame(context) {
             return Poll::Ready(frame.map(|frame| frame.map_err(Into::into)));
         }
-        let timeout = shared.limits.request_timeout;
+        let timeout = shared.limits().request_timeout;
         let patience = patience.get_or_insert_with(|| Box::pin(sleep(timeout)));
         ready!(patience.as_mut().poll(context));
         shared.metrics.count_unrouted(Code::DeadlineExceeded);

@@ -1,5 +1,6 @@
 //! HTTP: V1 and V2 of the inference protocol. Decodes, calls the pipeline, encodes.
 
+mod access;
 mod body;
 mod elements;
 mod reply;
@@ -19,7 +20,7 @@ use serde_json::json;
 use crate::error::GatewayError;
 use crate::pipeline;
 use crate::shared::Shared;
-pub(crate) use reply::Body;
+pub(crate) use reply::{Body, challenge};
 use route::Route;
 pub(crate) use v2::EXTENSIONS;
 
@@ -46,9 +47,10 @@ async fn receive<'p>(
     incoming: Incoming,
 ) -> Result<(Route<'p>, Bytes), GatewayError> {
     let route = Route::parse(&head.method, path)?;
+    access::check(shared, &route, &head.headers)?;
     let body = match route {
         Route::Infer { .. } | Route::Predict { .. } => {
-            body::read(&head.headers, incoming, shared.limits).await?
+            body::read(&head.headers, incoming, shared.limits()).await?
         }
         _ => Bytes::new(),
     };

@@ -1,7 +1,7 @@
 //! Replies: JSON bodies, and errors as an object with the one key `error`.
 
 use bytes::Bytes;
-use http::header::{ALLOW, CONNECTION, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
+use http::header::{ALLOW, CONNECTION, CONTENT_TYPE, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{Response, StatusCode};
 use http_body_util::Full;
 use serde::Serialize;
@@ -42,6 +42,9 @@ pub(super) fn error(error: &GatewayError) -> Response<Body> {
         GatewayError::MethodNotAllowed { allowed, .. } => {
             headers.insert(ALLOW, HeaderValue::from_static(allowed));
         }
+        GatewayError::Unauthenticated { unknown } => {
+            headers.insert(WWW_AUTHENTICATE, challenge(*unknown));
+        }
         GatewayError::Overloaded { waiting, .. } => {
             headers.insert(RETRY_AFTER, HeaderValue::from(waiting.as_secs().max(1)));
         }
@@ -52,4 +55,9 @@ pub(super) fn error(error: &GatewayError) -> Response<Body> {
         _ => {}
     }
     response
+}
+
+/// What a request without a token that is good is asked for, as RFC 6750 has it.
+pub(crate) const fn challenge(unknown: bool) -> HeaderValue {
+    HeaderValue::from_static(if unknown { "Bearer error=\"invalid_token\"" } else { "Bearer" })
 }

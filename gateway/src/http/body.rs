@@ -12,6 +12,11 @@ use crate::shared::RequestLimits;
 
 /// Room for a body of which nothing has come yet, however long it says that it will be.
 const FIRST_ROOM: usize = 256 << 10;
+/// As many chunks as a body may come in, however small they are; it is Triton's bound, too. Each
+/// costs some processor time, a thousandfold of what its bytes do when it is one byte.
+const MOST_SMALL_CHUNKS: usize = 65_536;
+/// What is no small chunk, in bytes on average.
+const SMALL_CHUNK: usize = 64;
 
 /// The whole body, uncompressed. One that says it is too long is refused unread; one that does not
 /// come in the time that an answer may take is given up.
@@ -45,6 +50,7 @@ async fn collect(
 ) -> Result<Bytes, GatewayError> {
     let mut only = Bytes::new();
     let mut joined = BytesMut::new();
+    let mut chunks = 0;
     while let Some(frame) = incoming.frame().await {
         let frame = frame
             .map_err(|error| GatewayError::Invalid(format!("request body broke off: {error}")))?;
@@ -53,6 +59,10 @@ async fn collect(
         let length = only.len() + joined.len() + piece.len();
         if length > limit {
             return Err(GatewayError::TooLarge { limit });
+        }
+        chunks += 1;
+        if chunks > MOST_SMALL_CHUNKS && length / chunks < SMALL_CHUNK {
+            return Err(GatewayError::SmallChunks { most: MOST_SMALL_CHUNKS });
         }
         if length == piece.len() {
             only = piece;

@@ -70,8 +70,8 @@ async fn collect(
         }
         if joined.capacity() < length {
             // What has come vouches for more, up to what was announced.
-            let more = announced.min((2 * length).max(FIRST_ROOM)).max(length);
-            joined.reserve(more - joined.len());
+            let vouched = (16 * joined.len()).max(FIRST_ROOM);
+            joined.reserve(announced.min(vouched).max(length) - joined.len());
         }
         joined.extend_from_slice(&std::mem::take(&mut only));
         joined.extend_from_slice(&piece);

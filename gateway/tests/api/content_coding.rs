@@ -196,6 +196,11 @@ async fn answers_are_compressed_for_those_who_ask() {
             assert_eq!(answered["outputs"][0]["shape"], json!([1, 1000]), "{accept}");
         }
     }
+    // V1 answers by the same rule.
+    let rows = json!({"instances": vec![vec![1; 1000]]}).to_string();
+    let asked = running.client.post(running.url("/v1/models/FP32:predict"));
+    let response = send(asked.header("Accept-Encoding", "gzip").body(rows)).await;
+    assert_eq!(response.headers()["content-encoding"], "gzip");
     for small in [
         ask("gzip", 10, false).await,
         send(running.client.get(running.url("/v2/models/FP32")).header("Accept-Encoding", "gzip"))

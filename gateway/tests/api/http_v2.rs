@@ -383,7 +383,7 @@ async fn bodies_that_are_no_request() {
 #[tokio::test]
 async fn inputs_that_do_not_fit_the_model() {
     let running = serve(&[("add_sub", 1, "add_sub.onnx")]).await;
-    let ones = vec![1; 16];
+    let ones = [1; 16];
     let input = |name: &str, rows: usize| json!({"name": name, "datatype": "INT32", "shape": [rows, 16], "data": ones.repeat(rows)});
     for (inputs, says) in [
         (json!([input("INPUT0", 1)]), "\"INPUT1\": is missing"),

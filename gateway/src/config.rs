@@ -92,10 +92,7 @@ impl Config {
         let transport =
             settings.transport.resolve().map_err(|complaint| complaints.push(complaint));
         let transport = transport.unwrap_or_default();
-        let http = http(&settings).unwrap_or_else(|complaint| {
-            complaints.push(complaint);
-            HttpOptions::default()
-        });
+        let http = http(&settings, &mut complaints);
         let (seen, security) = settings.security.open();
         let security = security.map_err(|found| complaints.extend(found)).ok();
         let (Some(source), Some(security), true) = (source, security, complaints.is_empty()) else {
@@ -136,19 +133,20 @@ impl Config {
     }
 }
 
-fn http(settings: &Settings) -> Result<HttpOptions, String> {
+fn http(settings: &Settings, complaints: &mut Vec<String>) -> HttpOptions {
     /// Below this, compressing costs more than it saves.
     const LEAST: usize = 1024;
     let base_path = settings.base_path.as_deref().unwrap_or_default().trim_end_matches('/');
     if !base_path.is_empty() && (!base_path.starts_with('/') || base_path.contains(['?', '#', ' ']))
     {
-        return Err(format!("--base-path {base_path}: must be a path that begins with a slash"));
+        complaints
+            .push(format!("--base-path {base_path}: must be a path that begins with a slash"));
     }
     let compress_replies = settings.compress_replies.filter(|&least| least > 0);
     if compress_replies.is_some_and(|least| least < LEAST) {
-        return Err(format!("--compress-replies must be 0 or at least {LEAST}"));
+        complaints.push(format!("--compress-replies must be 0 or at least {LEAST}"));
     }
-    Ok(HttpOptions { base_path: base_path.to_owned(), compress_replies })
+    HttpOptions { base_path: base_path.to_owned(), compress_replies }
 }
 
 fn source(settings: &Settings) -> Result<Source, String> {

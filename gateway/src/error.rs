@@ -89,6 +89,12 @@ pub enum GatewayError {
         /// The limit in bytes.
         limit: usize,
     },
+    /// A body in very many very small chunks.
+    #[error("request body comes in more than {most} chunks of a few bytes each")]
+    SmallChunks {
+        /// The most that are taken.
+        most: usize,
+    },
     /// A body encoding that is not understood.
     #[error("{0}")]
     UnsupportedEncoding(String),
@@ -187,7 +193,9 @@ impl GatewayError {
             | Self::Invalid(_)
             | Self::Input { .. }
             | Self::LoadRefused { .. } => Code::InvalidArgument,
-            Self::TooLarge { .. } | Self::MessageTooLarge { .. } => Code::TooLarge,
+            Self::TooLarge { .. } | Self::MessageTooLarge { .. } | Self::SmallChunks { .. } => {
+                Code::TooLarge
+            }
             Self::Overloaded { .. } | Self::TooManyLoads(_) => Code::Overloaded,
             Self::DeadlineExceeded(_) | Self::BodyTimeout(_) => Code::DeadlineExceeded,
             Self::Unavailable(_) | Self::VersionNotReady { .. } | Self::NoModelControl => {

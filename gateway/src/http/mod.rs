@@ -113,10 +113,7 @@ async fn dispatch(
             })
             .await?;
             let reply = v2::encode(&response, &form, shared.dialect().nan)?;
-            Ok(match shared.http.compress_replies {
-                Some(least) => reply::compressed(reply, headers, least).await,
-                None => reply,
-            })
+            Ok(compressed(shared, headers, reply).await)
         }
         Route::Predict { model, version } => {
             let mut form = v1::ReplyForm::Columns;
@@ -126,7 +123,7 @@ async fn dispatch(
                 Ok(request)
             })
             .await?;
-            Ok(v1::encode(&response, form))
+            Ok(compressed(shared, headers, v1::encode(&response, form)).await)
         }
         Route::Alive => Ok(reply::json(200, &json!({"status": "alive"}))),
         Route::Live => Ok(reply::json(200, &json!({"live": true}))),
@@ -156,6 +153,14 @@ async fn dispatch(
         Route::RepositoryLoad { model } => repository::load(shared, &model, body).await,
         Route::RepositoryUnload { model } => repository::unload(shared, &model, &body).await,
         Route::NamedRepository => Err(repository::named()),
+    }
+}
+
+/// A prediction as its caller wants it, where answers are compressed at all.
+async fn compressed(shared: &Shared, headers: &HeaderMap, reply: Response<Body>) -> Response<Body> {
+    match shared.http.compress_replies {
+        Some(least) => reply::compressed(reply, headers, least).await,
+        None => reply,
     }
 }
 

@@ -2,7 +2,10 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod bad_input;
+mod content_coding;
 mod drain;
+mod framing;
+mod http_v2;
 mod inference;
 mod lifecycle;
 mod metadata;

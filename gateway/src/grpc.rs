@@ -6,6 +6,7 @@ mod call;
 mod codec;
 mod decode;
 mod encode;
+mod flood;
 mod health;
 mod infer;
 mod reflection;
@@ -24,6 +25,7 @@ use sluice_protocol::grpc::{
 use tonic::{Request, Response, Status};
 
 pub(crate) use call::{Reply, answer};
+pub(crate) use flood::Guarded;
 pub(crate) use transport::Transport;
 pub use transport::TransportSettings;
 

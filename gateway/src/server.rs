@@ -25,6 +25,7 @@ use tokio::time::Instant;
 
 use crate::error::StartError;
 use crate::executor::Core;
+use crate::grpc::Guarded;
 use crate::http::Body;
 use crate::shared::Shared;
 
@@ -204,7 +205,7 @@ fn grpc_connection<I>(
     stream: I,
     shared: Arc<Shared>,
 ) -> http2::Connection<
-    TokioIo<I>,
+    TokioIo<Guarded<I>>,
     impl Service<Request<Incoming>, Response = crate::grpc::Reply, Error = Infallible>,
     LocalExecutor,
 >
@@ -223,7 +224,7 @@ where
         .max_concurrent_streams(transport.max_streams)
         .max_header_list_size(MOST_HEADERS)
         .max_pending_accept_reset_streams(MOST_RESETS)
-        .serve_connection(TokioIo::new(stream), service)
+        .serve_connection(TokioIo::new(Guarded::new(stream)), service)
 }
 
 fn http_connection<I>(

@@ -3,9 +3,13 @@
 
 mod bad_input;
 mod drain;
+mod grpc_stream;
+mod grpc_v2;
+mod h2_faults;
 mod inference;
 mod lifecycle;
 mod metadata;
 mod overload;
+mod raw_call;
 mod settings;
 mod support;

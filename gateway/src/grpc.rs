@@ -7,6 +7,7 @@ mod call;
 mod codec;
 mod decode;
 mod encode;
+mod flood;
 mod health;
 mod infer;
 mod reflection;
@@ -28,6 +29,7 @@ use sluice_protocol::grpc::{
 use tonic::{Request, Response, Status};
 
 pub(crate) use call::{Reply, answer};
+pub(crate) use flood::FloodGuard;
 pub(crate) use transport::Transport;
 pub use transport::TransportSettings;
 

@@ -28,6 +28,7 @@ use tokio::time::Instant;
 
 use crate::error::StartError;
 use crate::executor::Core;
+use crate::grpc::FloodGuard;
 use crate::http::Body;
 use crate::shared::Shared;
 use crate::tls::{Handshakes, Port, Stream};
@@ -230,7 +231,7 @@ fn grpc_connection<I>(
     stream: I,
     shared: Arc<Shared>,
 ) -> http2::Connection<
-    TokioIo<I>,
+    TokioIo<FloodGuard<I>>,
     impl Service<Request<Incoming>, Response = crate::grpc::Reply, Error = Infallible>,
     LocalExecutor,
 >
@@ -249,7 +250,7 @@ where
         .max_concurrent_streams(transport.max_streams)
         .max_header_list_size(MOST_HEADERS)
         .max_pending_accept_reset_streams(MOST_RESETS)
-        .serve_connection(TokioIo::new(stream), service)
+        .serve_connection(TokioIo::new(FloodGuard::new(stream)), service)
 }
 
 fn http_connection<I>(

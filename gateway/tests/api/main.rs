@@ -1,11 +1,15 @@
 //! The gateway from outside: real ports, real ONNX Runtime, models from a folder.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+mod access;
 mod bad_input;
+mod certificates;
 mod drain;
 mod inference;
 mod lifecycle;
 mod metadata;
 mod overload;
+mod reload;
 mod settings;
 mod support;
+mod tls;

@@ -137,6 +137,11 @@ impl Process {
         process
     }
 
+    /// Its number, for signals.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Ends the process and looks at what it has logged: no error, and no panic.
     pub(crate) async fn end_without_an_error(mut self) {
         assert!(Command::new("kill").arg(self.child.id().to_string()).status().unwrap().success());

@@ -50,7 +50,7 @@ pub struct Settings {
     /// Address for administration and metrics [default: 127.0.0.1:8082]
     #[arg(long, value_name = "ADDR", env = "SLUICE_ADMIN")]
     pub admin: Option<SocketAddr>,
-    /// A second address that answers nothing but /metrics, for scrapers
+    /// A second address that answers nothing but /metrics and health, for scrapers and probes
     #[arg(long, value_name = "ADDR", env = "SLUICE_METRICS")]
     pub metrics: Option<SocketAddr>,
     /// ONNX Runtime's shared library, version 1.22 or newer

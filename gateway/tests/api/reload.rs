@@ -172,12 +172,16 @@ impl Logging {
 
     /// Whether a line with `text` comes within `patience`.
     fn says(&self, text: &str, patience: Duration) -> bool {
+        self.line(text, patience).is_some()
+    }
+
+    fn line(&self, text: &str, patience: Duration) -> Option<String> {
         while let Ok(line) = self.lines.recv_timeout(patience) {
             if line.contains(text) {
-                return true;
+                return Some(line);
             }
         }
-        false
+        None
     }
 }
 
@@ -206,4 +210,21 @@ fn the_file_says_how_much_to_log() {
     write(folder.path(), "log = \"info\"\n");
     hang_up(process.child.id());
     assert!(process.says("settings reloaded", long));
+}
+
+#[test]
+fn a_broken_token_file_is_told_once_and_without_the_token() {
+    let folder = tempfile::tempdir().unwrap();
+    let tokens = folder.path().join("tokens");
+    std::fs::write(&tokens, "good\n").unwrap();
+    let config = write(folder.path(), &format!("inference_token_file = {tokens:?}\n"));
+    let process = Logging::start(folder.path(), &config);
+    assert!(process.says("serving", Duration::from_secs(30)));
+    std::fs::write(&tokens, "two words\n").unwrap();
+    let line = process.line("files have changed and are not used", Duration::from_secs(30));
+    let line = line.unwrap();
+    assert!(line.contains("line 1 is no bearer token") && !line.contains("two words"), "{line}");
+    assert!(!process.says("files have changed", Duration::from_secs(5)));
+    std::fs::write(&tokens, "better\n").unwrap();
+    assert!(process.says("files have changed and are in force", Duration::from_secs(30)));
 }

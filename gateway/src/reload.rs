@@ -114,17 +114,16 @@ impl Reloader {
             other => vec![other.to_string()],
         })?;
         let Written { merged, seen, .. } = config.written;
-        let mut reloaded = in_force.compare(&merged, &seen);
+        let mut live = config.options.live;
+        let tls = self.shared.live().tls.clone();
+        // On or off is what the ports are, and takes a restart.
+        let tls_waits = tls.is_some() != live.tls.is_some();
+        if tls_waits {
+            live.tls = tls;
+        }
+        let mut reloaded = in_force.compare(&merged, &seen, tls_waits);
         if !logs::set_directives(merged.log.as_deref()).map_err(|complaint| vec![complaint])? {
             reloaded.changed.remove("log");
-        }
-        let mut live = config.options.live;
-        // On or off is what the ports are, and takes a restart.
-        let tls = self.shared.live().tls.clone();
-        if tls.is_some() != live.tls.is_some() {
-            live.tls = tls;
-            let of_tls = |key: &String| key.starts_with("tls_");
-            reloaded.restart.extend(reloaded.changed.extract_if(.., of_tls));
         }
         self.shared.put_in_force(live);
         in_force.current = *merged;
@@ -182,10 +181,12 @@ impl Reloader {
 }
 
 impl InForce {
-    /// What is new in `merged` and in the files, against what is in force.
-    fn compare(&self, merged: &Settings, seen: &Seen) -> Reloaded {
+    /// What is new in `merged` and in the files, against what is in force. With `tls_waits`, TLS waits for a
+    /// restart like an address does.
+    fn compare(&self, merged: &Settings, seen: &Seen, tls_waits: bool) -> Reloaded {
         let (started, current, new) = (table(&self.started), table(&self.current), table(merged));
-        let live = live_keys();
+        let mut live = live_keys();
+        live.retain(|key| !(tls_waits && key.starts_with("tls_")));
         let mut reloaded = Reloaded::default();
         for key in new.keys() {
             let is_new = |old: &Map<String, Value>| old.get(key) != new.get(key);

@@ -216,7 +216,6 @@ impl Connections {
     /// Serves a connection once its handshake is done, if the port speaks TLS. Nobody waits for
     /// that: others are accepted meanwhile.
     fn secure(&mut self, stream: TcpStream, port: Port, serve: impl AsyncFnOnce(Stream) + 'static) {
-        let _slower_without = stream.set_nodelay(true);
         let shared = self.shared.clone();
         let arrival = self.handshakes.admit(stream, &shared, port);
         spawn_local(async move {

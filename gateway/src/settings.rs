@@ -61,7 +61,7 @@ pub struct Settings {
     /// What operators may ask of the HTTP and gRPC ports too: load and unload, logging, shared memory, trace [default: none of it]
     #[arg(long, value_name = "GROUP", env = "SLUICE_SERVE_CONTROL", value_delimiter = ',')]
     pub serve_control: Vec<ControlGroup>,
-    /// A second address that answers nothing but /metrics, for scrapers
+    /// A second address that answers nothing but /metrics and health, for scrapers and probes
     #[arg(long, value_name = "ADDR", env = "SLUICE_METRICS")]
     pub metrics: Option<SocketAddr>,
     /// ONNX Runtime's shared library, version 1.22 or newer

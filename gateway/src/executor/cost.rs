@@ -191,6 +191,10 @@ mod tests {
             let answer = limits.admit(ahead, rows, workers);
             assert_eq!(answer.is_ok(), admitted, "{rows} behind {ahead}");
         }
+        // The bound may change while a deployment serves.
+        limits.max_waiting.clone().set(Duration::from_millis(11));
+        assert!(limits.admit(1, 10, 1).is_ok());
+        assert!(limits.admit(1, 11, 1).is_err());
     }
 
     /// The three kinds of graph that were measured: batching pays up to 16, up to 4, never.

@@ -1,7 +1,9 @@
 //! The gateway from outside: real ports, real ONNX Runtime, models from a folder.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+mod access;
 mod bad_input;
+mod certificates;
 mod content_coding;
 mod drain;
 mod framing;
@@ -14,5 +16,7 @@ mod lifecycle;
 mod metadata;
 mod overload;
 mod raw_call;
+mod reload;
 mod settings;
 mod support;
+mod tls;

@@ -5,7 +5,7 @@ use std::process::{Command, Stdio};
 
 /// Runs `sluice-gateway --check` with nothing in the environment but `variables`. Gives whether
 /// the settings are fine, and what is said about them.
-fn check(arguments: &[&str], variables: &[(&str, &str)]) -> (bool, String) {
+pub(crate) fn check(arguments: &[&str], variables: &[(&str, &str)]) -> (bool, String) {
     let output = Command::new(env!("CARGO_BIN_EXE_sluice-gateway"))
         .env_clear()
         .envs(variables.iter().copied())

@@ -7,5 +7,6 @@ mod inference;
 mod lifecycle;
 mod metadata;
 mod overload;
+mod repository;
 mod settings;
 mod support;

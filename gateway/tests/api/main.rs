@@ -17,6 +17,7 @@ mod metadata;
 mod overload;
 mod raw_call;
 mod reload;
+mod repository;
 mod settings;
 mod support;
 mod tls;

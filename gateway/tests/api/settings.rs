@@ -103,3 +103,58 @@ fn how_http_is_served() {
     let (fine, said) = check(&[registry, "--config", &file], &variables);
     assert!(fine, "{said}");
 }
+
+#[test]
+fn what_makes_models_come_and_go_is_one_thing() {
+    let folder = tempfile::tempdir().unwrap();
+    let models = folder.path().to_str().unwrap();
+    let file = write(
+        folder.path(),
+        "model_control = \"explicit\"\nload_model = [\"a\", \"b\"]\nserve_control = [\"model-repository\", \"shared-memory\"]\n",
+    );
+    let repository = ["--model-repository", models];
+    let registry = ["--registry", "http://localhost:5000"];
+    let needs_explicit = "--load-model goes with --model-control explicit";
+    for (source, arguments, variables, says) in [
+        (repository, vec!["--model-control", "poll"], vec![], None),
+        (repository, vec!["--model-control", "none"], vec![], None),
+        (repository, vec!["--model-control", "explicit"], vec![], None),
+        (repository, vec!["--config", &file], vec![], None),
+        (repository, vec![], vec![("SLUICE_MODEL_CONTROL", "explicit")], None),
+        (
+            repository,
+            vec!["--config", &file, "--model-control", "poll"],
+            vec![],
+            Some(needs_explicit),
+        ),
+        (repository, vec!["--load-model", "a"], vec![], Some(needs_explicit)),
+        (repository, vec!["--model-control=none", "--load-model=*"], vec![], Some(needs_explicit)),
+        (
+            repository,
+            vec!["--model-control=explicit", "--load-model=a", "--load-model=*"],
+            vec![],
+            None,
+        ),
+        (
+            repository,
+            vec!["--model-control=explicit", "--load-model=a,../b"],
+            vec![],
+            Some("\"../b\""),
+        ),
+        (repository, vec!["--model-control=sometimes"], vec![], Some("explicit")),
+        (repository, vec!["--serve-control=logging,trace"], vec![], None),
+        (
+            repository,
+            vec![],
+            vec![("SLUICE_SERVE_CONTROL", "everything")],
+            Some("model-repository"),
+        ),
+        (registry, vec!["--model-control=explicit"], vec![], Some("of a registry come and go")),
+    ] {
+        let arguments = [&source[..], &arguments[..]].concat();
+        let (fine, said) = check(&arguments, &variables);
+        assert_eq!(fine, says.is_none(), "{arguments:?} {variables:?}: {said}");
+        assert!(said.contains(says.unwrap_or_default()), "{arguments:?} {variables:?}: {said}");
+        assert!(!said.contains("unknown key"), "{said}");
+    }
+}

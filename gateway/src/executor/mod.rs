@@ -7,6 +7,7 @@
 
 mod batch;
 mod cost;
+mod policy;
 mod queue;
 mod split;
 mod tick;
@@ -22,6 +23,7 @@ use sluice_protocol::{Code, Tensor};
 use tokio::sync::oneshot;
 
 pub(crate) use cost::{CostCurve, Limits, measure};
+pub(crate) use policy::{QueuePolicy, SchedulePolicy, TimeoutAction};
 pub(crate) use tick::Core;
 use tick::Ticks;
 use waiting::WaitingGuard;

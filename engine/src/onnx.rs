@@ -56,7 +56,8 @@ impl OnnxRuntime {
     pub fn open(&self, graph: &[u8], threads: usize) -> Result<OnnxEngine, EngineError> {
         let session = self.session(graph, threads).map_err(|e| EngineError::Graph(one_line(&e)))?;
         let specs = |kind, outlets: &[Outlet]| {
-            let each = outlets.iter().map(|outlet| tensor_spec(kind, outlet.name(), outlet.dtype()));
+            let each =
+                outlets.iter().map(|outlet| tensor_spec(kind, outlet.name(), outlet.dtype()));
             each.collect::<Result<Vec<_>, _>>()
         };
         let inputs = specs("input", session.inputs())?;

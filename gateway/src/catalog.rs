@@ -174,9 +174,11 @@ pub(crate) fn listed_versions(
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashMap;
     use std::sync::Arc;
     use std::time::Duration;
 
+    use sluice_protocol::grpc::ModelConfig;
     use sluice_protocol::{ModelName, ModelVersion};
 
     use super::{Model, Published};
@@ -187,13 +189,16 @@ mod tests {
 
     fn deployment(model: &ModelName) -> Arc<Deployment> {
         let limits = Limits { max_rows: 1, row_cost: Duration::ZERO, max_waiting: Duration::ZERO };
-        let metrics = Metrics::new().deployment(model, ModelVersion(1));
+        let metrics = Metrics::new().deployment(model, ModelVersion(1), &HashMap::new());
         Arc::new(Deployment {
             model: model.clone(),
             version: ModelVersion(1),
             inputs: Vec::new(),
             outputs: Vec::new(),
             batches: false,
+            max_batch_size: None,
+            config: ModelConfig::default(),
+            cached: false,
             features: None,
             executor: Executor::ticks(Vec::new(), limits),
             counters: Arc::new(Counters::new(1, 0, metrics)),

@@ -16,10 +16,10 @@ use sluice_protocol::grpc::model_infer_request::InferInputTensor;
 use sluice_protocol::grpc::model_infer_response::InferOutputTensor;
 use sluice_protocol::grpc::model_metadata_response::TensorMetadata;
 use sluice_protocol::grpc::{
-    InferParameter, InferTensorContents, ModelInferRequest, ModelInferResponse,
-    ModelMetadataRequest, ModelMetadataResponse, ModelReadyRequest, ModelReadyResponse,
-    ServerLiveRequest, ServerLiveResponse, ServerMetadataRequest, ServerMetadataResponse,
-    ServerReadyRequest, ServerReadyResponse,
+    InferParameter, InferTensorContents, ModelConfigRequest, ModelConfigResponse,
+    ModelInferRequest, ModelInferResponse, ModelMetadataRequest, ModelMetadataResponse,
+    ModelReadyRequest, ModelReadyResponse, ServerLiveRequest, ServerLiveResponse,
+    ServerMetadataRequest, ServerMetadataResponse, ServerReadyRequest, ServerReadyResponse,
 };
 use sluice_protocol::{
     Code, Datatype, InferRequest, InferResponse, ModelVersion, NamedTensor, Parameter, Parameters,
@@ -160,6 +160,17 @@ impl GrpcInferenceService for Service {
             outputs: outputs.collect(),
             properties: std::collections::HashMap::new(),
         }))
+    }
+
+    async fn model_config(
+        &self,
+        request: Request<ModelConfigRequest>,
+    ) -> Result<Response<ModelConfigResponse>, Status> {
+        let ModelConfigRequest { name, version } = request.into_inner();
+        self.check_version(&version)?;
+        let catalog = self.0.catalog.snapshot();
+        let config = catalog.resolve(&name, Some(&version))?.config.clone();
+        Ok(Response::new(ModelConfigResponse { config: Some(config) }))
     }
 
     async fn model_infer(

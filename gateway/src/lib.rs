@@ -25,6 +25,7 @@ mod inputs;
 mod load;
 pub mod logs;
 mod metrics;
+mod model_config;
 mod pipeline;
 mod server;
 mod settings;

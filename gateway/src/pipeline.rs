@@ -55,7 +55,8 @@ where
         let prepared = inputs::prepare(deployment, shared.store.as_deref(), given)?;
         let (reply, answer) = oneshot::channel();
         let deadline = Instant::now() + shared.limits.request_timeout;
-        let job = Job::new(prepared.inputs, prepared.rows, Some(deadline), reply);
+        let mut job = Job::new(prepared.inputs, prepared.rows, Some(deadline), reply);
+        job.optional = prepared.optional;
         submit(deployment, job)?;
         (request, answer, prepared.freshness)
     };
@@ -68,7 +69,7 @@ where
         version: deployment.version,
         id: request.id,
         parameters: facts(freshness),
-        outputs: select(deployment, outputs, &request.outputs),
+        outputs: select(deployment, deployment.answered(outputs)?, &request.outputs),
     })
 }
 

@@ -101,6 +101,11 @@ async fn dispatch(
             let deployment = catalog.resolve(&model, version.as_deref())?;
             Ok(reply::json(200, &json!({"name": deployment.model, "ready": true})))
         }
+        Route::Config { model, version } => {
+            let catalog = shared.catalog.snapshot();
+            let deployment = catalog.resolve(&model, version.as_deref())?;
+            Ok(reply::json(200, &deployment.config.to_json()))
+        }
         Route::ModelStatus { model } => {
             let catalog = shared.catalog.snapshot();
             v1::model_status(&catalog, &model)

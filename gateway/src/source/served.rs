@@ -260,8 +260,10 @@ impl Served {
         let loading = tokio::task::spawn_blocking(move || {
             match path.map_or_else(|| Ok(DeploymentSettings::default()), |path| read(&path)) {
                 Ok(settings) => {
-                    install(&shared, &Candidate { model, version, files, settings, config: None })
-                        .is_some()
+                    let (config, model_files) = (None, BTreeMap::new());
+                    let candidate =
+                        Candidate { model, version, files, settings, config, model_files };
+                    install(&shared, &candidate).is_some()
                 }
                 Err(reason) => {
                     refuse(&shared, &model, version, &reason);

@@ -42,8 +42,8 @@ pub(crate) struct Candidate {
     pub(crate) settings: DeploymentSettings,
     /// What `config.pbtxt`, or whoever asked for the load, says of the model.
     pub(crate) config: Option<ModelConfig>,
-    /// The files that this names, by path inside the model's folder (`named_files` lists them).
-    pub(crate) model_files: BTreeMap<String, Bytes>,
+    /// What lies beside the versions, label files and warm-up data, by path in the model's folder.
+    pub(crate) beside: BTreeMap<String, Bytes>,
 }
 
 /// Verifies, opens, warms up and measures a candidate. One that makes the gateway panic is
@@ -77,14 +77,14 @@ fn build(shared: &Shared, candidate: &Candidate) -> Result<Arc<Deployment>, Load
         check_parity(&mut first, parity)?;
     }
     let mut signature = Signature::agree(&asked, &first)?;
-    model_config::attach_labels(&asked, &candidate.model_files, &mut signature.outputs)?;
+    model_config::attach_labels(&asked, &candidate.beside, &mut signature.outputs)?;
     let trial = Trial::run(&mut first, &signature, parity.as_ref())?;
     let costs = Costs::measure(&mut first, &signature, &trial, parity.is_some())?;
     let batches = trial.apart.is_none();
     let max_batch_size = signature.batching.max_batch_size(batches);
     let plan = Plan::new(shared, candidate, scheduling, &costs, max_batch_size.filter(|_| batches));
     let mut engines = plan.engines(shared, candidate, first)?;
-    warm_up(&asked, &signature.inputs, max_batch_size, &candidate.model_files, &mut engines)?;
+    warm_up(&asked, &signature.inputs, max_batch_size, &candidate.beside, &mut engines)?;
     let instances = engines.len();
     let (executor, counters) = plan.start(shared, candidate, &asked, engines)?;
     report(candidate, &trial, &costs, executor.name());

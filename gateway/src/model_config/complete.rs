@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use sluice_protocol::MODEL_FILE;
 use sluice_protocol::grpc::model_config::SchedulingChoice;
 use sluice_protocol::grpc::model_instance_group::Kind;
-use sluice_protocol::grpc::model_version_policy::{Latest, PolicyChoice};
+use sluice_protocol::grpc::model_version_policy::{All, PolicyChoice};
 use sluice_protocol::grpc::{
     ModelConfig, ModelDynamicBatching, ModelInput, ModelInstanceGroup, ModelOutput,
 };
@@ -34,8 +34,11 @@ pub(crate) fn complete(
         deployment.max_batch_size.map_or(0, |most| i32::try_from(most).unwrap_or(NO_BOUND));
     config.input = inputs(asked, deployment);
     config.output = outputs(asked, deployment);
-    let latest = PolicyChoice::Latest(Latest { num_versions: 1 });
-    config.version_policy.get_or_insert_default().policy_choice.get_or_insert(latest);
+    config
+        .version_policy
+        .get_or_insert_default()
+        .policy_choice
+        .get_or_insert(PolicyChoice::All(All {}));
     config.instance_group = instance_group(asked, instances);
     if deployment.batches && config.scheduling_choice.is_none() {
         let batching = ModelDynamicBatching::default();

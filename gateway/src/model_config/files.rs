@@ -2,12 +2,10 @@
 //! runs in the folder `warmup`.
 
 use std::collections::BTreeMap;
-use std::path::{Component, Path};
 use std::sync::Arc;
 
 use bytes::Bytes;
 use sluice_protocol::grpc::ModelConfig;
-use sluice_protocol::grpc::model_warmup::input::InputDataType;
 
 use crate::deployment::Output;
 use crate::error::LoadError;
@@ -18,31 +16,13 @@ const WARMUP_FOLDER: &str = "warmup";
 /// What the elements of an output's row are called, by their place in it.
 pub(crate) type Labels = Arc<[String]>;
 
-/// The files that `config` names, as paths inside the model's folder, each once. One that leads
-/// out of it is not among them, so that loading refuses it as missing.
-pub(crate) fn named_files(config: &ModelConfig) -> Vec<String> {
-    let labels = config.output.iter().map(|output| output.label_filename.clone());
-    let inputs = config.model_warmup.iter().flat_map(|sample| sample.inputs.values());
-    let data = inputs.filter_map(|input| match &input.input_data_type {
-        Some(InputDataType::InputDataFile(file)) => Some(warmup_path(file)),
-        _ => None,
-    });
-    let mut paths: Vec<_> = labels.chain(data).filter(|path| stays_inside(path)).collect();
-    paths.sort();
-    paths.dedup();
-    paths
-}
-
-fn stays_inside(path: &str) -> bool {
-    let mut parts = Path::new(path).components().peekable();
-    parts.peek().is_some() && parts.all(|part| matches!(part, Component::Normal(_)))
-}
-
+/// Where a file for a warm-up run is, by path in the model's folder.
 pub(super) fn warmup_path(file: &str) -> String {
     format!("{WARMUP_FOLDER}/{file}")
 }
 
-/// One of the files that a configuration names.
+/// One of the files that a configuration names. Only what was read out of the folder can be named,
+/// whatever the path says.
 pub(super) fn named_file<'f>(
     files: &'f BTreeMap<String, Bytes>,
     path: &str,
@@ -79,30 +59,10 @@ mod tests {
     use sluice_protocol::Datatype;
     use sluice_protocol::grpc::ModelConfig;
 
-    use super::{attach_labels, named_files};
+    use super::attach_labels;
     use crate::deployment::Output;
 
-    const TEXT: &str = "
-        output [ { name: \"y\" label_filename: \"labels.txt\" }, { name: \"z\" } ]
-        model_warmup {
-            inputs { key: \"a\" value { input_data_file: \"a.bin\" } }
-            inputs { key: \"b\" value { input_data_file: \"deep/b.bin\" } }
-            inputs { key: \"c\" value { zero_data: true } }
-        }
-        model_warmup { inputs { key: \"a\" value { input_data_file: \"a.bin\" } } }";
-
-    #[test]
-    fn files_are_named_once_and_stay_inside() {
-        let named = |text: &str| named_files(&ModelConfig::parse_text(text).unwrap());
-        assert_eq!(named(TEXT), ["labels.txt", "warmup/a.bin", "warmup/deep/b.bin"]);
-        for outside in ["../x", "/etc/passwd", "a/../../x", ".", "./a"] {
-            let text = format!(
-                "output {{ label_filename: \"{outside}\" }}
-                 model_warmup {{ inputs {{ key: \"a\" value {{ input_data_file: \"../../x\" }} }} }}"
-            );
-            assert!(named(&text).is_empty(), "{outside}: {:?}", named(&text));
-        }
-    }
+    const TEXT: &str = "output [ { name: \"y\" label_filename: \"labels.txt\" }, { name: \"z\" } ]";
 
     #[test]
     fn an_output_gets_its_labels_or_the_load_says_why_not() {

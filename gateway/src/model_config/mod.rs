@@ -15,7 +15,7 @@ use sluice_protocol::ModelName;
 use sluice_protocol::grpc::ModelConfig;
 
 pub(crate) use complete::complete;
-pub(crate) use files::{Labels, attach_labels, named_files};
+pub(crate) use files::{Labels, attach_labels};
 pub(crate) use reshape::{Reshape, fits};
 pub(crate) use scheduling::Scheduling;
 pub(crate) use signature::{Batching, Signature};

@@ -47,7 +47,7 @@ fn candidate(graph: &str, config: Option<&str>) -> Candidate {
         files: BTreeMap::from([(file, bytes.into())]),
         settings: DeploymentSettings::default(),
         config,
-        model_files: BTreeMap::new(),
+        beside: BTreeMap::new(),
     }
 }
 
@@ -127,7 +127,7 @@ fn a_configuration_is_completed_from_the_graph() {
         ("backend", "\"onnxruntime\""),
         ("max_batch_size", "2147483647"),
         ("default_model_filename", "\"model.onnx\""),
-        ("version_policy", "{\"latest\":{\"num_versions\":1}}"),
+        ("version_policy", "{\"all\":{}}"),
     ] {
         assert_eq!(json[key].to_string(), expected, "{key}");
     }
@@ -161,7 +161,7 @@ fn a_partial_configuration_keeps_what_it_says() {
     let loaded = loaded(
         "mixed",
         "name: \"m\" max_batch_size: 4 default_model_filename: \"other.onnx\"
-         version_policy { all { } } parameters { key: \"a\" value { string_value: \"b\" } }
+         version_policy { latest { num_versions: 2 } } parameters { key: \"a\" value { string_value: \"b\" } }
          metric_tags { key: \"team\" value: \"red\" } response_cache { enable: true }
          input [ { name: \"on\" format: FORMAT_NONE }, { name: \"name\" }, { name: \"id\" } ]
          dynamic_batching { max_queue_delay_microseconds: 50 preferred_batch_size: 2 }
@@ -175,7 +175,10 @@ fn a_partial_configuration_keeps_what_it_says() {
     assert_eq!(config.max_batch_size, 4);
     assert_eq!(config.default_model_filename, "other.onnx");
     assert_eq!(config.parameters["a"].string_value, "b");
-    assert_eq!(config.to_json()["version_policy"], serde_json::json!({"all": {}}));
+    assert_eq!(
+        config.to_json()["version_policy"],
+        serde_json::json!({"latest": {"num_versions": 2}})
+    );
     assert!(loaded.deployment.cached);
     let Some(SchedulingChoice::DynamicBatching(batching)) = &config.scheduling_choice else {
         panic!("{config:?}");
@@ -509,7 +512,7 @@ fn an_optional_input_holds_for_its_own_request_alone() {
 fn labels_go_to_their_outputs() {
     let mut candidate =
         candidate("scale", Some("output { name: \"y\" label_filename: \"l.txt\" }"));
-    candidate.model_files.insert("l.txt".to_owned(), Bytes::from_static(b"no\nyes\n"));
+    candidate.beside.insert("l.txt".to_owned(), Bytes::from_static(b"no\nyes\n"));
     let loaded = load_candidate(&candidate).unwrap();
     let labels = loaded.deployment.outputs[0].labels.as_deref();
     assert_eq!(labels, Some(["no".to_owned(), "yes".to_owned()].as_slice()));
@@ -522,8 +525,8 @@ fn warm_up_runs_are_made_and_one_that_fails_refuses_the_model() {
         let text = format!("max_batch_size: 4 model_warmup {{ name: \"w\" {sample} }}");
         let mut candidate = candidate(graph, Some(&text));
         let file = |index: i64| Bytes::copy_from_slice(&index.to_le_bytes());
-        candidate.model_files.insert("warmup/three".to_owned(), file(3));
-        candidate.model_files.insert("warmup/nine".to_owned(), file(9));
+        candidate.beside.insert("warmup/three".to_owned(), file(3));
+        candidate.beside.insert("warmup/nine".to_owned(), file(9));
         load_candidate(&candidate).map(|_| ()).map_err(|error| error.to_string())
     };
     let index = |source: &str| format!("inputs {{ key: \"index\" value {{ {source} }} }}");

@@ -127,9 +127,9 @@ impl Repository {
             .and_then(|settings| Ok((settings, read_files(&folder.join(version.to_string()))?)));
         match read {
             Ok((settings, files)) => {
-                let (config, model_files) = (None, BTreeMap::new());
+                let (config, beside) = (None, BTreeMap::new());
                 let model = model.clone();
-                let candidate = Candidate { model, version, files, settings, config, model_files };
+                let candidate = Candidate { model, version, files, settings, config, beside };
                 drop(install(shared, &candidate));
             }
             Err(error) => refuse(shared, model, version, &error.to_string()),

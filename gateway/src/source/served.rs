@@ -260,9 +260,8 @@ impl Served {
         let loading = tokio::task::spawn_blocking(move || {
             match path.map_or_else(|| Ok(DeploymentSettings::default()), |path| read(&path)) {
                 Ok(settings) => {
-                    let (config, model_files) = (None, BTreeMap::new());
-                    let candidate =
-                        Candidate { model, version, files, settings, config, model_files };
+                    let (config, beside) = (None, BTreeMap::new());
+                    let candidate = Candidate { model, version, files, settings, config, beside };
                     install(&shared, &candidate).is_some()
                 }
                 Err(reason) => {

@@ -265,9 +265,11 @@ pub(crate) fn listed_versions(
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashMap;
     use std::sync::Arc;
     use std::time::Duration;
 
+    use sluice_protocol::grpc::ModelConfig;
     use sluice_protocol::{ModelName, ModelVersion};
 
     use super::{Model, Published};
@@ -279,13 +281,16 @@ mod tests {
     fn deployment(model: &ModelName) -> Arc<Deployment> {
         let max_waiting = crate::live::MaxWaiting::new(Duration::ZERO);
         let limits = Limits { max_rows: 1, row_cost: Duration::ZERO, max_waiting };
-        let metrics = Metrics::new().deployment(model, ModelVersion(1));
+        let metrics = Metrics::new().deployment(model, ModelVersion(1), &HashMap::new());
         Arc::new(Deployment {
             model: model.clone(),
             version: ModelVersion(1),
             inputs: Vec::new(),
             outputs: Vec::new(),
             batches: false,
+            max_batch_size: None,
+            config: ModelConfig::default(),
+            cached: false,
             features: None,
             executor: Executor::ticks(Vec::new(), limits),
             counters: Arc::new(Counters::new(1, 0, metrics)),

@@ -285,6 +285,9 @@ pub enum LoadError {
     /// The graph answers otherwise than the learner did.
     #[error("parity check failed: {0}")]
     Parity(String),
+    /// The model's configuration contradicts itself or the graph, or asks for what is not done.
+    #[error("model configuration: {0}")]
+    Configuration(String),
     /// `config.pbtxt` is wrong.
     #[error("config.pbtxt: {0}")]
     Config(String),

@@ -20,11 +20,11 @@ use std::sync::Arc;
 use sluice_protocol::grpc::grpc_inference_service_server::GrpcInferenceService;
 use sluice_protocol::grpc::model_metadata_response::TensorMetadata;
 use sluice_protocol::grpc::{
-    ModelMetadataRequest, ModelMetadataResponse, ModelReadyRequest, ModelReadyResponse,
-    RepositoryIndexRequest, RepositoryIndexResponse, RepositoryModelLoadRequest,
-    RepositoryModelLoadResponse, RepositoryModelUnloadRequest, RepositoryModelUnloadResponse,
-    ServerLiveRequest, ServerLiveResponse, ServerMetadataRequest, ServerMetadataResponse,
-    ServerReadyRequest, ServerReadyResponse,
+    ModelConfigRequest, ModelConfigResponse, ModelMetadataRequest, ModelMetadataResponse,
+    ModelReadyRequest, ModelReadyResponse, RepositoryIndexRequest, RepositoryIndexResponse,
+    RepositoryModelLoadRequest, RepositoryModelLoadResponse, RepositoryModelUnloadRequest,
+    RepositoryModelUnloadResponse, ServerLiveRequest, ServerLiveResponse, ServerMetadataRequest,
+    ServerMetadataResponse, ServerReadyRequest, ServerReadyResponse,
 };
 use tonic::{Request, Response, Status};
 
@@ -112,6 +112,17 @@ impl GrpcInferenceService for InferenceService {
             outputs: outputs.collect(),
             properties: std::collections::HashMap::new(),
         }))
+    }
+
+    async fn model_config(
+        &self,
+        request: Request<ModelConfigRequest>,
+    ) -> Result<Response<ModelConfigResponse>, Status> {
+        let ModelConfigRequest { name, version } = request.into_inner();
+        infer::check_version(&self.0, &version)?;
+        let catalog = self.0.catalog.snapshot();
+        let config = catalog.resolve(&name, Some(&version))?.config.clone();
+        Ok(Response::new(ModelConfigResponse { config: Some(config) }))
     }
 
     async fn repository_index(

@@ -28,6 +28,7 @@ mod live;
 mod load;
 pub mod logs;
 mod metrics;
+mod model_config;
 mod pipeline;
 mod reload;
 mod security;

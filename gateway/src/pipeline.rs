@@ -71,7 +71,8 @@ where
         let prepared = inputs::prepare(deployment, shared.store.as_deref(), given)?;
         let (reply, answer) = oneshot::channel();
         let deadline = Instant::now() + timeout;
-        let job = Job::new(prepared.inputs, prepared.rows, Some(deadline), reply);
+        let mut job = Job::new(prepared.inputs, prepared.rows, Some(deadline), reply);
+        job.optional = prepared.optional;
         submit(deployment, job)?;
         (request, answer, prepared.freshness)
     };
@@ -84,7 +85,7 @@ where
         version: deployment.version,
         id: request.id,
         parameters: facts(freshness),
-        outputs: select(deployment, outputs, &request.outputs),
+        outputs: select(deployment, deployment.answered(outputs)?, &request.outputs),
     })
 }
 

@@ -10,6 +10,7 @@ pub(crate) fn extensions(shared: &Shared, port: Port) -> Vec<&'static str> {
     let all = [
         (repository, "model_repository"),
         (repository, "model_repository(unload_dependents)"),
+        (true, "model_configuration"),
         (true, "binary_tensor_data"),
         (true, "parameters"),
     ];

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use sluice_engine::Engine;
-use sluice_protocol::{Code, Tensor};
+use sluice_protocol::{Code, NamedTensor, Tensor};
 
 use super::{Answer, Job, RunError};
 use crate::counters::Shard;
@@ -49,7 +49,7 @@ fn same_bucket(a: &Job, b: &Job) -> bool {
 pub(super) fn run_batch(engine: &mut dyn Engine, jobs: Vec<Job>, shard: &Shard) {
     let rows = jobs.iter().map(|job| job.rows).sum();
     let (inputs, mut waiting) = assemble(jobs);
-    let outcome = run_counted(engine, &inputs, rows, shard);
+    let outcome = run_counted(engine, &inputs, &[], rows, shard);
     if waiting.len() == 1
         && let Some((reply, _)) = waiting.pop()
     {
@@ -66,7 +66,7 @@ pub(super) fn run_batch(engine: &mut dyn Engine, jobs: Vec<Job>, shard: &Shard) 
                 let alone: Answer =
                     inputs.iter().map(|tensor| rows_of(tensor, rows, at..at + share)).collect();
                 at += share;
-                let own = alone.and_then(|inputs| run_counted(engine, &inputs, share, shard));
+                let own = alone.and_then(|inputs| run_counted(engine, &inputs, &[], share, shard));
                 let _caller_may_have_left = reply.send(own);
             }
         }
@@ -82,11 +82,12 @@ pub(super) fn have_rows(outputs: &[Tensor], rows: usize) -> bool {
 pub(super) fn run_counted(
     engine: &mut dyn Engine,
     inputs: &[Tensor],
+    optional: &[NamedTensor],
     rows: usize,
     shard: &Shard,
 ) -> Answer {
     let started = Instant::now();
-    let outcome = catch_unwind(AssertUnwindSafe(|| engine.run(inputs)));
+    let outcome = catch_unwind(AssertUnwindSafe(|| engine.run_with(inputs, optional)));
     shard.count_batch(rows, started.elapsed());
     match outcome {
         Ok(result) => result.map_err(RunError::from),

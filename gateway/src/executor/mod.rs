@@ -7,6 +7,7 @@
 
 mod batch;
 mod cost;
+mod policy;
 mod queue;
 mod split;
 mod tick;
@@ -18,10 +19,11 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use sluice_engine::{Engine, EngineError};
-use sluice_protocol::{Code, Tensor};
+use sluice_protocol::{Code, NamedTensor, Tensor};
 use tokio::sync::oneshot;
 
 pub(crate) use cost::{CostCurve, Limits, measure};
+pub(crate) use policy::{QueuePolicy, SchedulePolicy, TimeoutAction};
 pub(crate) use tick::Core;
 use tick::Ticks;
 use waiting::WaitingGuard;
@@ -51,6 +53,9 @@ impl From<EngineError> for RunError {
 pub(crate) struct Job {
     /// One tensor an input, in the graph's order.
     pub(crate) inputs: Vec<Tensor>,
+    /// What goes in the place of values that the graph has itself. A job that brings some runs
+    /// alone and whole, since they would hold for the others too, and need not be rows.
+    pub(crate) optional: Vec<NamedTensor>,
     /// The first dimension of every input; 1 when the graph does not batch.
     pub(crate) rows: usize,
     /// When the answer stops being of use.
@@ -67,7 +72,12 @@ impl Job {
         deadline: Option<Instant>,
         reply: oneshot::Sender<Answer>,
     ) -> Self {
-        Self { inputs, rows, deadline, reply, waiting: None }
+        Self { inputs, optional: Vec::new(), rows, deadline, reply, waiting: None }
+    }
+
+    /// Whether it cannot share runs of `max_rows`.
+    fn is_large(&self, max_rows: usize) -> bool {
+        self.rows > max_rows || !self.optional.is_empty()
     }
 
     /// Whether somebody still waits for the answer.

@@ -1,4 +1,5 @@
-//! A job that is too large for one run: run in pieces, its answers joined.
+//! A job that is too large for one run: run in pieces, its answers joined. One that brings
+//! optional inputs shares no run either, and is one piece.
 
 use std::ops::Range;
 use std::time::Instant;
@@ -44,13 +45,18 @@ impl Split {
         if let Some(waiting) = &mut self.job.waiting {
             waiting.begin(range.len());
         }
+        if !self.job.optional.is_empty() {
+            let (inputs, optional) = (&self.job.inputs, &self.job.optional);
+            let whole = run_counted(engine, inputs, optional, self.job.rows, shard);
+            return self.reply(whole);
+        }
         let outputs = match self.run_piece(engine, range.clone(), shard) {
             Ok(outputs) => outputs,
             Err(error) => return self.reply(Err(error)),
         };
         if !have_rows(&outputs, range.len()) || !self.append(outputs) {
             // These outputs cannot be joined by rows; whole, they need not be.
-            let whole = run_counted(engine, &self.job.inputs, self.job.rows, shard);
+            let whole = run_counted(engine, &self.job.inputs, &[], self.job.rows, shard);
             return self.reply(whole);
         }
         self.done = range.end;
@@ -64,7 +70,7 @@ impl Split {
     fn run_piece(&self, engine: &mut dyn Engine, range: Range<usize>, shard: &Shard) -> Answer {
         let cut = |tensor| rows_of(tensor, self.job.rows, range.clone());
         let inputs: Vec<_> = self.job.inputs.iter().map(cut).collect::<Result<_, _>>()?;
-        run_counted(engine, &inputs, range.len(), shard)
+        run_counted(engine, &inputs, &[], range.len(), shard)
     }
 
     /// Joins a piece's outputs to the earlier ones'; false when they do not fit together.

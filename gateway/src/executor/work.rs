@@ -38,7 +38,7 @@ impl Work {
     }
 
     pub(super) fn push(&mut self, job: Job) {
-        if job.rows > self.max_rows {
+        if job.is_large(self.max_rows) {
             self.large.push_back(Split::new(job));
         } else {
             self.small_rows += job.rows;

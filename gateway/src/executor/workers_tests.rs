@@ -1,5 +1,6 @@
 //! Workers whose runs begin and end when the test says so.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -53,7 +54,11 @@ fn start(count: usize, max_queue_delay: Duration) -> Running {
     let row_cost = Duration::from_millis(1);
     let max_waiting = MaxWaiting::new(Duration::from_millis(50));
     let limits = Limits { max_rows: 4, row_cost, max_waiting };
-    let metrics = Metrics::new().deployment(&"m".parse::<ModelName>().unwrap(), ModelVersion(1));
+    let metrics = Metrics::new().deployment(
+        &"m".parse::<ModelName>().unwrap(),
+        ModelVersion(1),
+        &HashMap::new(),
+    );
     let counters = Arc::new(Counters::new(1, count, metrics));
     let settings = WorkerSettings { max_queue_delay };
     let workers = Workers::start(engines, limits, settings, counters).unwrap();

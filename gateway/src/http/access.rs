@@ -27,6 +27,7 @@ const fn api(route: &Route<'_>) -> Api {
         Route::Server | Route::Models | Route::Metadata { .. } | Route::ModelStatus { .. } => {
             (ApiGroup::Metadata, Demand::Use)
         }
+        Route::Config { .. } => (ApiGroup::ModelConfig, Demand::Use),
         Route::RepositoryIndex => (ApiGroup::ModelRepository, Demand::Use),
         Route::RepositoryLoad { .. } | Route::RepositoryUnload { .. } | Route::NamedRepository => {
             (ApiGroup::ModelRepository, Demand::Control)

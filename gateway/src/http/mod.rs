@@ -145,6 +145,11 @@ async fn dispatch(
             let (status, body) = v2::model_ready(&catalog, &model, version.as_deref())?;
             Ok(reply::json(status, &body))
         }
+        Route::Config { model, version } => {
+            let catalog = shared.catalog.snapshot();
+            let deployment = catalog.resolve(&model, version.as_deref())?;
+            Ok(reply::json(200, &deployment.config.to_json()))
+        }
         Route::ModelStatus { model } => {
             let catalog = shared.catalog.snapshot();
             v1::model_status(&catalog, &model)

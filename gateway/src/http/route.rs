@@ -23,6 +23,10 @@ pub(super) enum Route<'p> {
         model: Cow<'p, str>,
         version: Option<Cow<'p, str>>,
     },
+    Config {
+        model: Cow<'p, str>,
+        version: Option<Cow<'p, str>>,
+    },
     ModelStatus {
         model: Cow<'p, str>,
     },
@@ -82,6 +86,7 @@ impl<'p> Route<'p> {
         Some(match *rest {
             [] => Self::Metadata { model, version },
             ["ready"] => Self::ModelReady { model, version },
+            ["config"] => Self::Config { model, version },
             ["infer"] => Self::Infer { model, version },
             _ => return None,
         })
@@ -154,6 +159,7 @@ impl<'p> Route<'p> {
             | Self::Models
             | Self::Metadata { .. }
             | Self::ModelReady { .. }
+            | Self::Config { .. }
             | Self::ModelStatus { .. } => "GET",
         }
     }
@@ -212,6 +218,8 @@ mod tests {
         let post = |path| Route::parse(&Method::POST, path);
         assert_eq!(get("/v2").unwrap(), Route::Server);
         assert_eq!(get("/v2/health/ready").unwrap(), Route::Ready);
+        let config = Route::Config { model: "a".into(), version: Some("3".into()) };
+        assert_eq!(get("/v2/models/a/versions/3/config").unwrap(), config);
         let infer = |model: &'static str, version: Option<&'static str>| Route::Infer {
             model: model.into(),
             version: version.map(Into::into),

@@ -4,6 +4,7 @@
 mod access;
 mod bad_input;
 mod certificates;
+mod configuration;
 mod content_coding;
 mod drain;
 mod framing;

@@ -3,14 +3,14 @@
 use bytes::{Buf, Bytes};
 use sluice_protocol::{
     Datatype, InferRequest, NamedTensor, Parameter, Parameters, RequestedOutput, Tensor,
-    TensorData, TensorSpec, element_count,
+    TensorData, element_count,
 };
 
 use super::envelope::{self, Objects, WireInput, WireOutput};
 use super::parameters::WireParameters;
 use super::{ReplyForm, Split};
 use crate::control::shared_memory::Regions;
-use crate::deployment::Deployment;
+use crate::deployment::{Deployment, Input, Output};
 use crate::dialect::NanForm;
 use crate::error::GatewayError;
 use crate::http::elements;
@@ -81,9 +81,8 @@ fn check_forms(
     wanted: &[RequestedOutput],
     form: &ReplyForm,
 ) -> Result<(), GatewayError> {
-    let is_wanted = |spec: &&TensorSpec| {
-        wanted.is_empty() || wanted.iter().any(|output| output.name == spec.name)
-    };
+    let is_wanted =
+        |spec: &&Output| wanted.is_empty() || wanted.iter().any(|output| output.name == spec.name);
     // What is put into shared memory needs no form, and what cannot be classified says so later.
     let is_elsewhere = |name: &str| {
         let mut wanted = wanted.iter().filter(|output| output.name == name);
@@ -168,13 +167,14 @@ fn decode_raw(
     deployment: &Deployment,
     body: &Bytes,
 ) -> Result<(InferRequest, ReplyForm), GatewayError> {
-    let ([spec], None) = (deployment.inputs.as_slice(), &deployment.features) else {
+    let mut required = deployment.inputs.iter().filter(|input| !input.optional);
+    let (Some(spec), None, None) = (required.next(), required.next(), &deployment.features) else {
         return Err(GatewayError::Invalid(format!(
             "a raw binary request brings one input, and model {} takes several; send JSON, and its length as Inference-Header-Content-Length",
             deployment.model
         )));
     };
-    let tensor = raw_tensor(spec, deployment.batches, body)?;
+    let tensor = raw_tensor(spec, deployment.max_batch_size.is_some(), body)?;
     let request = InferRequest {
         model: deployment.model.clone(),
         version: Some(deployment.version),
@@ -188,7 +188,7 @@ fn decode_raw(
 
 /// `raw` as one row of an input, with its one variable dimension, if there is one, as long as the
 /// data makes it. A single text comes without its length.
-fn raw_tensor(spec: &TensorSpec, batches: bool, raw: &Bytes) -> Result<Tensor, GatewayError> {
+fn raw_tensor(spec: &Input, batches: bool, raw: &Bytes) -> Result<Tensor, GatewayError> {
     let refuse = |reason: String| GatewayError::input(&spec.name, reason);
     let mut shape = spec.shape.clone();
     if let (true, Some(rows)) = (batches, shape.first_mut()) {
@@ -221,11 +221,17 @@ fn raw_tensor(spec: &TensorSpec, batches: bool, raw: &Bytes) -> Result<Tensor, G
 mod tests {
     use bytes::Bytes;
     use proptest::prelude::*;
-    use sluice_protocol::{Datatype, TensorData, TensorSpec};
+    use sluice_protocol::{Datatype, TensorData};
 
     use super::super::envelope;
     use super::{Regions, WireParameters, decode_inputs, raw_tensor, reply_form};
+    use crate::deployment::Input;
     use crate::dialect::NanForm;
+
+    fn input(datatype: Datatype, shape: &[i64]) -> Input {
+        let (name, shape) = ("x".to_owned(), shape.to_vec());
+        Input { name, datatype, shape, reshape: None, optional: false }
+    }
 
     fn raw(
         shape: &[i64],
@@ -233,7 +239,7 @@ mod tests {
         batches: bool,
         raw: &str,
     ) -> Result<Vec<i64>, String> {
-        let spec = TensorSpec { name: "x".to_owned(), datatype, shape: shape.to_vec() };
+        let spec = input(datatype, shape);
         let tensor = raw_tensor(&spec, batches, &Bytes::copy_from_slice(raw.as_bytes()));
         tensor.map(|tensor| tensor.shape().to_vec()).map_err(|error| error.to_string())
     }
@@ -348,7 +354,7 @@ mod tests {
             batches in any::<bool>(),
         ) {
             for datatype in [Datatype::Fp64, Datatype::Bool, Datatype::Bytes, Datatype::Bf16] {
-                let spec = TensorSpec { name: "x".to_owned(), datatype, shape: shape.clone() };
+                let spec = input(datatype, &shape);
                 if let Ok(tensor) = raw_tensor(&spec, batches, &data.clone().into()) {
                     let mut back = Vec::new();
                     tensor.data().write_raw(&mut back);

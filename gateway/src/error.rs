@@ -65,6 +65,14 @@ pub enum GatewayError {
         /// The limit in bytes.
         limit: usize,
     },
+    /// A gRPC message exceeds the limit; in gRPC's own words.
+    #[error("Received message larger than max ({length} vs. {limit}); the limit is: {limit} bytes")]
+    MessageTooLarge {
+        /// The length of the message in bytes.
+        length: usize,
+        /// The limit in bytes.
+        limit: usize,
+    },
     /// A body encoding that is not understood.
     #[error("{0}")]
     UnsupportedEncoding(String),
@@ -82,6 +90,15 @@ pub enum GatewayError {
     /// The request's body did not arrive in time.
     #[error("request body did not arrive within {0:?}")]
     BodyTimeout(Duration),
+    /// A thing, other than a model or a route, that is not there.
+    #[error("{0}")]
+    NotFound(String),
+    /// A thing that is to be made and is there already.
+    #[error("{0}")]
+    AlreadyExists(String),
+    /// Understood, and turned off or not done here.
+    #[error("{0}")]
+    Unimplemented(String),
     /// Draining or not started.
     #[error("server is {0}")]
     Unavailable(&'static str),
@@ -106,14 +123,17 @@ impl GatewayError {
     /// The code that callers act on.
     pub fn code(&self) -> Code {
         match self {
-            Self::UnknownModel { .. } | Self::UnknownVersion { .. } | Self::NoRoute(_) => {
-                Code::NotFound
-            }
+            Self::UnknownModel { .. }
+            | Self::UnknownVersion { .. }
+            | Self::NoRoute(_)
+            | Self::NotFound(_) => Code::NotFound,
+            Self::AlreadyExists(_) => Code::AlreadyExists,
+            Self::Unimplemented(_) => Code::Unimplemented,
             Self::MethodNotAllowed { .. } | Self::Invalid(_) | Self::Input { .. } => {
                 Code::InvalidArgument
             }
-            Self::TooLarge { .. } => Code::TooLarge,
-            Self::UnsupportedEncoding(_) => Code::UnsupportedMediaType,
+            Self::TooLarge { .. } | Self::MessageTooLarge { .. } => Code::TooLarge,
+            Self::UnsupportedEncoding(_) => Code::Unimplemented,
             Self::Overloaded { .. } => Code::Overloaded,
             Self::DeadlineExceeded(_) | Self::BodyTimeout(_) => Code::DeadlineExceeded,
             Self::Unavailable(_) => Code::Unavailable,

@@ -10,6 +10,7 @@
 
 mod admin;
 mod catalog;
+mod classification;
 mod config;
 mod control;
 mod counters;
@@ -31,7 +32,7 @@ mod settings;
 mod shared;
 mod shutdown;
 mod source;
-mod unserved;
+mod tensor_parameters;
 
 pub use config::{Addresses, Config};
 pub use dialect::{
@@ -39,5 +40,6 @@ pub use dialect::{
 };
 pub use error::{GatewayError, LoadError, StartError};
 pub use gateway::Gateway;
+pub use grpc::TransportSettings;
 pub use settings::Settings;
 pub use shutdown::run_until_stopped;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use sluice_protocol::{
-    InferRequest, InferResponse, NamedTensor, Parameter, Parameters, RequestedOutput, Tensor,
+    Code, InferRequest, InferResponse, NamedTensor, Parameter, Parameters, RequestedOutput, Tensor,
 };
 use tokio::sync::oneshot;
 
@@ -34,10 +34,25 @@ where
     let started = Instant::now();
     let routed = shared.catalog.snapshot().resolve(model, version).cloned();
     let deployment = routed.inspect_err(|error| shared.metrics.count_unrouted(error.code()))?;
+    let mut count = Count { deployment: &deployment, started, code: Some(Code::Cancelled) };
     let answered = answer(shared, &deployment, decode).await;
-    let shard = deployment.counters.shard(Core::index());
-    shard.count_request(answered.as_ref().err().map(GatewayError::code), started.elapsed());
+    count.code = answered.as_ref().err().map(GatewayError::code);
     answered
+}
+
+/// Counts a request when it is over: answered, failed, or given up by its caller.
+struct Count<'d> {
+    deployment: &'d Deployment,
+    started: Instant,
+    /// Why there is no answer.
+    code: Option<Code>,
+}
+
+impl Drop for Count<'_> {
+    fn drop(&mut self) {
+        let shard = self.deployment.counters.shard(Core::index());
+        shard.count_request(self.code, self.started.elapsed());
+    }
 }
 
 async fn answer<D>(

@@ -13,6 +13,7 @@ use sluice_protocol::toml_fault;
 use crate::config::Config;
 use crate::dialect::DialectSettings;
 use crate::error::StartError;
+use crate::grpc::TransportSettings;
 use crate::logs::LogFormat;
 use source_flags::SourceFlags;
 
@@ -61,6 +62,12 @@ pub struct Settings {
     /// Largest request body or message in bytes [default: 67108864]
     #[arg(long, value_name = "BYTES", env = "SLUICE_MAX_BODY")]
     pub max_body: Option<usize>,
+    /// Path under which HTTP is answered as well, for clients whose URL has one
+    #[arg(long, value_name = "PATH", env = "SLUICE_BASE_PATH")]
+    pub base_path: Option<String>,
+    /// HTTP answers of at least so many bytes are compressed for clients that accept it, 1024 or more; 0 none [default: 0]
+    #[arg(long, value_name = "BYTES", env = "SLUICE_COMPRESS_REPLIES")]
+    pub compress_replies: Option<usize>,
     /// How long an answer may take [default: 30s]
     #[arg(long, value_name = "TIME", env = "SLUICE_REQUEST_TIMEOUT", value_parser = humantime::parse_duration)]
     #[serde(deserialize_with = "crate::duration::deserialize")]
@@ -69,6 +76,9 @@ pub struct Settings {
     #[arg(long, value_name = "TIME", env = "SLUICE_MAX_WAITING", value_parser = humantime::parse_duration)]
     #[serde(deserialize_with = "crate::duration::deserialize")]
     pub max_waiting: Option<Duration>,
+    /// Let clients register shared memory, out of which inputs are read and into which outputs are written
+    #[arg(long, value_name = "BOOL", env = "SLUICE_SHARED_MEMORY", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub shared_memory: Option<bool>,
     /// How long running requests may go on after SIGTERM [default: 20s]
     #[arg(long, value_name = "TIME", env = "SLUICE_DRAIN_TIMEOUT", value_parser = humantime::parse_duration)]
     #[serde(deserialize_with = "crate::duration::deserialize")]
@@ -76,6 +86,9 @@ pub struct Settings {
     #[command(flatten, next_help_heading = "Where protocols differ")]
     #[serde(flatten)]
     pub dialect: DialectSettings,
+    #[command(flatten, next_help_heading = "gRPC")]
+    #[serde(flatten)]
+    pub transport: TransportSettings,
     /// Settings file in TOML; its keys are these flags with underscores
     #[arg(long, value_name = "FILE", env = "SLUICE_CONFIG")]
     #[serde(skip)]
@@ -141,10 +154,14 @@ impl Settings {
             onnxruntime: self.onnxruntime.or(file.onnxruntime),
             cores: self.cores.or(file.cores),
             max_body: self.max_body.or(file.max_body),
+            base_path: self.base_path.or(file.base_path),
+            compress_replies: self.compress_replies.or(file.compress_replies),
             request_timeout: self.request_timeout.or(file.request_timeout),
             max_waiting: self.max_waiting.or(file.max_waiting),
+            shared_memory: self.shared_memory.or(file.shared_memory),
             drain_timeout: self.drain_timeout.or(file.drain_timeout),
             dialect: self.dialect.over(file.dialect),
+            transport: self.transport.over(file.transport),
             config: self.config,
             check: self.check,
             log: self.log.or(file.log),

@@ -7,9 +7,13 @@ use std::time::Duration;
 
 use sluice_engine::OnnxRuntime;
 use sluice_features::{Definitions, EmbeddedStore};
+use tokio::sync::watch;
 
 use crate::catalog::Published;
+use crate::control::shared_memory::Regions;
 use crate::dialect::Dialect;
+use crate::grpc::Transport;
+use crate::http::HttpOptions;
 use crate::metrics::Metrics;
 
 /// The state of one gateway. Nothing in it is locked on the request path.
@@ -24,9 +28,14 @@ pub(crate) struct Shared {
     pub(crate) store: Option<Arc<EmbeddedStore>>,
     pub(crate) limits: RequestLimits,
     pub(crate) dialect: Dialect,
+    pub(crate) http: HttpOptions,
+    pub(crate) regions: Regions,
     pub(crate) state: Option<PathBuf>,
+    pub(crate) transport: Transport,
     started: AtomicBool,
     draining: AtomicBool,
+    /// Tells what only waits that the end has been announced.
+    drain: watch::Sender<bool>,
 }
 
 /// How a gateway is to be run.
@@ -36,6 +45,10 @@ pub(crate) struct Options {
     pub(crate) cores: usize,
     pub(crate) limits: RequestLimits,
     pub(crate) dialect: Dialect,
+    pub(crate) transport: Transport,
+    pub(crate) http: HttpOptions,
+    /// Whether clients may register shared memory.
+    pub(crate) shared_memory: bool,
     /// The folder for what a restart needs.
     pub(crate) state: Option<PathBuf>,
 }
@@ -68,7 +81,7 @@ impl Shared {
         store: Option<Arc<EmbeddedStore>>,
         options: Options,
     ) -> Self {
-        let Options { cores, limits, dialect, state } = options;
+        let Options { cores, limits, dialect, transport, http, shared_memory, state } = options;
         Self {
             catalog: Published::default(),
             metrics: Metrics::new(),
@@ -78,9 +91,13 @@ impl Shared {
             store,
             limits,
             dialect,
+            http,
+            regions: Regions::new(shared_memory),
             state,
+            transport,
             started: AtomicBool::new(false),
             draining: AtomicBool::new(false),
+            drain: watch::Sender::new(false),
         }
     }
 
@@ -97,6 +114,16 @@ impl Shared {
     /// No new work is wanted.
     pub(crate) fn set_draining(&self) {
         self.draining.store(true, Ordering::Release);
+        self.drain.send_replace(true);
+    }
+
+    /// Waits until no new work is wanted.
+    pub(crate) fn drain_begun(&self) -> impl Future<Output = ()> + Send + use<> {
+        let mut drain = self.drain.subscribe();
+        async move {
+            // It fails when there is no gateway any more.
+            let _over = drain.wait_for(|&draining| draining).await;
+        }
     }
 
     /// Whether the end has been announced.

@@ -1,2 +1,5 @@
 //! What clients ask of a server beyond inference, told apart from how they ask: HTTP and gRPC
 //! only translate.
+
+pub(crate) mod logging;
+pub(crate) mod shared_memory;

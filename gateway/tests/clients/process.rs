@@ -12,7 +12,8 @@ use serde_json::Value;
 use crate::repository;
 
 /// Everything that is closed by default, opened on the serving ports.
-const OPENED: &[&str] = &["--model-control-mode=explicit"];
+const OPENED: &[&str] =
+    &["--model-control=explicit", "--serve-control=model-repository,logging,shared-memory,trace"];
 
 /// How long a start or an end may take.
 const PATIENCE: Duration = Duration::from_secs(60);

@@ -42,12 +42,12 @@ fn grpcio_with_generated_messages() {
 
 #[test]
 fn kserve_clients() {
-    suite::passes("kserve_clients", Gateway::with_defaults());
+    suite::passes("kserve_clients", Gateway::behind_a_path());
 }
 
 #[test]
 fn curl() {
-    suite::passes("curl", Gateway::with_defaults());
+    suite::passes("curl", Gateway::behind_a_path());
 }
 
 /// 64 clients at once; `SLUICE_DISTINCT_ROWS_SECONDS` says for how long, per protocol.

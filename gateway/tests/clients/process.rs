@@ -12,8 +12,15 @@ use serde_json::Value;
 use crate::repository;
 
 /// Everything that is closed by default, opened on the serving ports.
-const OPENED: &[&str] =
-    &["--model-control=explicit", "--serve-control=model-repository,logging,shared-memory,trace"];
+const OPENED: &[&str] = &[
+    "--model-control=explicit",
+    "--serve-control=model-repository,logging,shared-memory,trace",
+    "--shared-memory",
+    "--grpc-compress-replies",
+];
+
+/// What changes no answer but its place and its packing.
+const TRANSPORT: [&str; 2] = ["--base-path=/serving/here", "--compress-replies=1024"];
 
 /// How long a start or an end may take.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -35,13 +42,20 @@ impl Gateway {
         Self::start(folder, &[])
     }
 
+    /// One that serves below a path too, and compresses large answers where that is asked for.
+    pub(crate) fn behind_a_path() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        repository::write(folder.path(), false);
+        Self::start(folder, &TRANSPORT.map(str::to_owned))
+    }
+
     /// One that lets its callers control it: models, log, shared memory, traces.
     pub(crate) fn opened() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let models = repository::write(folder.path(), true);
         let models = models.into_iter().map(|name| format!("--load-model={name}"));
-        let flags: Vec<_> = OPENED.iter().map(|&flag| flag.to_owned()).chain(models).collect();
-        Self::start(folder, &flags)
+        let flags = OPENED.iter().chain(&TRANSPORT).map(|&flag| flag.to_owned());
+        Self::start(folder, &flags.chain(models).collect::<Vec<_>>())
     }
 
     fn start(folder: tempfile::TempDir, flags: &[String]) -> Self {

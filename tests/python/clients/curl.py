@@ -109,6 +109,11 @@ class Questions(Case):
         plain = curl("/v2/models/identity_FP32/infer", "--data-binary", "@-", data=zeros.encode())
         self.assertNotIn("content-encoding", plain.headers)
 
+    def test_small_answers_are_not_compressed(self):
+        answer = curl("/v2/models/scale/infer", "-H", "Accept-Encoding: gzip", "-d", V2_BODY)
+        self.assertEqual(answer.status, 200)
+        self.assertNotIn("content-encoding", answer.headers)
+
     def test_curl_decompresses(self):
         answer = curl("/v2/models/scale/infer", "--compressed", "-d", V2_BODY)
         self.assertEqual((answer.status, answer.json()["outputs"][0]["data"]), (200, [3, 5]))

@@ -277,8 +277,9 @@ class Reflection(GrpcCase):
     def test_unknown_symbol(self):
         stub = reflection_pb2_grpc.ServerReflectionStub(self.channel)
         request = reflection_pb2.ServerReflectionRequest(file_containing_symbol="inference.Other")
-        (response,) = stub.ServerReflectionInfo(iter([request]), timeout=PATIENCE)
-        self.assertEqual(response.error_response.error_code, grpc.StatusCode.NOT_FOUND.value[0])
+        with self.assertRaises(grpc.RpcError) as caught:
+            list(stub.ServerReflectionInfo(iter([request]), timeout=PATIENCE))
+        self.assertEqual(caught.exception.code(), grpc.StatusCode.NOT_FOUND)
 
 
 main("grpc_messages", Typed, Raw, Service, Health, Reflection)

@@ -8,9 +8,10 @@ import numpy
 from kserve import InferenceGRPCClient, InferenceRESTClient, InferInput, InferRequest, RESTConfig
 from kserve.errors import UnsupportedProtocol
 from kserve.protocol.infer_type import RequestedOutput
-from support import CALLS, GRPC, HTTP, VALUES, Case, Noted, bits, main, wait
+from support import BASE_PATH, CALLS, GRPC, HTTP, VALUES, Case, Noted, bits, main, wait
 
 BASE = f"http://{HTTP}"
+BELOW = f"{BASE}{BASE_PATH}"
 
 # Without a name in KServe's messages.
 UNNAMED = {"BF16"}
@@ -97,6 +98,11 @@ class V1(RestCase):
         answer = self.client.infer(BASE, {"inputs": columns}, model_name="add_sub")
         self.assertEqual(answer, {"outputs": {"OUTPUT0": [[6] * 16], "OUTPUT1": [[4] * 16]}})
 
+    def test_a_base_path(self):
+        self.assertTrue(self.client.is_server_live(BELOW))
+        answer = self.client.infer(BELOW, {"instances": [[1, 2]]}, model_name="scale")
+        self.assertEqual(answer, {"predictions": [[3, 5]]})
+
     def test_texts(self):
         answer = self.client.infer(BASE, {"instances": [["Grüße", "世界"]]}, model_name="identity_BYTES")
         self.assertEqual(answer, {"predictions": [["Grüße", "世界"]]})
@@ -174,6 +180,12 @@ class V2(RestCase):
         arrays, _ = pair()
         self.assertEqual(self.infer("add_sub", arrays, request_id="7").id, "7")
         self.assertTrue(self.infer("add_sub", arrays).id)
+
+    def test_a_base_path(self):
+        self.assertIs(self.client.is_server_ready(BELOW), True)
+        arrays, expected = pair()
+        found = outputs(self.client.infer(BELOW, question("add_sub", arrays), model_name="add_sub"))
+        self.assertEqual(bits(found["OUTPUT0"]), bits(expected["OUTPUT0"]))
 
     def test_a_plain_dictionary(self):
         body = {"inputs": [{"name": "x", "shape": [1, 2], "datatype": "FP32", "data": [[1, 2]]}]}

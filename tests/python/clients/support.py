@@ -23,6 +23,9 @@ if len(sys.argv) < 3:
     sys.exit(f"usage: {sys.argv[0]} HTTP_ADDRESS GRPC_ADDRESS [--methods] [PATTERN...]")
 HTTP, GRPC = sys.argv[1:3]
 
+# Below which the gateway serves too; gateway/tests/clients/process.rs says so to it.
+BASE_PATH = "/serving/here"
+
 # Longest that a suite may take, in seconds: what hangs says where.
 PATIENCE = 240
 

@@ -3,7 +3,7 @@
 import urllib.request
 
 import numpy
-from support import BINARY_ONLY, HTTP, VALUES, bits
+from support import BASE_PATH, BINARY_ONLY, HTTP, VALUES, bits
 from triton import TritonCase, pair
 
 
@@ -111,6 +111,14 @@ class Addresses(TritonCase):
         self.assertTrue(self.client.is_model_ready("add_sub", query_params=query))
         arrays, expected = pair()
         result = self.infer("add_sub", arrays, query_params=query)
+        self.assertEqual(bits(result.as_numpy("OUTPUT0")), bits(expected["OUTPUT0"]))
+
+    def test_a_base_path(self):
+        client = self.form.connect(f"{HTTP}{BASE_PATH}")
+        self.addCleanup(client.close)
+        self.assertTrue(client.is_server_live())
+        arrays, expected = pair()
+        result = client.infer("add_sub", self.tensors(arrays))
         self.assertEqual(bits(result.as_numpy("OUTPUT0")), bits(expected["OUTPUT0"]))
 
     def test_a_path_that_is_not_served(self):

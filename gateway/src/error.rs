@@ -6,6 +6,8 @@ use sluice_engine::EngineError;
 use sluice_features::FeatureError;
 use sluice_protocol::{Code, ModelName, ModelVersion, ShapeError};
 
+use crate::control::exposure::ControlGroup;
+
 /// The longest error text that a caller gets, in characters.
 const MESSAGE_LENGTH: usize = 800;
 /// As much of an input's name as an error repeats, in characters.
@@ -15,7 +17,7 @@ const NAME_LENGTH: usize = 100;
 #[derive(Debug, thiserror::Error)]
 pub enum GatewayError {
     /// No such model, or none of its versions is loaded.
-    #[error("Request for unknown model: {model:?} is not found{}", reason.as_deref().map(|r| format!(" ({r})")).unwrap_or_default())]
+    #[error("Request for unknown model: '{}' {}", model.escape_debug(), reason.as_deref().unwrap_or("is not found"))]
     UnknownModel {
         /// The name asked for.
         model: String,
@@ -24,7 +26,8 @@ pub enum GatewayError {
     },
     /// The model is there, that version is not.
     #[error(
-        "Request for unknown model: {model:?} version {version} is not found; available: {}",
+        "Request for unknown model: '{model}' version {} is not found; available: {}",
+        version.escape_debug(),
         available.iter().map(ModelVersion::to_string).collect::<Vec<_>>().join(", ")
     )]
     UnknownVersion {
@@ -34,6 +37,18 @@ pub enum GatewayError {
         version: String,
         /// The versions that are loaded.
         available: Vec<ModelVersion>,
+    },
+    /// The version is there, but does not answer at this moment.
+    #[error(
+        "Request for unknown model: '{model}' version {version} is not at ready state: {reason}"
+    )]
+    VersionNotReady {
+        /// The model.
+        model: ModelName,
+        /// The version asked for.
+        version: ModelVersion,
+        /// What it is doing instead, or why it was refused.
+        reason: String,
     },
     /// No such route.
     #[error("Not Found: {0}")]
@@ -96,12 +111,41 @@ pub enum GatewayError {
     /// A thing that is to be made and is there already.
     #[error("{0}")]
     AlreadyExists(String),
-    /// Understood, and turned off or not done here.
-    #[error("{0}")]
-    Unimplemented(String),
     /// Draining or not started.
     #[error("server is {0}")]
     Unavailable(&'static str),
+    /// Understood, and not done here.
+    #[error("{0}")]
+    Unsupported(String),
+    /// A call for operators, on a port that has none.
+    #[error(
+        "{0} is not answered on this port; call the administration port (--admin), or start the gateway with --serve-control {0}"
+    )]
+    NotExposed(ControlGroup),
+    /// Nobody may load and unload models by calls.
+    #[error(
+        "explicit model load / unload is not allowed if polling is enabled; start the gateway with --model-repository DIR --model-control explicit"
+    )]
+    NoModelControl,
+    /// As many loads and unloads are waiting as may.
+    #[error("{0} loads and unloads are waiting already; try again later")]
+    TooManyLoads(usize),
+    /// A model that is to be loaded and is not there.
+    #[error("failed to load '{model}', failed to poll from model repository: {reason}")]
+    NothingToLoad {
+        /// The name asked for.
+        model: String,
+        /// What was looked for in vain.
+        reason: String,
+    },
+    /// A load that was asked for and refused. What was served before still is.
+    #[error("load failed for model '{model}': {reason}")]
+    LoadRefused {
+        /// The model.
+        model: ModelName,
+        /// Which version was refused, and why.
+        reason: String,
+    },
     /// Features could not be looked up or computed.
     #[error(transparent)]
     Features(#[from] FeatureError),
@@ -125,18 +169,22 @@ impl GatewayError {
         match self {
             Self::UnknownModel { .. }
             | Self::UnknownVersion { .. }
+            | Self::NothingToLoad { .. }
             | Self::NoRoute(_)
             | Self::NotFound(_) => Code::NotFound,
             Self::AlreadyExists(_) => Code::AlreadyExists,
-            Self::Unimplemented(_) => Code::Unimplemented,
-            Self::MethodNotAllowed { .. } | Self::Invalid(_) | Self::Input { .. } => {
-                Code::InvalidArgument
-            }
+            Self::MethodNotAllowed { .. }
+            | Self::Invalid(_)
+            | Self::Input { .. }
+            | Self::LoadRefused { .. } => Code::InvalidArgument,
             Self::TooLarge { .. } | Self::MessageTooLarge { .. } => Code::TooLarge,
-            Self::UnsupportedEncoding(_) => Code::Unimplemented,
-            Self::Overloaded { .. } => Code::Overloaded,
+            Self::Overloaded { .. } | Self::TooManyLoads(_) => Code::Overloaded,
             Self::DeadlineExceeded(_) | Self::BodyTimeout(_) => Code::DeadlineExceeded,
-            Self::Unavailable(_) => Code::Unavailable,
+            Self::Unavailable(_) | Self::VersionNotReady { .. } | Self::NoModelControl => {
+                Code::Unavailable
+            }
+            Self::UnsupportedEncoding(_) | Self::Unsupported(_) => Code::Unimplemented,
+            Self::NotExposed(_) => Code::PermissionDenied,
             // Features that are not there yet are not the caller's fault.
             Self::Features(error) if error.code() == Code::FailedPrecondition => Code::Unavailable,
             Self::Features(error) => error.code(),
@@ -202,6 +250,9 @@ pub enum LoadError {
     /// The graph answers otherwise than the learner did.
     #[error("parity check failed: {0}")]
     Parity(String),
+    /// `config.pbtxt` is wrong.
+    #[error("config.pbtxt: {0}")]
+    Config(String),
     /// `deployment.toml` is wrong.
     #[error("deployment.toml: {0}")]
     Settings(String),

@@ -9,6 +9,7 @@ mod encode;
 mod health;
 mod infer;
 mod reflection;
+mod repository;
 mod stream;
 mod transport;
 
@@ -18,6 +19,8 @@ use sluice_protocol::grpc::grpc_inference_service_server::GrpcInferenceService;
 use sluice_protocol::grpc::model_metadata_response::TensorMetadata;
 use sluice_protocol::grpc::{
     ModelMetadataRequest, ModelMetadataResponse, ModelReadyRequest, ModelReadyResponse,
+    RepositoryIndexRequest, RepositoryIndexResponse, RepositoryModelLoadRequest,
+    RepositoryModelLoadResponse, RepositoryModelUnloadRequest, RepositoryModelUnloadResponse,
     ServerLiveRequest, ServerLiveResponse, ServerMetadataRequest, ServerMetadataResponse,
     ServerReadyRequest, ServerReadyResponse,
 };
@@ -28,9 +31,10 @@ pub(crate) use transport::Transport;
 pub use transport::TransportSettings;
 
 use crate::catalog::listed_versions;
+use crate::control::exposure::Port;
+use crate::control::extensions::extensions;
 use crate::deployment::PLATFORM;
 use crate::dialect::UnknownReady;
-use crate::http::EXTENSIONS;
 use crate::shared::Shared;
 
 /// The methods of the protocol's service but for ModelInfer and ModelStreamInfer, which `call`
@@ -75,7 +79,7 @@ impl GrpcInferenceService for InferenceService {
         Ok(Response::new(ServerMetadataResponse {
             name: "sluice".to_owned(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
-            extensions: EXTENSIONS.map(str::to_owned).to_vec(),
+            extensions: extensions(&self.0, Port::Serving).into_iter().map(str::to_owned).collect(),
         }))
     }
 
@@ -105,5 +109,26 @@ impl GrpcInferenceService for InferenceService {
             outputs: outputs.collect(),
             properties: std::collections::HashMap::new(),
         }))
+    }
+
+    async fn repository_index(
+        &self,
+        request: Request<RepositoryIndexRequest>,
+    ) -> Result<Response<RepositoryIndexResponse>, Status> {
+        repository::index(&self.0, request.into_inner()).await
+    }
+
+    async fn repository_model_load(
+        &self,
+        request: Request<RepositoryModelLoadRequest>,
+    ) -> Result<Response<RepositoryModelLoadResponse>, Status> {
+        repository::load(&self.0, request.into_inner()).await
+    }
+
+    async fn repository_model_unload(
+        &self,
+        request: Request<RepositoryModelUnloadRequest>,
+    ) -> Result<Response<RepositoryModelUnloadResponse>, Status> {
+        repository::unload(&self.0, request.into_inner()).await
     }
 }

@@ -35,11 +35,12 @@ mod source;
 mod tensor_parameters;
 
 pub use config::{Addresses, Config};
+pub use control::exposure::ControlGroup;
 pub use dialect::{
     ColumnReply, DialectSettings, GrpcOutput, NanForm, OverloadStatus, UnknownReady,
 };
 pub use error::{GatewayError, LoadError, StartError};
 pub use gateway::Gateway;
 pub use grpc::TransportSettings;
-pub use settings::Settings;
+pub use settings::{ModelControlMode, Settings};
 pub use shutdown::run_until_stopped;

@@ -40,6 +40,8 @@ pub(crate) struct Candidate {
     pub(crate) settings: DeploymentSettings,
     /// What `config.pbtxt`, or whoever asked for the load, says of the model.
     pub(crate) config: Option<ModelConfig>,
+    /// What lies beside the versions, label files and warm-up data, by path in the model's folder.
+    pub(crate) beside: BTreeMap<String, Bytes>,
 }
 
 /// Verifies, opens, warms up and measures a candidate. One that makes the gateway panic is

@@ -6,11 +6,12 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 use serde::Deserialize;
 use sluice_protocol::toml_fault;
 
 use crate::config::Config;
+use crate::control::exposure::ControlGroup;
 use crate::dialect::DialectSettings;
 use crate::error::StartError;
 use crate::grpc::TransportSettings;
@@ -32,6 +33,12 @@ pub struct Settings {
     #[arg(long, value_name = "TIME", env = "SLUICE_REPOSITORY_POLL", value_parser = humantime::parse_duration)]
     #[serde(deserialize_with = "crate::duration::deserialize")]
     pub repository_poll: Option<Duration>,
+    /// What makes its models come and go: changes of the folder, calls, or nothing [default: poll]
+    #[arg(long, value_name = "MODE", env = "SLUICE_MODEL_CONTROL")]
+    pub model_control: Option<ModelControlMode>,
+    /// Model to load at the start under explicit control, * for all; may be repeated
+    #[arg(long, value_name = "NAME", env = "SLUICE_LOAD_MODEL", value_delimiter = ',')]
+    pub load_model: Vec<String>,
     /// Registry to follow: versions with an alias are served, `champion` answers
     #[arg(long, value_name = "URL", env = "SLUICE_REGISTRY")]
     pub registry: Option<String>,
@@ -50,6 +57,9 @@ pub struct Settings {
     /// Address for administration and metrics [default: 127.0.0.1:8082]
     #[arg(long, value_name = "ADDR", env = "SLUICE_ADMIN")]
     pub admin: Option<SocketAddr>,
+    /// What operators may ask of the HTTP and gRPC ports too: load and unload, logging, shared memory, trace [default: none of it]
+    #[arg(long, value_name = "GROUP", env = "SLUICE_SERVE_CONTROL", value_delimiter = ',')]
+    pub serve_control: Vec<ControlGroup>,
     /// A second address that answers nothing but /metrics, for scrapers
     #[arg(long, value_name = "ADDR", env = "SLUICE_METRICS")]
     pub metrics: Option<SocketAddr>,
@@ -109,6 +119,19 @@ pub struct Settings {
     unknown: toml::Table,
 }
 
+/// What makes the models of a repository come and go.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ModelControlMode {
+    /// Changes of the folder, which is looked through now and again.
+    #[default]
+    Poll,
+    /// Load and unload calls.
+    Explicit,
+    /// Nothing: what is there at the start is loaded.
+    None,
+}
+
 impl Settings {
     /// Fills what neither a flag nor the environment says from the file, if one is named.
     pub fn with_file(mut self) -> Result<Self, StartError> {
@@ -144,12 +167,15 @@ impl Settings {
         Self {
             model_repository: self.model_repository.or(repository),
             repository_poll: self.repository_poll.or(file.repository_poll),
+            model_control: self.model_control.or(file.model_control),
+            load_model: or(self.load_model, file.load_model),
             registry: self.registry.or(registry),
             features: self.features.or(file.features),
             state: self.state.or(file.state),
             http: self.http.or(file.http),
             grpc: self.grpc.or(file.grpc),
             admin: self.admin.or(file.admin),
+            serve_control: or(self.serve_control, file.serve_control),
             metrics: self.metrics.or(file.metrics),
             onnxruntime: self.onnxruntime.or(file.onnxruntime),
             cores: self.cores.or(file.cores),
@@ -170,4 +196,9 @@ impl Settings {
             unknown: file.unknown,
         }
     }
+}
+
+/// The list that is said first.
+fn or<T>(first: Vec<T>, second: Vec<T>) -> Vec<T> {
+    if first.is_empty() { second } else { first }
 }

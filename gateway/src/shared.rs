@@ -1,8 +1,8 @@
 //! What every core, listener and source of models shares.
 
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use sluice_engine::OnnxRuntime;
@@ -10,6 +10,8 @@ use sluice_features::{Definitions, EmbeddedStore};
 use tokio::sync::watch;
 
 use crate::catalog::Published;
+use crate::control::exposure::Exposure;
+use crate::control::repository::Loader;
 use crate::control::shared_memory::Regions;
 use crate::dialect::Dialect;
 use crate::grpc::Transport;
@@ -28,10 +30,13 @@ pub(crate) struct Shared {
     pub(crate) store: Option<Arc<EmbeddedStore>>,
     pub(crate) limits: RequestLimits,
     pub(crate) dialect: Dialect,
+    pub(crate) exposed: Exposure,
     pub(crate) http: HttpOptions,
     pub(crate) regions: Regions,
     pub(crate) state: Option<PathBuf>,
     pub(crate) transport: Transport,
+    /// Who loads models from a folder; nobody where they come from a registry.
+    pub(crate) loader: OnceLock<Loader>,
     started: AtomicBool,
     draining: AtomicBool,
     /// Tells what only waits that the end has been announced.
@@ -49,6 +54,8 @@ pub(crate) struct Options {
     pub(crate) http: HttpOptions,
     /// Whether clients may register shared memory.
     pub(crate) shared_memory: bool,
+    /// What operators may ask of the serving ports.
+    pub(crate) exposed: Exposure,
     /// The folder for what a restart needs.
     pub(crate) state: Option<PathBuf>,
 }
@@ -81,7 +88,8 @@ impl Shared {
         store: Option<Arc<EmbeddedStore>>,
         options: Options,
     ) -> Self {
-        let Options { cores, limits, dialect, transport, http, shared_memory, state } = options;
+        let Options { cores, limits, dialect, transport, http, shared_memory, exposed, state } =
+            options;
         Self {
             catalog: Published::default(),
             metrics: Metrics::new(),
@@ -91,10 +99,12 @@ impl Shared {
             store,
             limits,
             dialect,
+            exposed,
             http,
             regions: Regions::new(shared_memory),
             state,
             transport,
+            loader: OnceLock::new(),
             started: AtomicBool::new(false),
             draining: AtomicBool::new(false),
             drain: watch::Sender::new(false),
@@ -131,11 +141,19 @@ impl Shared {
         self.draining.load(Ordering::Acquire)
     }
 
-    /// Whether to send requests here: started, not draining, and every model can answer.
+    /// Whether models are loaded and unloaded by calls.
+    pub(crate) fn takes_loads(&self) -> bool {
+        self.loader.get().is_some_and(Loader::takes_loads)
+    }
+
+    /// Whether to send requests here: started, not draining, and every model can answer. Without
+    /// any model that is so only where calls decide what is loaded: one must find the way here.
     pub(crate) fn is_ready(&self) -> bool {
+        let catalog = self.catalog.snapshot();
         self.started.load(Ordering::Acquire)
             && !self.is_draining()
-            && self.catalog.snapshot().is_complete()
+            && catalog.is_complete()
+            && (catalog.serves() || self.takes_loads())
     }
 
     /// Hands on what was counted and frees what has ended. Called every second, so that neither

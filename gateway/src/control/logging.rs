@@ -56,7 +56,7 @@ pub(crate) fn update(
             "log_file" => match value {
                 Some(LogValue::Text(text)) if text.is_empty() => {}
                 Some(LogValue::Text(_)) => {
-                    return Err(GatewayError::Unimplemented(
+                    return Err(GatewayError::Unsupported(
                         "log file location can not be updated through network protocol".to_owned(),
                     ));
                 }

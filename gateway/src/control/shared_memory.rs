@@ -62,7 +62,7 @@ impl Regions {
         byte_size: u64,
     ) -> Result<(), GatewayError> {
         if !self.enabled {
-            return Err(GatewayError::Unimplemented(
+            return Err(GatewayError::Unsupported(
                 "shared memory is turned off; start the server with --shared-memory".to_owned(),
             ));
         }

@@ -4,6 +4,7 @@ mod body;
 mod coding;
 mod elements;
 mod reply;
+mod repository;
 mod route;
 mod rows;
 mod v1;
@@ -14,16 +15,17 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use http::request::Parts;
-use http::{HeaderMap, Request, Response};
+use http::{HeaderMap, Method, Request, Response};
 use hyper::body::Incoming;
 use serde_json::json;
 
+use crate::control::exposure::Port;
+use crate::control::extensions::extensions;
 use crate::error::GatewayError;
 use crate::pipeline;
 use crate::shared::Shared;
 pub(crate) use reply::Body;
 use route::Route;
-pub(crate) use v2::EXTENSIONS;
 
 /// How HTTP is served.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -39,7 +41,7 @@ pub(crate) async fn handle(shared: Arc<Shared>, request: Request<Incoming>) -> R
     let (head, incoming) = request.into_parts();
     let path = route::below(&shared.http.base_path, head.uri.path());
     let answered = match receive(&shared, &head, path, incoming).await {
-        Ok((route, body)) => dispatch(&shared, route, &head.headers, body).await,
+        Ok((route, body)) => dispatch(&shared, Port::Serving, route, &head.headers, body).await,
         // The pipeline counts what gets as far as that.
         Err(error) => {
             shared.metrics.count_unrouted(error.code());
@@ -47,6 +49,23 @@ pub(crate) async fn handle(shared: Arc<Shared>, request: Request<Incoming>) -> R
         }
     };
     answered.unwrap_or_else(|error| reply::error(&error))
+}
+
+/// Answers one request on the administration port, for what both ports know.
+pub(crate) async fn handle_operator(
+    shared: &Shared,
+    method: &Method,
+    path: &str,
+    body: Result<Bytes, GatewayError>,
+) -> Response<Body> {
+    let answering = async {
+        let route = Route::parse(method, path)?;
+        if !route.is_on(Port::Admin) {
+            return Err(GatewayError::NoRoute(path.chars().take(200).collect()));
+        }
+        dispatch(shared, Port::Admin, route, &HeaderMap::new(), body?).await
+    };
+    answering.await.unwrap_or_else(|error| reply::error(&error))
 }
 
 /// What is asked, and the body where the route has one.
@@ -57,8 +76,15 @@ async fn receive<'p>(
     incoming: Incoming,
 ) -> Result<(Route<'p>, Bytes), GatewayError> {
     let route = Route::parse(&head.method, path)?;
+    if let Some(group) = route.group() {
+        shared.exposed.check(group, Port::Serving)?;
+    }
     let body = match route {
-        Route::Infer { .. } | Route::Predict { .. } => {
+        Route::Infer { .. }
+        | Route::Predict { .. }
+        | Route::RepositoryIndex
+        | Route::RepositoryLoad { .. }
+        | Route::RepositoryUnload { .. } => {
             body::read(&head.headers, incoming, shared.limits).await?
         }
         _ => Bytes::new(),
@@ -68,6 +94,7 @@ async fn receive<'p>(
 
 async fn dispatch(
     shared: &Shared,
+    port: Port,
     route: Route<'_>,
     headers: &HeaderMap,
     body: Bytes,
@@ -102,10 +129,12 @@ async fn dispatch(
         Route::Alive => Ok(reply::json(200, &json!({"status": "alive"}))),
         Route::Live => Ok(reply::json(200, &json!({"live": true}))),
         Route::Ready => Ok(ready(shared)),
-        Route::Server => Ok(reply::json(200, &v2::server_metadata())),
+        Route::Server => Ok(reply::json(200, &v2::server_metadata(&extensions(shared, port)))),
         Route::Models => {
             let catalog = shared.catalog.snapshot();
-            let names: Vec<_> = catalog.models().into_keys().collect();
+            let models = catalog.models().into_iter();
+            let names: Vec<_> =
+                models.filter(|(_, model)| !model.is_unloaded()).map(|(name, _)| name).collect();
             Ok(reply::json(200, &json!({"models": names})))
         }
         Route::Metadata { model, version } => {
@@ -121,6 +150,10 @@ async fn dispatch(
             let catalog = shared.catalog.snapshot();
             v1::model_status(&catalog, &model)
         }
+        Route::RepositoryIndex => repository::index(shared, &body).await,
+        Route::RepositoryLoad { model } => repository::load(shared, &model, body).await,
+        Route::RepositoryUnload { model } => repository::unload(shared, &model, &body).await,
+        Route::NamedRepository => Err(repository::named()),
     }
 }
 

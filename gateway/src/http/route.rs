@@ -4,6 +4,7 @@ use std::borrow::Cow;
 
 use http::Method;
 
+use crate::control::exposure::{ControlGroup, Port};
 use crate::error::GatewayError;
 
 /// What a method and a path ask for.
@@ -14,11 +15,34 @@ pub(super) enum Route<'p> {
     Ready,
     Server,
     Models,
-    Metadata { model: Cow<'p, str>, version: Option<Cow<'p, str>> },
-    ModelReady { model: Cow<'p, str>, version: Option<Cow<'p, str>> },
-    ModelStatus { model: Cow<'p, str> },
-    Infer { model: Cow<'p, str>, version: Option<Cow<'p, str>> },
-    Predict { model: Cow<'p, str>, version: Option<Cow<'p, str>> },
+    Metadata {
+        model: Cow<'p, str>,
+        version: Option<Cow<'p, str>>,
+    },
+    ModelReady {
+        model: Cow<'p, str>,
+        version: Option<Cow<'p, str>>,
+    },
+    ModelStatus {
+        model: Cow<'p, str>,
+    },
+    Infer {
+        model: Cow<'p, str>,
+        version: Option<Cow<'p, str>>,
+    },
+    Predict {
+        model: Cow<'p, str>,
+        version: Option<Cow<'p, str>>,
+    },
+    RepositoryIndex,
+    RepositoryLoad {
+        model: Cow<'p, str>,
+    },
+    RepositoryUnload {
+        model: Cow<'p, str>,
+    },
+    /// The same of a repository that is named: there is one, which has no name.
+    NamedRepository,
 }
 
 impl<'p> Route<'p> {
@@ -42,6 +66,7 @@ impl<'p> Route<'p> {
             ["v2"] => Self::Server,
             ["v1" | "v2", "models"] => Self::Models,
             ["v2", "models", model, ref rest @ ..] => Self::of_v2_model(model, rest)?,
+            ["v2", "repository", ref rest @ ..] => Self::of_repository(rest)?,
             ["v1", "models", last] => Self::of_v1_model(last, None)?,
             ["v1", "models", model, "versions", last] => Self::of_v1_model(last, Some(model))?,
             _ => return None,
@@ -60,6 +85,41 @@ impl<'p> Route<'p> {
             ["infer"] => Self::Infer { model, version },
             _ => return None,
         })
+    }
+
+    fn of_repository(rest: &[&'p str]) -> Option<Self> {
+        Some(match *rest {
+            ["index"] => Self::RepositoryIndex,
+            ["models", model, "load"] => Self::RepositoryLoad { model: decode(model)? },
+            ["models", model, "unload"] => Self::RepositoryUnload { model: decode(model)? },
+            [_, "index"] | [_, "models", _, "load" | "unload"] => Self::NamedRepository,
+            _ => return None,
+        })
+    }
+
+    /// Which calls for operators it belongs to, if it is one.
+    pub(super) const fn group(&self) -> Option<ControlGroup> {
+        match self {
+            Self::RepositoryLoad { .. } | Self::RepositoryUnload { .. } => {
+                Some(ControlGroup::ModelRepository)
+            }
+            _ => None,
+        }
+    }
+
+    /// Whether `port` knows it. The administration port has what operators ask for, and what
+    /// they look at first.
+    pub(super) const fn is_on(&self, port: Port) -> bool {
+        matches!(port, Port::Serving)
+            || self.group().is_some()
+            || matches!(
+                self,
+                Self::Live
+                    | Self::Ready
+                    | Self::Server
+                    | Self::RepositoryIndex
+                    | Self::NamedRepository
+            )
     }
 
     /// `name:predict`, `name` or, behind `versions`, `7:predict`. The colon may come encoded.
@@ -81,7 +141,12 @@ impl<'p> Route<'p> {
 
     const fn method(&self) -> &'static str {
         match self {
-            Self::Infer { .. } | Self::Predict { .. } => "POST",
+            Self::Infer { .. }
+            | Self::Predict { .. }
+            | Self::RepositoryIndex
+            | Self::RepositoryLoad { .. }
+            | Self::RepositoryUnload { .. }
+            | Self::NamedRepository => "POST",
             Self::Alive
             | Self::Live
             | Self::Ready
@@ -161,6 +226,16 @@ mod tests {
         assert_eq!(post("/v1/models/a%3Apredict").unwrap(), predict("a", None));
         assert_eq!(post("/v1/models/a/versions/2:predict").unwrap(), predict("a", Some("2")));
         assert_eq!(get("/v1/models/a").unwrap(), Route::ModelStatus { model: "a".into() });
+        assert_eq!(post("/v2/repository/index").unwrap(), Route::RepositoryIndex);
+        for (path, expected) in [
+            ("models/a%20b/load", Route::RepositoryLoad { model: "a b".into() }),
+            ("models/a/unload", Route::RepositoryUnload { model: "a".into() }),
+            ("r/index", Route::NamedRepository),
+            ("models/index", Route::NamedRepository),
+            ("r/models/a/unload", Route::NamedRepository),
+        ] {
+            assert_eq!(post(format!("/v2/repository/{path}").leak()).unwrap(), expected);
+        }
     }
 
     #[test]
@@ -194,6 +269,8 @@ mod tests {
             "/v2/models/a/versions//infer",
             "/v2/models/a/versions/%ff/infer",
             "/v2/./health/live",
+            "/v2/repository",
+            "/v2/repository/models/a",
         ] {
             let error = Route::parse(&Method::GET, path).unwrap_err();
             assert!(matches!(error, GatewayError::NoRoute(_)), "{path}");

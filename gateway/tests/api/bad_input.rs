@@ -190,10 +190,10 @@ async fn floods_are_refused_quickly_and_briefly() {
 async fn unknown_things_are_not_found() {
     let running = Process::start(&[("scale", 2, "scale.onnx")], &[]).await;
     for (path, says) in [
-        ("/v2/models/other/infer", "\"other\" is not found"),
+        ("/v2/models/other/infer", "'other' is not found"),
         ("/v2/models/scale/versions/9/infer", "version 9 is not found; available: 2"),
         ("/v2/models/scale/versions/x/infer", "version x is not found"),
-        ("/v1/models/other:predict", "\"other\" is not found"),
+        ("/v1/models/other:predict", "'other' is not found"),
         ("/v2/models/..%2f..%2fetc/infer", "is not found"),
         ("/v2/nothing", "Not Found: /v2/nothing"),
         ("/v1/models/scale:explain", "Not Found"),

@@ -2,14 +2,13 @@
 
 use serde_json::{Value, json};
 
-use super::EXTENSIONS;
 use crate::catalog::Catalog;
 use crate::deployment::{ListedTensor, PLATFORM};
 use crate::error::GatewayError;
 
 /// `GET /v2`.
-pub(in crate::http) fn server_metadata() -> Value {
-    json!({"name": "sluice", "version": env!("CARGO_PKG_VERSION"), "extensions": EXTENSIONS})
+pub(in crate::http) fn server_metadata(extensions: &[&str]) -> Value {
+    json!({"name": "sluice", "version": env!("CARGO_PKG_VERSION"), "extensions": extensions})
 }
 
 /// `GET /v2/models/{model}`.

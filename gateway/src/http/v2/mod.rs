@@ -16,8 +16,6 @@ pub(super) use split::Split;
 
 /// How long the JSON part of a body is, when binary data follows it.
 const HEADER_LENGTH: HeaderName = HeaderName::from_static("inference-header-content-length");
-/// The extensions that work, in Triton's spelling.
-pub(crate) const EXTENSIONS: [&str; 2] = ["binary_tensor_data", "parameters"];
 
 /// Which outputs the caller wants in binary form.
 #[derive(Debug, Default, PartialEq, Eq)]

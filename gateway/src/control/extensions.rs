@@ -1,0 +1,17 @@
+//! The extensions of the protocol that work, in Triton's spelling and order.
+
+use super::exposure::{ControlGroup, Port};
+use crate::shared::Shared;
+
+/// What server metadata lists on `port`. A caller may rely on each of them, there.
+pub(crate) fn extensions(shared: &Shared, port: Port) -> Vec<&'static str> {
+    let repository =
+        shared.takes_loads() && shared.exposed.answers(ControlGroup::ModelRepository, port);
+    let all = [
+        (repository, "model_repository"),
+        (repository, "model_repository(unload_dependents)"),
+        (true, "binary_tensor_data"),
+        (true, "parameters"),
+    ];
+    all.into_iter().filter(|(works, _)| *works).map(|(_, name)| name).collect()
+}

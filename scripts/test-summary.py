@@ -45,7 +45,7 @@ def clients(log):
     """Each suite of real clients, and what it says of its cases."""
     # Anywhere in a line: cargo may be in the midst of naming the test.
     found = (CLIENTS.search(line) for line in COLOUR.sub("", log).splitlines())
-    return sorted(match.groups() for match in found if match)
+    return sorted({match.groups() for match in found if match})
 
 
 def crates_of_binaries(messages):

@@ -123,7 +123,8 @@ fn addresses(line: &str) -> Option<(SocketAddr, SocketAddr)> {
 fn is_ready(http: SocketAddr) -> bool {
     let ask = || {
         let mut stream = TcpStream::connect(http)?;
-        stream.write_all(b"GET /v2/health/ready HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")?;
+        stream
+            .write_all(b"GET /v2/health/ready HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")?;
         let mut answer = String::new();
         stream.read_to_string(&mut answer).map(|_| answer)
     };

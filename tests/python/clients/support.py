@@ -57,7 +57,7 @@ class Calls:
     def print(self):
         for kind, methods in self.cases.items():
             for method, cases in sorted(methods.items()):
-                print(f"| `{kind.__module__}.{kind.__name__}.{method}` | {', '.join(cases)} |")
+                print(f"method: {kind.__module__}.{kind.__name__}.{method}: {', '.join(cases)}")
 
 
 CALLS = Calls()
@@ -87,7 +87,7 @@ class Case(unittest.TestCase):
     maxDiff = None
 
     def setUp(self):
-        CALLS.case = self._testMethodName.removeprefix("test_")
+        CALLS.case = f"{type(self).__name__}.{self._testMethodName.removeprefix('test_')}"
 
     def shortDescription(self):
         """The name of the case says it all."""

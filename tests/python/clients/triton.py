@@ -524,6 +524,11 @@ class SharedMemory(TritonCase):
                 else (output["shape"], output["datatype"])
             )
             self.assertEqual((shape, datatype), ([2, 16], "INT32"))
+        for output in outputs:
+            output.unset_shared_memory()
+        sent = self.client.infer("add_sub", inputs, outputs=outputs)
+        for name, array in expected.items():
+            self.assertEqual(bits(sent.as_numpy(name)), bits(array))
 
     def test_infer_beside_sent_data(self):
         arrays, expected = pair()

@@ -11,6 +11,8 @@ use sluice_registry::Client;
 use crate::control::exposure::Exposure;
 use crate::error::StartError;
 use crate::http::HttpOptions;
+use crate::live::Live;
+use crate::security::Seen;
 use crate::settings::{ModelControlMode, Settings};
 use crate::shared::{Options, RequestLimits};
 
@@ -23,6 +25,18 @@ pub struct Config {
     pub(crate) onnxruntime: Option<PathBuf>,
     pub(crate) options: Options,
     pub(crate) drain_timeout: Duration,
+    pub(crate) written: Written,
+}
+
+/// The settings that a [`Config`] comes from, for reading them again.
+#[derive(Debug)]
+pub(crate) struct Written {
+    /// What flags and the environment said, and the name of the file.
+    pub(crate) given: Box<Settings>,
+    /// The same with the file's.
+    pub(crate) merged: Box<Settings>,
+    /// The files of certificates and tokens when they were read.
+    pub(crate) seen: Seen,
 }
 
 /// Where models come from.
@@ -82,9 +96,12 @@ impl Config {
             complaints.push(complaint);
             HttpOptions::default()
         });
-        let (Some(source), true) = (source, complaints.is_empty()) else {
+        let (seen, security) = settings.security.open();
+        let security = security.map_err(|found| complaints.extend(found)).ok();
+        let (Some(source), Some(security), true) = (source, security, complaints.is_empty()) else {
             return Err(StartError::Settings(complaints));
         };
+        let (given, merged) = (Box::new(settings.given()), Box::new(settings.clone()));
         let everywhere = |port| SocketAddr::from((Ipv4Addr::UNSPECIFIED, port));
         let addresses = Addresses {
             http: settings.http.unwrap_or(everywhere(8080)),
@@ -101,15 +118,20 @@ impl Config {
             onnxruntime: settings.onnxruntime,
             options: Options {
                 cores: settings.cores.unwrap_or(cores),
-                limits,
-                dialect: settings.dialect.resolve(),
                 transport,
                 http,
                 shared_memory: settings.shared_memory.unwrap_or_default(),
-                exposed: Exposure::new(settings.serve_control),
+                live: Live {
+                    limits,
+                    dialect: settings.dialect.resolve(),
+                    exposed: Exposure::new(settings.serve_control),
+                    access: security.access,
+                    tls: security.tls,
+                },
                 state: settings.state,
             },
             drain_timeout: settings.drain_timeout.unwrap_or(Duration::from_secs(20)),
+            written: Written { given, merged, seen },
         })
     }
 }

@@ -237,7 +237,7 @@ fn executor(
     let limits = Limits {
         max_rows,
         row_cost: costs.row_cost(max_rows),
-        max_waiting: shared.limits.max_waiting,
+        max_waiting: shared.max_waiting.clone(),
     };
     let graph = file(candidate, MODEL_FILE)?;
     let mut engines: Vec<Box<dyn Engine>> = vec![Box::new(first)];

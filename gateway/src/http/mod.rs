@@ -1,5 +1,6 @@
 //! HTTP: V1 and V2 of the inference protocol. Decodes, calls the pipeline, encodes.
 
+mod access;
 mod body;
 mod coding;
 mod elements;
@@ -24,7 +25,7 @@ use crate::control::extensions::extensions;
 use crate::error::GatewayError;
 use crate::pipeline;
 use crate::shared::Shared;
-pub(crate) use reply::Body;
+pub(crate) use reply::{Body, challenge};
 use route::Route;
 
 /// How HTTP is served.
@@ -76,8 +77,9 @@ async fn receive<'p>(
     incoming: Incoming,
 ) -> Result<(Route<'p>, Bytes), GatewayError> {
     let route = Route::parse(&head.method, path)?;
+    access::check(shared, &route, &head.headers)?;
     if let Some(group) = route.group() {
-        shared.exposed.check(group, Port::Serving)?;
+        shared.exposed().check(group, Port::Serving)?;
     }
     let body = match route {
         Route::Infer { .. }
@@ -85,7 +87,7 @@ async fn receive<'p>(
         | Route::RepositoryIndex
         | Route::RepositoryLoad { .. }
         | Route::RepositoryUnload { .. } => {
-            body::read(&head.headers, incoming, shared.limits).await?
+            body::read(&head.headers, incoming, shared.limits()).await?
         }
         _ => Bytes::new(),
     };
@@ -105,12 +107,12 @@ async fn dispatch(
             let response = pipeline::infer(shared, &model, version.as_deref(), |deployment| {
                 let body = v2::Split::new(headers, &body)?;
                 let (request, wanted) =
-                    v2::decode(deployment, &shared.regions, body, shared.dialect.nan)?;
+                    v2::decode(deployment, &shared.regions, body, shared.dialect().nan)?;
                 form = wanted;
                 Ok(request)
             })
             .await?;
-            let reply = v2::encode(&response, &form, shared.dialect.nan)?;
+            let reply = v2::encode(&response, &form, shared.dialect().nan)?;
             Ok(match shared.http.compress_replies {
                 Some(least) => reply::compressed(reply, headers, least).await,
                 None => reply,

@@ -27,6 +27,10 @@ const fn api(route: &Route<'_>) -> Api {
         Route::Server | Route::Models | Route::Metadata { .. } | Route::ModelStatus { .. } => {
             (ApiGroup::Metadata, Demand::Use)
         }
+        Route::RegionStatus { .. }
+        | Route::RegionRegister { .. }
+        | Route::RegionUnregister { .. } => (ApiGroup::SharedMemory, Demand::Control),
+        Route::LogSettings | Route::LogUpdate => (ApiGroup::Logging, Demand::Control),
         Route::Config { .. } => (ApiGroup::ModelConfig, Demand::Use),
         Route::RepositoryIndex => (ApiGroup::ModelRepository, Demand::Use),
         Route::RepositoryLoad { .. } | Route::RepositoryUnload { .. } | Route::NamedRepository => {

@@ -4,10 +4,12 @@ mod access;
 mod body;
 mod coding;
 mod elements;
+mod logging;
 mod reply;
 mod repository;
 mod route;
 mod rows;
+mod shared_memory;
 mod v1;
 mod v2;
 mod words;
@@ -86,9 +88,10 @@ async fn receive<'p>(
         | Route::Predict { .. }
         | Route::RepositoryIndex
         | Route::RepositoryLoad { .. }
-        | Route::RepositoryUnload { .. } => {
-            body::read(&head.headers, incoming, shared.limits()).await?
-        }
+        | Route::RepositoryUnload { .. }
+        | Route::RegionRegister { .. }
+        | Route::RegionUnregister { .. }
+        | Route::LogUpdate => body::read(&head.headers, incoming, shared.limits()).await?,
         _ => Bytes::new(),
     };
     Ok((route, body))
@@ -158,6 +161,20 @@ async fn dispatch(
         Route::RepositoryLoad { model } => repository::load(shared, &model, body).await,
         Route::RepositoryUnload { model } => repository::unload(shared, &model, &body).await,
         Route::NamedRepository => Err(repository::named()),
+        Route::RegionStatus { memory, region } => Ok(reply::json(
+            200,
+            &shared_memory::status(&shared.regions, memory, region.as_deref())?,
+        )),
+        Route::RegionRegister { memory, region } => {
+            shared_memory::register(&shared.regions, memory, &region, &body)?;
+            Ok(reply::json(200, &json!({})))
+        }
+        Route::RegionUnregister { memory, region } => {
+            shared_memory::unregister(&shared.regions, memory, region.as_deref());
+            Ok(reply::json(200, &json!({})))
+        }
+        Route::LogSettings => Ok(reply::json(200, &logging::read())),
+        Route::LogUpdate => Ok(reply::json(200, &logging::write(&body)?)),
     }
 }
 

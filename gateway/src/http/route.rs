@@ -47,12 +47,37 @@ pub(super) enum Route<'p> {
     },
     /// The same of a repository that is named: there is one, which has no name.
     NamedRepository,
+    RegionStatus {
+        memory: Memory,
+        region: Option<Cow<'p, str>>,
+    },
+    RegionRegister {
+        memory: Memory,
+        region: Cow<'p, str>,
+    },
+    RegionUnregister {
+        memory: Memory,
+        region: Option<Cow<'p, str>>,
+    },
+    LogSettings,
+    LogUpdate,
+}
+
+/// Whose memory a region is of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Memory {
+    System,
+    Cuda,
 }
 
 impl<'p> Route<'p> {
     /// The route, or 404 for a path that names nothing, 405 for the wrong method.
     pub(super) fn parse(method: &Method, path: &'p str) -> Result<Self, GatewayError> {
         let route = Self::of_path(path).ok_or_else(|| GatewayError::NoRoute(clip(path)))?;
+        let route = match route {
+            Self::LogSettings if method == Method::POST => Self::LogUpdate,
+            route => route,
+        };
         let allowed = route.method();
         if method != allowed && !(method == Method::HEAD && allowed == "GET") {
             let (method, path) = (method.to_string(), clip(path));
@@ -71,6 +96,9 @@ impl<'p> Route<'p> {
             ["v1" | "v2", "models"] => Self::Models,
             ["v2", "models", model, ref rest @ ..] => Self::of_v2_model(model, rest)?,
             ["v2", "repository", ref rest @ ..] => Self::of_repository(rest)?,
+            ["v2", "systemsharedmemory", ref rest @ ..] => Self::of_memory(Memory::System, rest)?,
+            ["v2", "cudasharedmemory", ref rest @ ..] => Self::of_memory(Memory::Cuda, rest)?,
+            ["v2", "logging"] => Self::LogSettings,
             ["v1", "models", last] => Self::of_v1_model(last, None)?,
             ["v1", "models", model, "versions", last] => Self::of_v1_model(last, Some(model))?,
             _ => return None,
@@ -102,12 +130,30 @@ impl<'p> Route<'p> {
         })
     }
 
+    fn of_memory(memory: Memory, rest: &[&'p str]) -> Option<Self> {
+        let (region, verb) = match *rest {
+            [verb] => (None, verb),
+            ["region", region, verb] => (Some(decode(region)?), verb),
+            _ => return None,
+        };
+        Some(match (verb, region) {
+            ("status", region) => Self::RegionStatus { memory, region },
+            ("register", Some(region)) => Self::RegionRegister { memory, region },
+            ("unregister", region) => Self::RegionUnregister { memory, region },
+            _ => return None,
+        })
+    }
+
     /// Which calls for operators it belongs to, if it is one.
     pub(super) const fn group(&self) -> Option<ControlGroup> {
         match self {
             Self::RepositoryLoad { .. } | Self::RepositoryUnload { .. } => {
                 Some(ControlGroup::ModelRepository)
             }
+            Self::RegionStatus { .. }
+            | Self::RegionRegister { .. }
+            | Self::RegionUnregister { .. } => Some(ControlGroup::SharedMemory),
+            Self::LogSettings | Self::LogUpdate => Some(ControlGroup::Logging),
             _ => None,
         }
     }
@@ -151,7 +197,10 @@ impl<'p> Route<'p> {
             | Self::RepositoryIndex
             | Self::RepositoryLoad { .. }
             | Self::RepositoryUnload { .. }
-            | Self::NamedRepository => "POST",
+            | Self::NamedRepository
+            | Self::RegionRegister { .. }
+            | Self::RegionUnregister { .. }
+            | Self::LogUpdate => "POST",
             Self::Alive
             | Self::Live
             | Self::Ready
@@ -160,7 +209,9 @@ impl<'p> Route<'p> {
             | Self::Metadata { .. }
             | Self::ModelReady { .. }
             | Self::Config { .. }
-            | Self::ModelStatus { .. } => "GET",
+            | Self::ModelStatus { .. }
+            | Self::RegionStatus { .. }
+            | Self::LogSettings => "GET",
         }
     }
 }

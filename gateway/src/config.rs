@@ -7,6 +7,7 @@ use std::time::Duration;
 use sluice_registry::Client;
 
 use crate::error::StartError;
+use crate::http::HttpOptions;
 use crate::settings::Settings;
 use crate::shared::{Options, RequestLimits};
 
@@ -60,6 +61,10 @@ impl Config {
         if limits.request_timeout.is_zero() {
             complaints.push("--request-timeout must be longer than 0".to_owned());
         }
+        let http = http(&settings).unwrap_or_else(|complaint| {
+            complaints.push(complaint);
+            HttpOptions::default()
+        });
         let (Some(source), true) = (source, complaints.is_empty()) else {
             return Err(StartError::Settings(complaints));
         };
@@ -81,11 +86,27 @@ impl Config {
                 cores: settings.cores.unwrap_or(cores),
                 limits,
                 dialect: settings.dialect.resolve(),
+                http,
                 state: settings.state,
             },
             drain_timeout: settings.drain_timeout.unwrap_or(Duration::from_secs(20)),
         })
     }
+}
+
+fn http(settings: &Settings) -> Result<HttpOptions, String> {
+    /// Below this, compressing costs more than it saves.
+    const LEAST: usize = 1024;
+    let base_path = settings.base_path.as_deref().unwrap_or_default().trim_end_matches('/');
+    if !base_path.is_empty() && (!base_path.starts_with('/') || base_path.contains(['?', '#', ' ']))
+    {
+        return Err(format!("--base-path {base_path}: must be a path that begins with a slash"));
+    }
+    let compress_replies = settings.compress_replies.filter(|&least| least > 0);
+    if compress_replies.is_some_and(|least| least < LEAST) {
+        return Err(format!("--compress-replies must be 0 or at least {LEAST}"));
+    }
+    Ok(HttpOptions { base_path: base_path.to_owned(), compress_replies })
 }
 
 fn source(settings: &Settings) -> Result<Source, String> {

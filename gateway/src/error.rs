@@ -125,7 +125,7 @@ impl GatewayError {
                 Code::InvalidArgument
             }
             Self::TooLarge { .. } => Code::TooLarge,
-            Self::UnsupportedEncoding(_) => Code::UnsupportedMediaType,
+            Self::UnsupportedEncoding(_) => Code::Unimplemented,
             Self::Overloaded { .. } => Code::Overloaded,
             Self::DeadlineExceeded(_) | Self::BodyTimeout(_) => Code::DeadlineExceeded,
             Self::Unavailable(_) => Code::Unavailable,

@@ -1,6 +1,9 @@
 //! The serving cores: each has its own thread, runtime and listeners, and shares nothing with
 //! the others but the catalog snapshot that a request takes.
 
+mod framing;
+mod guarded;
+
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::pin::pin;
@@ -28,6 +31,7 @@ use crate::error::StartError;
 use crate::executor::Core;
 use crate::http::Body;
 use crate::shared::Shared;
+use guarded::Guarded;
 
 /// Pending connections that the kernel keeps for a core.
 const BACKLOG: i32 = 1024;
@@ -40,12 +44,13 @@ const LAST_READ: Duration = Duration::from_millis(50);
 /// How often a silent HTTP/2 client is asked whether it is still there, and how long it may
 /// take to say so.
 const KEEP_ALIVE: (Duration, Duration) = (Duration::from_secs(60), Duration::from_secs(20));
-/// How long an HTTP connection may idle, and how long a client may take to send a request's head:
-/// hyper has one bound for both. It is longer than pools and balancers keep idle connections (60 s
-/// with many, 600 s at the most), since one that is cut just when a request is sent loses it.
-/// Clients that send heads slowly on purpose are bounded by [`MOST_CONNECTIONS`], which no timeout
-/// would keep them from holding.
+/// How long an HTTP connection may idle. It is longer than pools and balancers keep idle connections
+/// (60 s with many, 600 s at the most), since one that is cut just when a request is sent loses it.
+/// Clients that send nothing on purpose are bounded by [`MOST_CONNECTIONS`]; a head that has begun
+/// must come in the time that an answer may take.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(620);
+/// The largest head of an HTTP request, and the largest trailers, in bytes.
+const MAX_HEAD: usize = 64 << 10;
 
 /// One core's listening sockets.
 #[derive(Debug)]
@@ -209,12 +214,13 @@ fn http_connection<I>(
     shared: Arc<Shared>,
     timer: impl Timer + Send + Sync + 'static,
 ) -> http1::Connection<
-    TokioIo<I>,
+    TokioIo<Guarded<I>>,
     impl Service<Request<Incoming>, Response = Response<Body>, Error = Infallible>,
 >
 where
     I: AsyncRead + AsyncWrite + Unpin + 'static,
 {
+    let stream = Guarded::new(stream, shared.limits.request_timeout);
     let service = service_fn(move |request| {
         let shared = shared.clone();
         async move {
@@ -228,6 +234,7 @@ where
     http1::Builder::new()
         .timer(timer)
         .header_read_timeout(IDLE_TIMEOUT)
+        .max_header_size(MAX_HEAD)
         .serve_connection(TokioIo::new(stream), service)
 }
 

@@ -61,6 +61,12 @@ pub struct Settings {
     /// Largest request body or message in bytes [default: 67108864]
     #[arg(long, value_name = "BYTES", env = "SLUICE_MAX_BODY")]
     pub max_body: Option<usize>,
+    /// Path under which HTTP is answered as well, for clients whose URL has one
+    #[arg(long, value_name = "PATH", env = "SLUICE_BASE_PATH")]
+    pub base_path: Option<String>,
+    /// HTTP answers of at least so many bytes are compressed for clients that accept it, 1024 or more; 0 none [default: 0]
+    #[arg(long, value_name = "BYTES", env = "SLUICE_COMPRESS_REPLIES")]
+    pub compress_replies: Option<usize>,
     /// How long an answer may take [default: 30s]
     #[arg(long, value_name = "TIME", env = "SLUICE_REQUEST_TIMEOUT", value_parser = humantime::parse_duration)]
     #[serde(deserialize_with = "crate::duration::deserialize")]
@@ -141,6 +147,8 @@ impl Settings {
             onnxruntime: self.onnxruntime.or(file.onnxruntime),
             cores: self.cores.or(file.cores),
             max_body: self.max_body.or(file.max_body),
+            base_path: self.base_path.or(file.base_path),
+            compress_replies: self.compress_replies.or(file.compress_replies),
             request_timeout: self.request_timeout.or(file.request_timeout),
             max_waiting: self.max_waiting.or(file.max_waiting),
             drain_timeout: self.drain_timeout.or(file.drain_timeout),

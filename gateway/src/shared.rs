@@ -10,6 +10,7 @@ use sluice_features::{Definitions, EmbeddedStore};
 
 use crate::catalog::Published;
 use crate::dialect::Dialect;
+use crate::http::HttpOptions;
 use crate::metrics::Metrics;
 
 /// The state of one gateway. Nothing in it is locked on the request path.
@@ -24,6 +25,7 @@ pub(crate) struct Shared {
     pub(crate) store: Option<Arc<EmbeddedStore>>,
     pub(crate) limits: RequestLimits,
     pub(crate) dialect: Dialect,
+    pub(crate) http: HttpOptions,
     pub(crate) state: Option<PathBuf>,
     started: AtomicBool,
     draining: AtomicBool,
@@ -36,6 +38,7 @@ pub(crate) struct Options {
     pub(crate) cores: usize,
     pub(crate) limits: RequestLimits,
     pub(crate) dialect: Dialect,
+    pub(crate) http: HttpOptions,
     /// The folder for what a restart needs.
     pub(crate) state: Option<PathBuf>,
 }
@@ -68,7 +71,7 @@ impl Shared {
         store: Option<Arc<EmbeddedStore>>,
         options: Options,
     ) -> Self {
-        let Options { cores, limits, dialect, state } = options;
+        let Options { cores, limits, dialect, http, state } = options;
         Self {
             catalog: Published::default(),
             metrics: Metrics::new(),
@@ -78,6 +81,7 @@ impl Shared {
             store,
             limits,
             dialect,
+            http,
             state,
             started: AtomicBool::new(false),
             draining: AtomicBool::new(false),

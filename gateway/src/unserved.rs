@@ -3,9 +3,16 @@
 
 use crate::error::GatewayError;
 
-/// What they are called, on requests, inputs and outputs.
-const UNSERVED: [&str; 5] =
-    ["classification", "shared_memory_region", "sequence_id", "sequence_start", "sequence_end"];
+/// What they are called, on requests, inputs and outputs. (`headers` is a name that Triton keeps
+/// for itself.)
+const UNSERVED: [&str; 6] = [
+    "classification",
+    "headers",
+    "shared_memory_region",
+    "sequence_id",
+    "sequence_start",
+    "sequence_end",
+];
 /// What a server's own parameters begin with.
 const RESERVED: &str = "triton_";
 

@@ -115,6 +115,14 @@ impl TensorData {
         })
     }
 
+    /// How many bytes the protocol's binary form takes.
+    pub fn raw_len(&self) -> usize {
+        match (self, self.datatype().size()) {
+            (Self::Bytes(elements), _) => elements.iter().map(|element| 4 + element.len()).sum(),
+            (_, size) => self.len() * size.unwrap_or(0),
+        }
+    }
+
     /// Appends the protocol's binary form to `out`.
     pub fn write_raw(&self, out: &mut Vec<u8>) {
         macro_rules! numbers {
@@ -278,6 +286,7 @@ mod tests {
             for data in [TensorData::Int64(numbers), TensorData::Bytes(texts)] {
                 let mut raw = Vec::new();
                 data.write_raw(&mut raw);
+                prop_assert_eq!(raw.len(), data.raw_len());
                 prop_assert_eq!(TensorData::from_raw(data.datatype(), &raw.into()).unwrap(), data);
             }
         }

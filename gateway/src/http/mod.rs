@@ -1,12 +1,14 @@
 //! HTTP: V1 and V2 of the inference protocol. Decodes, calls the pipeline, encodes.
 
 mod body;
+mod coding;
 mod elements;
 mod reply;
 mod route;
 mod rows;
 mod v1;
 mod v2;
+mod words;
 
 use std::sync::Arc;
 
@@ -23,11 +25,20 @@ pub(crate) use reply::Body;
 use route::Route;
 pub(crate) use v2::EXTENSIONS;
 
+/// How HTTP is served.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct HttpOptions {
+    /// A path under which everything is answered as well: empty, or `/` and more.
+    pub(crate) base_path: String,
+    /// Answers of at least so many bytes are compressed for those who ask for it.
+    pub(crate) compress_replies: Option<usize>,
+}
+
 /// Answers one request. It never fails: an error is an answer too.
 pub(crate) async fn handle(shared: Arc<Shared>, request: Request<Incoming>) -> Response<Body> {
     let (head, incoming) = request.into_parts();
-    let path = head.uri.path().to_owned();
-    let answered = match receive(&shared, &head, &path, incoming).await {
+    let path = route::below(&shared.http.base_path, head.uri.path());
+    let answered = match receive(&shared, &head, path, incoming).await {
         Ok((route, body)) => dispatch(&shared, route, &head.headers, body).await,
         // The pipeline counts what gets as far as that.
         Err(error) => {
@@ -65,13 +76,17 @@ async fn dispatch(
         Route::Infer { model, version } => {
             let mut form = v2::ReplyForm::default();
             let response = pipeline::infer(shared, &model, version.as_deref(), |deployment| {
-                let header_length = v2::header_length(headers, body.len())?;
-                let (request, wanted) = v2::decode(deployment, &body, header_length)?;
+                let body = v2::Split::new(headers, &body)?;
+                let (request, wanted) = v2::decode(deployment, body, shared.dialect.nan)?;
                 form = wanted;
                 Ok(request)
             })
             .await?;
-            Ok(v2::encode(&response, &form))
+            let reply = v2::encode(&response, &form, shared.dialect.nan)?;
+            Ok(match shared.http.compress_replies {
+                Some(least) => reply::compressed(reply, headers, least).await,
+                None => reply,
+            })
         }
         Route::Predict { model, version } => {
             let mut form = v1::ReplyForm::Columns;
@@ -98,8 +113,8 @@ async fn dispatch(
         }
         Route::ModelReady { model, version } => {
             let catalog = shared.catalog.snapshot();
-            let deployment = catalog.resolve(&model, version.as_deref())?;
-            Ok(reply::json(200, &json!({"name": deployment.model, "ready": true})))
+            let (status, body) = v2::model_ready(&catalog, &model, version.as_deref())?;
+            Ok(reply::json(status, &body))
         }
         Route::ModelStatus { model } => {
             let catalog = shared.catalog.snapshot();

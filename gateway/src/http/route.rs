@@ -51,7 +51,7 @@ impl<'p> Route<'p> {
     fn of_v2_model(model: &'p str, rest: &[&'p str]) -> Option<Self> {
         let model = decode(model)?;
         let (version, rest) = match *rest {
-            ["versions", version, ref rest @ ..] => (Some(decode(version)?), rest),
+            ["versions", version, ref rest @ ..] => (Some(digits(version)?), rest),
             _ => (None, rest),
         };
         Some(match *rest {
@@ -94,6 +94,21 @@ impl<'p> Route<'p> {
     }
 }
 
+/// What is left of `path` below `base`, and all of it where it is not below.
+pub(super) fn below<'p>(base: &str, path: &'p str) -> &'p str {
+    let rest = path.strip_prefix(base).filter(|rest| rest.is_empty() || rest.starts_with('/'));
+    match rest {
+        Some("") => "/",
+        rest => rest.unwrap_or(path),
+    }
+}
+
+/// A version, which is a number. What else stands in its place names nothing.
+fn digits(part: &str) -> Option<Cow<'_, str>> {
+    let part = decode(part)?;
+    (!part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit())).then_some(part)
+}
+
 /// Undoes percent-encoding, once. None when it is broken or not UTF-8.
 fn decode(part: &str) -> Option<Cow<'_, str>> {
     if !part.contains('%') {
@@ -123,7 +138,7 @@ fn clip(path: &str) -> String {
 mod tests {
     use http::Method;
 
-    use super::Route;
+    use super::{Route, below};
     use crate::error::GatewayError;
 
     #[test]
@@ -149,10 +164,37 @@ mod tests {
     }
 
     #[test]
+    fn a_base_path_is_cut_off() {
+        for (base, path, rest) in [
+            ("", "/v2", "/v2"),
+            ("/a", "/a/v2", "/v2"),
+            ("/a", "/v2", "/v2"),
+            ("/a", "/a", "/"),
+            ("/a", "/ab/v2", "/ab/v2"),
+            ("/a/b", "/a/b/a/b", "/a/b"),
+        ] {
+            assert_eq!(below(base, path), rest, "{base} {path}");
+        }
+    }
+
+    #[test]
     fn other_paths_and_methods_are_refused() {
-        for path in
-            ["/v3", "/v2/", "/v2/models/a/b", "//v2", "/v2/models/%zz/infer", "/v1/models/a:x"]
-        {
+        for path in [
+            "/v3",
+            "/v2/",
+            "/v2/models/a/b",
+            "//v2",
+            "/v2/models/%zz/infer",
+            "/v1/models/a:x",
+            "*",
+            "",
+            "/V2",
+            "/v2/models/a/versions/x",
+            "/v2/models/a/versions/-1/ready",
+            "/v2/models/a/versions//infer",
+            "/v2/models/a/versions/%ff/infer",
+            "/v2/./health/live",
+        ] {
             let error = Route::parse(&Method::GET, path).unwrap_err();
             assert!(matches!(error, GatewayError::NoRoute(_)), "{path}");
         }

@@ -22,6 +22,8 @@ pub(crate) struct Model {
     pub(crate) versions: BTreeMap<ModelVersion, Arc<Deployment>>,
     /// Versions that were refused, and why.
     pub(crate) refused: BTreeMap<ModelVersion, String>,
+    /// Names for versions, whether or not they are loaded.
+    pub(crate) labels: BTreeMap<String, ModelVersion>,
     default: Option<ModelVersion>,
     /// Whether requests that name no version were ever answered.
     had_default: bool,
@@ -51,6 +53,29 @@ impl Catalog {
                     available: known.versions.keys().copied().collect(),
                 }),
         }
+    }
+
+    /// The deployment that `label` names.
+    pub(crate) fn resolve_label(
+        &self,
+        model: &str,
+        label: &str,
+    ) -> Result<&Arc<Deployment>, GatewayError> {
+        let unknown = GatewayError::UnknownModel { model: clip(model), reason: None };
+        let (name, known) = self.models.get_key_value(model).ok_or(unknown)?;
+        let named = |version| known.versions.get(version);
+        known.labels.get(label).and_then(named).ok_or_else(|| {
+            let usable = known.labels.iter().filter(|(_, version)| named(version).is_some());
+            let usable: Vec<&str> = usable.map(|(label, _)| label.as_str()).collect();
+            let usable = match usable.as_slice() {
+                [] => "none".to_owned(),
+                some => some.join(", "),
+            };
+            let label = clip(label);
+            GatewayError::NotFound(format!(
+                "Unrecognized servable version label: {label:?} of model {name}; available: {usable}"
+            ))
+        })
     }
 
     /// A model, whether or not one of its versions is loaded.

@@ -80,7 +80,13 @@ impl Repository {
                 self.load_version(shared, model, version);
             }
         }
+        // Settings that cannot be read leave the labels as they were.
+        let settings = self.root.join(model.as_str()).join(DEPLOYMENT_FILE);
+        let labels = settings_file::read(&settings).ok().map(|settings| settings.labels);
         shared.catalog.update(model, |known| {
+            if let Some(labels) = &labels {
+                known.labels.clone_from(labels);
+            }
             known.versions.retain(|version, _| versions.contains_key(version));
             known.refused.retain(|version, _| versions.contains_key(version));
             known.set_default_version(known.versions.keys().next_back().copied());

@@ -4,8 +4,10 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use sluice_protocol::{
     InferRequest, InferResponse, NamedTensor, Parameter, Parameters, RequestedOutput, Tensor,
+    TensorData, TensorSpec,
 };
 use tokio::sync::oneshot;
 
@@ -31,10 +33,22 @@ pub(crate) async fn infer<D>(
 where
     D: FnOnce(&Deployment) -> Result<InferRequest, GatewayError>,
 {
-    let started = Instant::now();
     let routed = shared.catalog.snapshot().resolve(model, version).cloned();
     let deployment = routed.inspect_err(|error| shared.metrics.count_unrouted(error.code()))?;
-    let answered = answer(shared, &deployment, decode).await;
+    infer_on(shared, &deployment, decode).await
+}
+
+/// The same, by a deployment that was routed to in another way.
+pub(crate) async fn infer_on<D>(
+    shared: &Shared,
+    deployment: &Arc<Deployment>,
+    decode: D,
+) -> Result<InferResponse, GatewayError>
+where
+    D: FnOnce(&Deployment) -> Result<InferRequest, GatewayError>,
+{
+    let started = Instant::now();
+    let answered = answer(shared, deployment, decode).await;
     let shard = deployment.counters.shard(Core::index());
     shard.count_request(answered.as_ref().err().map(GatewayError::code), started.elapsed());
     answered
@@ -53,6 +67,9 @@ where
         check_outputs(deployment, &request.outputs)?;
         let given = std::mem::take(&mut request.inputs);
         let prepared = inputs::prepare(deployment, shared.store.as_deref(), given)?;
+        if prepared.rows == 0 {
+            return no_rows(deployment, request);
+        }
         let (reply, answer) = oneshot::channel();
         let deadline = Instant::now() + shared.limits.request_timeout;
         let job = Job::new(prepared.inputs, prepared.rows, Some(deadline), reply);
@@ -68,6 +85,26 @@ where
         version: deployment.version,
         id: request.id,
         parameters: facts(freshness),
+        outputs: select(deployment, outputs, &request.outputs),
+    })
+}
+
+/// The answer to no rows. A run would give whatever the graph makes of nothing, so there is none.
+/// Dimensions that only a run would tell have no extent either.
+fn no_rows(deployment: &Deployment, request: InferRequest) -> Result<InferResponse, GatewayError> {
+    let empty = |spec: &TensorSpec| {
+        let sizes = spec.shape.iter().enumerate();
+        let shape = sizes.map(|(index, &size)| if index == 0 { 0 } else { size.max(0) });
+        let data = TensorData::from_raw(spec.datatype, &Bytes::new())?;
+        Tensor::new(shape.collect(), data)
+    };
+    let outputs = deployment.outputs.iter().map(empty).collect::<Result<_, _>>();
+    let outputs = outputs.map_err(|error| GatewayError::Invalid(error.to_string()))?;
+    Ok(InferResponse {
+        model: deployment.model.clone(),
+        version: deployment.version,
+        id: request.id,
+        parameters: Parameters::new(),
         outputs: select(deployment, outputs, &request.outputs),
     })
 }

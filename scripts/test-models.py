@@ -19,6 +19,8 @@
     patch.onnx     y[batch, 1, h, w]: a 3 x 3 convolution without padding, of any height and width
     rounds.onnx    y[1] = rounds[1] counted by a loop: takes as long as its input says
     fill.onnx      y = zeros of the shape[2] that is asked for: takes as much memory as its input says
+    look.onnx      y[picked] = table[entries][index[picked]]: inputs of different lengths
+    blob.onnx      blob STRING [batch, n] -> blob_bytes, unchanged
     vast.onnx      y = -x, both FP32 [4194304, 1048576]: more than any memory
     endless.onnx   y = -x, both FP32 [2^40, 2^40]: more than can be counted
 """
@@ -178,6 +180,18 @@ save(
     [node("ConstantOfShape", ["shape"], ["y"])],
     [("shape", INT64, [2])],
     [("y", FP32, ["rows", "columns"])],
+)
+save(
+    "look",
+    [node("Gather", ["table", "index"], ["y"])],
+    [("table", FP32, ["entries"]), ("index", INT64, ["picked"])],
+    [("y", FP32, ["picked"])],
+)
+save(
+    "blob",
+    [node("Identity", ["blob"], ["blob_bytes"])],
+    [("blob", STRING, ["batch", "n"])],
+    [("blob_bytes", STRING, ["batch", "n"])],
 )
 for name, shape in (("vast", [1 << 22, 1 << 20]), ("endless", [1 << 40, 1 << 40])):
     save(name, [node("Neg", ["x"], ["y"])], [("x", FP32, shape)], [("y", FP32, shape)])

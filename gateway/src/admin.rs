@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
+use crate::metrics::CONTENT_TYPE;
 use crate::shared::Shared;
 
 mod features;
@@ -48,8 +49,7 @@ pub(crate) async fn serve(listener: TcpListener, router: Router, mut stop: watch
 }
 
 async fn metrics(State(shared): State<Arc<Shared>>) -> Response {
-    let content_type = "text/plain; version=0.0.4; charset=utf-8";
-    ([(header::CONTENT_TYPE, content_type)], shared.render_metrics()).into_response()
+    ([(header::CONTENT_TYPE, CONTENT_TYPE)], shared.render_metrics()).into_response()
 }
 
 /// What is loaded, what answers, and what was refused and why.

@@ -106,7 +106,12 @@ fn http(settings: &Settings) -> Result<HttpOptions, String> {
     if compress_replies.is_some_and(|least| least < LEAST) {
         return Err(format!("--compress-replies must be 0 or at least {LEAST}"));
     }
-    Ok(HttpOptions { base_path: base_path.to_owned(), compress_replies })
+    Ok(HttpOptions {
+        base_path: base_path.to_owned(),
+        compress_replies,
+        cloud_events: settings.cloud_events.resolve()?,
+        serve_metrics: settings.serve_metrics.unwrap_or_default(),
+    })
 }
 
 fn source(settings: &Settings) -> Result<Source, String> {

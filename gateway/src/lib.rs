@@ -40,5 +40,5 @@ pub use dialect::{
 };
 pub use error::{GatewayError, LoadError, StartError};
 pub use gateway::Gateway;
-pub use settings::Settings;
+pub use settings::{CloudEventSettings, Settings};
 pub use shutdown::run_until_stopped;

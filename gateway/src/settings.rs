@@ -1,5 +1,6 @@
 //! Settings as written: flags, environment variables and `sluice.toml`, in that order.
 
+mod cloud_events;
 mod source_flags;
 
 use std::net::SocketAddr;
@@ -14,6 +15,8 @@ use crate::config::Config;
 use crate::dialect::DialectSettings;
 use crate::error::StartError;
 use crate::logs::LogFormat;
+pub use cloud_events::CloudEventSettings;
+pub(crate) use cloud_events::CloudEvents;
 use source_flags::SourceFlags;
 
 /// Everything that can be set. What is absent has a default.
@@ -52,6 +55,9 @@ pub struct Settings {
     /// A second address that answers nothing but /metrics, for scrapers
     #[arg(long, value_name = "ADDR", env = "SLUICE_METRICS")]
     pub metrics: Option<SocketAddr>,
+    /// Answer /metrics on the HTTP port too, as KServe does [default: false]
+    #[arg(long, value_name = "BOOL", env = "SLUICE_SERVE_METRICS", num_args = 0..=1, default_missing_value = "true")]
+    pub serve_metrics: Option<bool>,
     /// ONNX Runtime's shared library, version 1.22 or newer
     #[arg(long, value_name = "FILE", env = "SLUICE_ONNXRUNTIME")]
     pub onnxruntime: Option<PathBuf>,
@@ -82,6 +88,9 @@ pub struct Settings {
     #[command(flatten, next_help_heading = "Where protocols differ")]
     #[serde(flatten)]
     pub dialect: DialectSettings,
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub cloud_events: CloudEventSettings,
     /// Settings file in TOML; its keys are these flags with underscores
     #[arg(long, value_name = "FILE", env = "SLUICE_CONFIG")]
     #[serde(skip)]
@@ -106,6 +115,7 @@ impl Settings {
     /// Fills what neither a flag nor the environment says from the file, if one is named.
     pub fn with_file(mut self) -> Result<Self, StartError> {
         self.named.win(&mut self.model_repository, &mut self.registry);
+        self.cloud_events = self.cloud_events.or_kserve(|name| std::env::var(name).ok());
         match self.config.take() {
             Some(path) => Ok(self.over(Self::read(&path)?)),
             None => Ok(self),
@@ -144,6 +154,7 @@ impl Settings {
             grpc: self.grpc.or(file.grpc),
             admin: self.admin.or(file.admin),
             metrics: self.metrics.or(file.metrics),
+            serve_metrics: self.serve_metrics.or(file.serve_metrics),
             onnxruntime: self.onnxruntime.or(file.onnxruntime),
             cores: self.cores.or(file.cores),
             max_body: self.max_body.or(file.max_body),
@@ -153,6 +164,7 @@ impl Settings {
             max_waiting: self.max_waiting.or(file.max_waiting),
             drain_timeout: self.drain_timeout.or(file.drain_timeout),
             dialect: self.dialect.over(file.dialect),
+            cloud_events: self.cloud_events.over(file.cloud_events),
             config: self.config,
             check: self.check,
             log: self.log.or(file.log),

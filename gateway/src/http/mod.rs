@@ -1,8 +1,11 @@
 //! HTTP: V1 and V2 of the inference protocol. Decodes, calls the pipeline, encodes.
 
+mod base64;
 mod body;
+mod cloud_events;
 mod coding;
 mod elements;
+mod generate;
 mod reply;
 mod route;
 mod rows;
@@ -14,12 +17,13 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use http::request::Parts;
-use http::{HeaderMap, Request, Response};
+use http::{HeaderMap, HeaderValue, Request, Response};
 use hyper::body::Incoming;
 use serde_json::json;
 
 use crate::error::GatewayError;
 use crate::pipeline;
+use crate::settings::CloudEvents;
 use crate::shared::Shared;
 pub(crate) use reply::Body;
 use route::Route;
@@ -32,6 +36,9 @@ pub(crate) struct HttpOptions {
     pub(crate) base_path: String,
     /// Answers of at least so many bytes are compressed for those who ask for it.
     pub(crate) compress_replies: Option<usize>,
+    pub(crate) cloud_events: CloudEvents,
+    /// Whether /metrics is answered too.
+    pub(crate) serve_metrics: bool,
 }
 
 /// Answers one request. It never fails: an error is an answer too.
@@ -58,7 +65,16 @@ async fn receive<'p>(
 ) -> Result<(Route<'p>, Bytes), GatewayError> {
     let route = Route::parse(&head.method, path)?;
     let body = match route {
-        Route::Infer { .. } | Route::Predict { .. } => {
+        Route::Metrics if !shared.http.serve_metrics => {
+            let reason = "/metrics; it is on the admin port, and here with --serve-metrics";
+            return Err(GatewayError::NoRoute(reason.to_owned()));
+        }
+        Route::Infer { .. } => body::read(&head.headers, incoming, shared.limits).await?,
+        Route::V1(ref route) if route.has_body() => {
+            body::read(&head.headers, incoming, shared.limits).await?
+        }
+        Route::Generate { .. } => {
+            generate::check_encoding(&head.headers)?;
             body::read(&head.headers, incoming, shared.limits).await?
         }
         _ => Bytes::new(),
@@ -67,7 +83,7 @@ async fn receive<'p>(
 }
 
 async fn dispatch(
-    shared: &Shared,
+    shared: &Arc<Shared>,
     route: Route<'_>,
     headers: &HeaderMap,
     body: Bytes,
@@ -88,16 +104,6 @@ async fn dispatch(
                 None => reply,
             })
         }
-        Route::Predict { model, version } => {
-            let mut form = v1::ReplyForm::Columns;
-            let response = pipeline::infer(shared, &model, version.as_deref(), |deployment| {
-                let (request, wanted) = v1::decode(deployment, &body)?;
-                form = wanted;
-                Ok(request)
-            })
-            .await?;
-            Ok(v1::encode(&response, form))
-        }
         Route::Alive => Ok(reply::json(200, &json!({"status": "alive"}))),
         Route::Live => Ok(reply::json(200, &json!({"live": true}))),
         Route::Ready => Ok(ready(shared)),
@@ -116,14 +122,22 @@ async fn dispatch(
             let (status, body) = v2::model_ready(&catalog, &model, version.as_deref())?;
             Ok(reply::json(status, &body))
         }
-        Route::ModelStatus { model } => {
-            let catalog = shared.catalog.snapshot();
-            v1::model_status(&catalog, &model)
+        Route::V1(route) => v1::handle(shared, route, headers, &body).await,
+        Route::Generate { model, version, stream } => {
+            generate::handle(shared, &model, version.as_deref(), &body, stream).await
         }
+        Route::Metrics => Ok(metrics(shared.clone()).await),
     }
 }
 
 fn ready(shared: &Shared) -> Response<Body> {
     let ready = shared.is_ready();
     reply::json(if ready { 200 } else { 503 }, &json!({"ready": ready, "live": true}))
+}
+
+/// Rendered elsewhere, since it takes its time and frees what has ended.
+async fn metrics(shared: Arc<Shared>) -> Response<Body> {
+    let rendered = tokio::task::spawn_blocking(move || shared.render_metrics()).await;
+    let text = HeaderValue::from_static(crate::metrics::CONTENT_TYPE);
+    reply::with_body(200, text, rendered.expect("rendering does not panic").into())
 }

@@ -2,10 +2,13 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod bad_input;
+mod cloud_events;
 mod drain;
+mod generate;
 mod inference;
 mod lifecycle;
 mod metadata;
 mod overload;
 mod settings;
 mod support;
+mod v1;

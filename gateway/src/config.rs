@@ -8,7 +8,7 @@ use sluice_registry::Client;
 
 use crate::error::StartError;
 use crate::http::HttpOptions;
-use crate::settings::Settings;
+use crate::settings::{CloudEvents, Settings};
 use crate::shared::{Options, RequestLimits};
 
 /// Everything that a gateway runs by.
@@ -61,10 +61,7 @@ impl Config {
         if limits.request_timeout.is_zero() {
             complaints.push("--request-timeout must be longer than 0".to_owned());
         }
-        let http = http(&settings).unwrap_or_else(|complaint| {
-            complaints.push(complaint);
-            HttpOptions::default()
-        });
+        let http = http(&settings, &mut complaints);
         let (Some(source), true) = (source, complaints.is_empty()) else {
             return Err(StartError::Settings(complaints));
         };
@@ -94,24 +91,29 @@ impl Config {
     }
 }
 
-fn http(settings: &Settings) -> Result<HttpOptions, String> {
+fn http(settings: &Settings, complaints: &mut Vec<String>) -> HttpOptions {
     /// Below this, compressing costs more than it saves.
     const LEAST: usize = 1024;
     let base_path = settings.base_path.as_deref().unwrap_or_default().trim_end_matches('/');
     if !base_path.is_empty() && (!base_path.starts_with('/') || base_path.contains(['?', '#', ' ']))
     {
-        return Err(format!("--base-path {base_path}: must be a path that begins with a slash"));
+        complaints
+            .push(format!("--base-path {base_path}: must be a path that begins with a slash"));
     }
     let compress_replies = settings.compress_replies.filter(|&least| least > 0);
     if compress_replies.is_some_and(|least| least < LEAST) {
-        return Err(format!("--compress-replies must be 0 or at least {LEAST}"));
+        complaints.push(format!("--compress-replies must be 0 or at least {LEAST}"));
     }
-    Ok(HttpOptions {
+    let cloud_events = settings.cloud_events.resolve().unwrap_or_else(|complaint| {
+        complaints.push(complaint);
+        CloudEvents::default()
+    });
+    HttpOptions {
         base_path: base_path.to_owned(),
         compress_replies,
-        cloud_events: settings.cloud_events.resolve()?,
+        cloud_events,
         serve_metrics: settings.serve_metrics.unwrap_or_default(),
-    })
+    }
 }
 
 fn source(settings: &Settings) -> Result<Source, String> {

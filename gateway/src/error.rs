@@ -65,6 +65,12 @@ pub enum GatewayError {
         /// The limit in bytes.
         limit: usize,
     },
+    /// A body in very many very small chunks.
+    #[error("request body comes in more than {most} chunks of a few bytes each")]
+    SmallChunks {
+        /// The most that are taken.
+        most: usize,
+    },
     /// A body encoding that is not understood.
     #[error("{0}")]
     UnsupportedEncoding(String),
@@ -124,7 +130,7 @@ impl GatewayError {
             Self::MethodNotAllowed { .. } | Self::Invalid(_) | Self::Input { .. } => {
                 Code::InvalidArgument
             }
-            Self::TooLarge { .. } => Code::TooLarge,
+            Self::TooLarge { .. } | Self::SmallChunks { .. } => Code::TooLarge,
             Self::UnsupportedEncoding(_) => Code::Unimplemented,
             Self::Overloaded { .. } => Code::Overloaded,
             Self::DeadlineExceeded(_) | Self::BodyTimeout(_) => Code::DeadlineExceeded,

@@ -99,10 +99,7 @@ async fn dispatch(
             })
             .await?;
             let reply = v2::encode(&response, &form, shared.dialect.nan)?;
-            Ok(match shared.http.compress_replies {
-                Some(least) => reply::compressed(reply, headers, least).await,
-                None => reply,
-            })
+            Ok(compressed(shared, headers, reply).await)
         }
         Route::Alive => Ok(reply::json(200, &json!({"status": "alive"}))),
         Route::Live => Ok(reply::json(200, &json!({"live": true}))),
@@ -127,6 +124,14 @@ async fn dispatch(
             generate::handle(shared, &model, version.as_deref(), &body, stream).await
         }
         Route::Metrics => Ok(metrics(shared.clone()).await),
+    }
+}
+
+/// A prediction as its caller wants it, where answers are compressed at all.
+async fn compressed(shared: &Shared, headers: &HeaderMap, reply: Response<Body>) -> Response<Body> {
+    match shared.http.compress_replies {
+        Some(least) => reply::compressed(reply, headers, least).await,
+        None => reply,
     }
 }
 

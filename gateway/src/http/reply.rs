@@ -74,7 +74,9 @@ pub(super) fn error(error: &GatewayError) -> Response<Body> {
             headers.insert(ACCEPT_ENCODING, HeaderValue::from_static(coding::CODINGS));
         }
         // The rest of the body may still come; nobody will read it.
-        GatewayError::BodyTimeout(_) | GatewayError::TooLarge { .. } => {
+        GatewayError::BodyTimeout(_)
+        | GatewayError::TooLarge { .. }
+        | GatewayError::SmallChunks { .. } => {
             headers.insert(CONNECTION, HeaderValue::from_static("close"));
         }
         _ => {}

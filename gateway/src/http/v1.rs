@@ -11,7 +11,7 @@ use bytes::Bytes;
 use http::{HeaderMap, Response, StatusCode};
 use serde_json::json;
 
-use super::{Body, reply};
+use super::{Body, compressed, reply};
 use crate::catalog::Catalog;
 use crate::deployment::Deployment;
 use crate::error::GatewayError;
@@ -78,10 +78,7 @@ async fn predict(
     .await?;
     let form = form.expect("a request that was answered was decoded");
     let reply = answer::encode(&response, &form, shared)?;
-    Ok(match shared.http.compress_replies {
-        Some(least) => reply::compressed(reply, headers, least).await,
-        None => reply,
-    })
+    Ok(compressed(shared, headers, reply).await)
 }
 
 /// What models here do not do, and what they do instead.

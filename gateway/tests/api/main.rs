@@ -3,8 +3,11 @@
 
 mod bad_input;
 mod cloud_events;
+mod content_coding;
 mod drain;
+mod framing;
 mod generate;
+mod http_v2;
 mod inference;
 mod lifecycle;
 mod metadata;

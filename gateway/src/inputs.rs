@@ -118,7 +118,8 @@ fn take_own(given: &mut Vec<NamedTensor>, spec: &TensorSpec) -> Result<Tensor, G
     Ok(tensor)
 }
 
-/// The rows that all inputs share.
+/// The rows that all inputs share. An empty batch would come back with whatever the graph
+/// makes of nothing, so it is refused.
 fn common_rows(deployment: &Deployment, inputs: &[Tensor]) -> Result<usize, GatewayError> {
     if !deployment.batches {
         return Ok(1);
@@ -126,6 +127,9 @@ fn common_rows(deployment: &Deployment, inputs: &[Tensor]) -> Result<usize, Gate
     let mut rows = None;
     for (tensor, spec) in inputs.iter().zip(&deployment.inputs) {
         let own = tensor.rows().unwrap_or(0);
+        if own == 0 {
+            return Err(GatewayError::input(&spec.name, "has no rows"));
+        }
         if *rows.get_or_insert(own) != own {
             let reason = format!("has {own} rows, other inputs have {}", rows.unwrap_or(0));
             return Err(GatewayError::input(&spec.name, reason));

@@ -4,10 +4,8 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use sluice_protocol::{
     InferRequest, InferResponse, NamedTensor, Parameter, Parameters, RequestedOutput, Tensor,
-    TensorData, TensorSpec,
 };
 use tokio::sync::oneshot;
 
@@ -35,17 +33,18 @@ where
 {
     let routed = shared.catalog.snapshot().resolve(model, version).cloned();
     let deployment = routed.inspect_err(|error| shared.metrics.count_unrouted(error.code()))?;
-    infer_on(shared, &deployment, decode).await
+    infer_on(shared, &deployment, |deployment| decode(deployment).map(Some)).await
 }
 
-/// The same, by a deployment that was routed to in another way.
+/// The same, by a deployment that was routed to in another way. `decode` may find that nothing is
+/// asked; then nothing is run, and no output is answered.
 pub(crate) async fn infer_on<D>(
     shared: &Shared,
     deployment: &Arc<Deployment>,
     decode: D,
 ) -> Result<InferResponse, GatewayError>
 where
-    D: FnOnce(&Deployment) -> Result<InferRequest, GatewayError>,
+    D: FnOnce(&Deployment) -> Result<Option<InferRequest>, GatewayError>,
 {
     let started = Instant::now();
     let answered = answer(shared, deployment, decode).await;
@@ -60,16 +59,13 @@ async fn answer<D>(
     decode: D,
 ) -> Result<InferResponse, GatewayError>
 where
-    D: FnOnce(&Deployment) -> Result<InferRequest, GatewayError>,
+    D: FnOnce(&Deployment) -> Result<Option<InferRequest>, GatewayError>,
 {
     let (request, answer, freshness) = {
-        let mut request = decode(deployment)?;
+        let Some(mut request) = decode(deployment)? else { return Ok(nothing(deployment)) };
         check_outputs(deployment, &request.outputs)?;
         let given = std::mem::take(&mut request.inputs);
         let prepared = inputs::prepare(deployment, shared.store.as_deref(), given)?;
-        if prepared.rows == 0 {
-            return no_rows(deployment, request);
-        }
         let (reply, answer) = oneshot::channel();
         let deadline = Instant::now() + shared.limits.request_timeout;
         let job = Job::new(prepared.inputs, prepared.rows, Some(deadline), reply);
@@ -89,24 +85,15 @@ where
     })
 }
 
-/// The answer to no rows. A run would give whatever the graph makes of nothing, so there is none.
-/// Dimensions that only a run would tell have no extent either.
-fn no_rows(deployment: &Deployment, request: InferRequest) -> Result<InferResponse, GatewayError> {
-    let empty = |spec: &TensorSpec| {
-        let sizes = spec.shape.iter().enumerate();
-        let shape = sizes.map(|(index, &size)| if index == 0 { 0 } else { size.max(0) });
-        let data = TensorData::from_raw(spec.datatype, &Bytes::new())?;
-        Tensor::new(shape.collect(), data)
-    };
-    let outputs = deployment.outputs.iter().map(empty).collect::<Result<_, _>>();
-    let outputs = outputs.map_err(|error| GatewayError::Invalid(error.to_string()))?;
-    Ok(InferResponse {
+/// The answer to nothing.
+fn nothing(deployment: &Deployment) -> InferResponse {
+    InferResponse {
         model: deployment.model.clone(),
         version: deployment.version,
-        id: request.id,
+        id: String::new(),
         parameters: Parameters::new(),
-        outputs: select(deployment, outputs, &request.outputs),
-    })
+        outputs: Vec::new(),
+    }
 }
 
 fn submit(deployment: &Arc<Deployment>, job: Job) -> Result<(), GatewayError> {

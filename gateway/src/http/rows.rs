@@ -9,13 +9,12 @@
 
 use std::borrow::Cow;
 
-use bytes::Bytes;
 use serde::Deserialize;
 use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use serde_json::Value;
 use serde_json::value::RawValue;
 use sluice_features::Field;
-use sluice_protocol::{Datatype, NamedTensor, Tensor, TensorData, TensorSpec};
+use sluice_protocol::{Datatype, NamedTensor, Tensor, TensorData};
 
 use super::base64::Base64;
 use super::elements;
@@ -23,28 +22,29 @@ use crate::deployment::Deployment;
 use crate::error::GatewayError;
 use crate::inputs;
 
-/// Tensors of a list of rows: objects of named values, or bare values of the only input.
+/// Tensors of a list of rows: objects of named values, or bare values of the only input. None
+/// when there is no row.
 pub(super) fn rows_to_tensors(
     deployment: &Deployment,
     text: &str,
-) -> Result<Vec<NamedTensor>, GatewayError> {
+) -> Result<Option<Vec<NamedTensor>>, GatewayError> {
     let Some(inner) = text.strip_prefix('[').map(str::trim_start) else {
         return Err(invalid(
             "Expecting 'instances' to be an list/array: it must be a list of rows",
         ));
     };
     if inner.starts_with(']') {
-        return deployment.inputs.iter().map(no_rows).collect();
+        return Ok(None);
     }
     if !is_named(deployment, inner) {
-        return Ok(vec![only_input(deployment, text, "instances is a plain list")?]);
+        return Ok(Some(vec![only_input(deployment, text, "instances is a plain list")?]));
     }
     let table = read("instances", text, TableSeed(deployment))?;
     let mut tensors = Vec::with_capacity(table.columns.len());
     for column in &table.columns {
         tensors.extend(column_to_tensor(deployment, &column.name, &column.text, table.rows)?);
     }
-    Ok(tensors)
+    Ok(Some(tensors))
 }
 
 /// Tensors of an object of columns, or of the bare column of the only input.
@@ -72,18 +72,6 @@ fn invalid(text: &str) -> GatewayError {
 fn is_named(deployment: &Deployment, text: &str) -> bool {
     let takes_b64 = || deployment.inputs.iter().any(|spec| spec.name == "b64");
     text.starts_with('{') && (!Base64::leads(text) || takes_b64())
-}
-
-/// An input without rows. Dimensions that only rows would tell have no extent either.
-fn no_rows(spec: &TensorSpec) -> Result<NamedTensor, GatewayError> {
-    let dimensions = spec.shape.iter().enumerate();
-    let shape = dimensions.map(|(index, &size)| if index == 0 { 0 } else { size.max(0) });
-    let shape: Vec<i64> = shape.collect();
-    let data = TensorData::from_raw(spec.datatype, &Bytes::new())
-        .map_err(|error| GatewayError::shape(&spec.name, &error))?;
-    let tensor =
-        Tensor::new(shape, data).map_err(|error| GatewayError::shape(&spec.name, &error))?;
-    Ok(NamedTensor { name: spec.name.clone(), tensor })
 }
 
 /// Bare values: those of the graph's only input, parsed straight into its memory.

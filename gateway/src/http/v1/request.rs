@@ -30,14 +30,14 @@ struct WireRequest<'b> {
     data: Option<&'b RawValue>,
 }
 
-/// Reads a request, and the form of its answer.
+/// Reads a request, and the form of its answer. A list of no rows asks nothing.
 pub(super) fn decode(
     deployment: &Deployment,
     headers: &HeaderMap,
     body: &Bytes,
     nan: NanForm,
     events: &CloudEvents,
-) -> Result<(InferRequest, ReplyForm), GatewayError> {
+) -> Result<(Option<InferRequest>, ReplyForm), GatewayError> {
     let replaced = match nan {
         NanForm::Null => None,
         NanForm::Words => words::replaced(body).map(Bytes::from),
@@ -78,33 +78,34 @@ fn to_request(
     deployment: &Deployment,
     wire: &WireRequest<'_>,
     envelope: Envelope,
-) -> Result<(InferRequest, ReplyForm), GatewayError> {
+) -> Result<(Option<InferRequest>, ReplyForm), GatewayError> {
     check_signature(wire.signature_name)?;
     elements::check_outputs(deployment)?;
     let (inputs, shape) = tensors(deployment, wire)?;
-    let request = InferRequest {
+    let request = inputs.map(|inputs| InferRequest {
         model: deployment.model.clone(),
         version: Some(deployment.version),
         id: String::new(),
         parameters: Parameters::new(),
         inputs,
         outputs: Vec::new(),
-    };
+    });
     Ok((request, ReplyForm { shape, envelope }))
 }
 
 fn tensors(
     deployment: &Deployment,
     wire: &WireRequest<'_>,
-) -> Result<(Vec<NamedTensor>, Shape), GatewayError> {
+) -> Result<(Option<Vec<NamedTensor>>, Shape), GatewayError> {
     match (wire.instances, wire.inputs) {
         (Some(rows), None) => {
             let inputs = rows_to_tensors(deployment, rows.get())?;
-            let rows = inputs.first().and_then(|input| input.tensor.rows()).unwrap_or(0);
+            let first = inputs.as_ref().and_then(|inputs| inputs.first());
+            let rows = first.and_then(|input| input.tensor.rows()).unwrap_or(0);
             Ok((inputs, Shape::Rows(rows)))
         }
         (None, Some(columns)) => {
-            Ok((columns_to_tensors(deployment, columns.get())?, Shape::Columns))
+            Ok((Some(columns_to_tensors(deployment, columns.get())?), Shape::Columns))
         }
         (Some(_), Some(_)) => Err(invalid(
             "Not formatted correctly expecting only one of 'inputs' or 'instances' keys to exist; \

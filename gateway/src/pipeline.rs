@@ -31,11 +31,24 @@ pub(crate) async fn infer<D>(
 where
     D: FnOnce(&Deployment) -> Result<InferRequest, GatewayError>,
 {
-    let started = Instant::now();
     let routed = shared.catalog.snapshot().resolve(model, version).cloned();
     let deployment = routed.inspect_err(|error| shared.metrics.count_unrouted(error.code()))?;
-    let mut count = Count { deployment: &deployment, started, code: Some(Code::Cancelled) };
-    let answered = answer(shared, &deployment, decode).await;
+    infer_on(shared, &deployment, |deployment| decode(deployment).map(Some)).await
+}
+
+/// The same, by a deployment that was routed to in another way. `decode` may find that nothing is
+/// asked; then nothing is run, and no output is answered.
+pub(crate) async fn infer_on<D>(
+    shared: &Shared,
+    deployment: &Arc<Deployment>,
+    decode: D,
+) -> Result<InferResponse, GatewayError>
+where
+    D: FnOnce(&Deployment) -> Result<Option<InferRequest>, GatewayError>,
+{
+    let started = Instant::now();
+    let mut count = Count { deployment, started, code: Some(Code::Cancelled) };
+    let answered = answer(shared, deployment, decode).await;
     count.code = answered.as_ref().err().map(GatewayError::code);
     answered
 }
@@ -61,11 +74,11 @@ async fn answer<D>(
     decode: D,
 ) -> Result<InferResponse, GatewayError>
 where
-    D: FnOnce(&Deployment) -> Result<InferRequest, GatewayError>,
+    D: FnOnce(&Deployment) -> Result<Option<InferRequest>, GatewayError>,
 {
     let timeout = shared.limits().request_timeout;
     let (request, answer, freshness) = {
-        let mut request = decode(deployment)?;
+        let Some(mut request) = decode(deployment)? else { return Ok(nothing(deployment)) };
         check_outputs(deployment, &request.outputs)?;
         let given = std::mem::take(&mut request.inputs);
         let prepared = inputs::prepare(deployment, shared.store.as_deref(), given)?;
@@ -87,6 +100,17 @@ where
         parameters: facts(freshness),
         outputs: select(deployment, deployment.answered(outputs)?, &request.outputs),
     })
+}
+
+/// The answer to nothing.
+fn nothing(deployment: &Deployment) -> InferResponse {
+    InferResponse {
+        model: deployment.model.clone(),
+        version: deployment.version,
+        id: String::new(),
+        parameters: Parameters::new(),
+        outputs: Vec::new(),
+    }
 }
 
 fn submit(deployment: &Arc<Deployment>, job: Job) -> Result<(), GatewayError> {

@@ -4,6 +4,7 @@ use std::borrow::Cow;
 
 use http::Method;
 
+use super::v1;
 use crate::control::exposure::{ControlGroup, Port};
 use crate::error::GatewayError;
 
@@ -27,17 +28,17 @@ pub(super) enum Route<'p> {
         model: Cow<'p, str>,
         version: Option<Cow<'p, str>>,
     },
-    ModelStatus {
-        model: Cow<'p, str>,
-    },
     Infer {
         model: Cow<'p, str>,
         version: Option<Cow<'p, str>>,
     },
-    Predict {
+    V1(v1::Route<'p>),
+    Generate {
         model: Cow<'p, str>,
         version: Option<Cow<'p, str>>,
+        stream: bool,
     },
+    Metrics,
     RepositoryIndex,
     RepositoryLoad {
         model: Cow<'p, str>,
@@ -93,14 +94,16 @@ impl<'p> Route<'p> {
             ["v2", "health", "live"] => Self::Live,
             ["v2", "health", "ready"] => Self::Ready,
             ["v2"] => Self::Server,
-            ["v1" | "v2", "models"] => Self::Models,
+            ["v2", "models"] => Self::Models,
             ["v2", "models", model, ref rest @ ..] => Self::of_v2_model(model, rest)?,
             ["v2", "repository", ref rest @ ..] => Self::of_repository(rest)?,
             ["v2", "systemsharedmemory", ref rest @ ..] => Self::of_memory(Memory::System, rest)?,
             ["v2", "cudasharedmemory", ref rest @ ..] => Self::of_memory(Memory::Cuda, rest)?,
             ["v2", "logging"] => Self::LogSettings,
-            ["v1", "models", last] => Self::of_v1_model(last, None)?,
-            ["v1", "models", model, "versions", last] => Self::of_v1_model(last, Some(model))?,
+            ["metrics"] => Self::Metrics,
+            [first, ref rest @ ..] if first.eq_ignore_ascii_case("v1") => {
+                Self::V1(v1::Route::parse(rest)?)
+            }
             _ => return None,
         })
     }
@@ -116,6 +119,8 @@ impl<'p> Route<'p> {
             ["ready"] => Self::ModelReady { model, version },
             ["config"] => Self::Config { model, version },
             ["infer"] => Self::Infer { model, version },
+            ["generate"] => Self::Generate { model, version, stream: false },
+            ["generate_stream"] => Self::Generate { model, version, stream: true },
             _ => return None,
         })
     }
@@ -173,27 +178,11 @@ impl<'p> Route<'p> {
             )
     }
 
-    /// `name:predict`, `name` or, behind `versions`, `7:predict`. The colon may come encoded.
-    fn of_v1_model(last: &'p str, model: Option<&'p str>) -> Option<Self> {
-        let last = decode(last)?;
-        let (name, verb) = match last.rsplit_once(':') {
-            None if model.is_none() => return Some(Self::ModelStatus { model: last }),
-            None => return None,
-            Some((name, verb)) => (name.to_owned(), verb),
-        };
-        if verb != "predict" {
-            return None;
-        }
-        Some(match model {
-            None => Self::Predict { model: name.into(), version: None },
-            Some(model) => Self::Predict { model: decode(model)?, version: Some(name.into()) },
-        })
-    }
-
     const fn method(&self) -> &'static str {
         match self {
+            Self::V1(route) => route.method(),
             Self::Infer { .. }
-            | Self::Predict { .. }
+            | Self::Generate { .. }
             | Self::RepositoryIndex
             | Self::RepositoryLoad { .. }
             | Self::RepositoryUnload { .. }
@@ -209,7 +198,7 @@ impl<'p> Route<'p> {
             | Self::Metadata { .. }
             | Self::ModelReady { .. }
             | Self::Config { .. }
-            | Self::ModelStatus { .. }
+            | Self::Metrics
             | Self::RegionStatus { .. }
             | Self::LogSettings => "GET",
         }
@@ -232,7 +221,7 @@ fn digits(part: &str) -> Option<Cow<'_, str>> {
 }
 
 /// Undoes percent-encoding, once. None when it is broken or not UTF-8.
-fn decode(part: &str) -> Option<Cow<'_, str>> {
+pub(super) fn decode(part: &str) -> Option<Cow<'_, str>> {
     if !part.contains('%') {
         return Some(part.into());
     }
@@ -277,14 +266,11 @@ mod tests {
         };
         assert_eq!(post("/v2/models/a/infer").unwrap(), infer("a", None));
         assert_eq!(post("/v2/models/a%20b/versions/3/infer").unwrap(), infer("a b", Some("3")));
-        let predict = |model: &'static str, version: Option<&'static str>| Route::Predict {
-            model: model.into(),
-            version: version.map(Into::into),
-        };
-        assert_eq!(post("/v1/models/a:predict").unwrap(), predict("a", None));
-        assert_eq!(post("/v1/models/a%3Apredict").unwrap(), predict("a", None));
-        assert_eq!(post("/v1/models/a/versions/2:predict").unwrap(), predict("a", Some("2")));
-        assert_eq!(get("/v1/models/a").unwrap(), Route::ModelStatus { model: "a".into() });
+        let stream = |stream| Route::Generate { model: "a".into(), version: None, stream };
+        assert_eq!(post("/v2/models/a/generate").unwrap(), stream(false));
+        assert_eq!(post("/v2/models/a/generate_stream").unwrap(), stream(true));
+        assert!(matches!(post("/V1/models/a:predict").unwrap(), Route::V1(_)));
+        assert!(matches!(get("/v1/models/a").unwrap(), Route::V1(_)));
         assert_eq!(post("/v2/repository/index").unwrap(), Route::RepositoryIndex);
         for (path, expected) in [
             ("models/a%20b/load", Route::RepositoryLoad { model: "a b".into() }),

@@ -4,7 +4,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::route::Memory;
-use crate::control::shared_memory::Regions;
+use crate::control::shared_memory::{Regions, no_cuda, no_cuda_region};
 use crate::error::GatewayError;
 
 /// What a register call's body says.
@@ -24,7 +24,7 @@ pub(super) fn status(
     region: Option<&str>,
 ) -> Result<Value, GatewayError> {
     if memory == Memory::Cuda {
-        return shared_memory::no_cuda_region(region).map(|()| json!([]));
+        return no_cuda_region(region).map(|()| json!([]));
     }
     let listed = regions.status(region)?;
     let list = listed.iter().map(|region| {
@@ -46,7 +46,7 @@ pub(super) fn register(
     body: &[u8],
 ) -> Result<(), GatewayError> {
     if memory == Memory::Cuda {
-        return Err(shared_memory::no_cuda());
+        return Err(no_cuda());
     }
     let Register { key, offset, byte_size } = serde_json::from_slice(body).map_err(|error| {
         GatewayError::Invalid(format!(

@@ -4,10 +4,12 @@
 mod access;
 mod bad_input;
 mod certificates;
+mod cloud_events;
 mod configuration;
 mod content_coding;
 mod drain;
 mod framing;
+mod generate;
 mod grpc_stream;
 mod grpc_v2;
 mod h2_faults;
@@ -22,3 +24,4 @@ mod repository;
 mod settings;
 mod support;
 mod tls;
+mod v1;

@@ -1,6 +1,7 @@
 //! gRPC: V2 of the inference protocol, health and reflection. Decodes, calls the pipeline,
 //! encodes.
 
+mod access;
 mod body;
 mod call;
 mod codec;
@@ -66,7 +67,7 @@ impl GrpcInferenceService for InferenceService {
         infer::check_version(&self.0, &version)?;
         let ready = match self.0.catalog.snapshot().resolve(&name, Some(&version)) {
             Ok(_) => true,
-            Err(_) if self.0.dialect.unknown_ready == UnknownReady::False => false,
+            Err(_) if self.0.dialect().unknown_ready == UnknownReady::False => false,
             Err(error) => return Err(error.into()),
         };
         Ok(Response::new(ModelReadyResponse { ready }))

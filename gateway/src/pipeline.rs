@@ -63,19 +63,20 @@ async fn answer<D>(
 where
     D: FnOnce(&Deployment) -> Result<InferRequest, GatewayError>,
 {
+    let timeout = shared.limits().request_timeout;
     let (request, answer, freshness) = {
         let mut request = decode(deployment)?;
         check_outputs(deployment, &request.outputs)?;
         let given = std::mem::take(&mut request.inputs);
         let prepared = inputs::prepare(deployment, shared.store.as_deref(), given)?;
         let (reply, answer) = oneshot::channel();
-        let deadline = Instant::now() + shared.limits.request_timeout;
+        let deadline = Instant::now() + timeout;
         let mut job = Job::new(prepared.inputs, prepared.rows, Some(deadline), reply);
         job.optional = prepared.optional;
         submit(deployment, job)?;
         (request, answer, prepared.freshness)
     };
-    let outputs = wait(deployment, answer, shared.limits.request_timeout).await?;
+    let outputs = wait(deployment, answer, timeout).await?;
     if freshness.as_ref().is_some_and(|freshness| !freshness.degraded_views.is_empty()) {
         deployment.counters.shard(Core::index()).count_degraded();
     }

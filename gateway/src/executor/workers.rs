@@ -45,7 +45,7 @@ impl Workers {
             let worker = Worker {
                 engine,
                 queue: started.queue.clone(),
-                work: Work::new(limits.max_rows),
+                work: Work::new(started.limits.max_rows),
                 counters: counters.clone(),
                 index,
             };
@@ -63,7 +63,7 @@ impl Workers {
         self.limits.admit(ahead, job.rows, self.workers)?;
         job.waiting = Some(self.waiting.enter(own));
         self.queue.push(job).map_err(|error| match error {
-            NotQueued::Full => Refusal::Overloaded(self.limits.max_waiting),
+            NotQueued::Full => Refusal::Overloaded(self.limits.max_waiting.get()),
             NotQueued::Closed => Refusal::Stopped,
         })
     }

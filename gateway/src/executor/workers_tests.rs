@@ -12,6 +12,7 @@ use tokio::sync::oneshot;
 use super::{WorkerSettings, Workers};
 use crate::counters::Counters;
 use crate::executor::{Answer, Job, Limits, Refusal};
+use crate::live::MaxWaiting;
 use crate::metrics::Metrics;
 
 /// Gives its input back, once the test lets it.
@@ -50,7 +51,8 @@ fn start(count: usize, max_queue_delay: Duration) -> Running {
     let engines = (0..count)
         .map(|_| Box::new(Gated { begun: begun_in.clone(), go: go_out.clone() }) as Box<dyn Engine>)
         .collect();
-    let (row_cost, max_waiting) = (Duration::from_millis(1), Duration::from_millis(50));
+    let row_cost = Duration::from_millis(1);
+    let max_waiting = MaxWaiting::new(Duration::from_millis(50));
     let limits = Limits { max_rows: 4, row_cost, max_waiting };
     let metrics = Metrics::new().deployment(
         &"m".parse::<ModelName>().unwrap(),

@@ -84,7 +84,7 @@ impl<B> Body<B> {
                 return Err(GatewayError::Invalid("more than one message for one answer".into()));
             }
             if let Some(length) = self.prefix.read(&data) {
-                let limit = self.shared.limits.max_body;
+                let limit = self.shared.limits().max_body;
                 if length > limit {
                     return Err(GatewayError::MessageTooLarge { length, limit });
                 }
@@ -187,7 +187,7 @@ where
                     }
                 },
                 Poll::Pending if body.is_waited_for() => {
-                    let timeout = body.shared.limits.request_timeout;
+                    let timeout = body.shared.limits().request_timeout;
                     let timer = body.timer.get_or_insert_with(|| Box::pin(sleep(timeout)));
                     ready!(timer.as_mut().poll(context));
                     body.ended = true;

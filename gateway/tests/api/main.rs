@@ -3,7 +3,10 @@
 
 mod bad_input;
 mod configuration;
+mod content_coding;
 mod drain;
+mod framing;
+mod http_v2;
 mod inference;
 mod lifecycle;
 mod metadata;

@@ -74,3 +74,32 @@ fn the_file_says_how_to_log_unless_a_flag_or_the_environment_does() {
         assert!(!fine && said.contains(says), "{said}");
     }
 }
+
+#[test]
+fn how_http_is_served() {
+    let registry = "--registry=http://localhost:5000";
+    for (flag, says) in [
+        ("--base-path=/a/b", ""),
+        ("--base-path=/a/", ""),
+        ("--base-path=/", ""),
+        ("--base-path=a", "--base-path a: must be a path that begins with a slash"),
+        ("--base-path=/a?b", "must be a path"),
+        ("--compress-replies=0", ""),
+        ("--compress-replies=1024", ""),
+        ("--compress-replies=10", "--compress-replies must be 0 or at least 1024"),
+    ] {
+        let (fine, said) = check(&[registry, flag], &[]);
+        assert_eq!(fine, says.is_empty(), "{flag}: {said}");
+        assert!(said.contains(says), "{flag}: {said}");
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let file = write(folder.path(), "base_path = \"a\"\ncompress_replies = 10\n");
+    let (fine, said) = check(&[registry, "--config", &file], &[]);
+    assert!(
+        !fine && said.contains("--base-path a") && said.contains("--compress-replies"),
+        "{said}"
+    );
+    let variables = [("SLUICE_BASE_PATH", "/a"), ("SLUICE_COMPRESS_REPLIES", "0")];
+    let (fine, said) = check(&[registry, "--config", &file], &variables);
+    assert!(fine, "{said}");
+}

@@ -111,7 +111,8 @@ impl<B> Body<B> {
             return false;
         }
         let length = Prefix::default().read(data);
-        let fits = |length| length <= self.shared.limits.max_body && data.len() == PREFIX + length;
+        let fits =
+            |length| length <= self.shared.limits().max_body && data.len() == PREFIX + length;
         let is_next = length.is_some_and(fits);
         self.handed_on |= is_next;
         is_next

@@ -181,8 +181,8 @@ mod tests {
 
     use super::{Model, Published};
     use crate::counters::Counters;
-    use crate::deployment::Deployment;
-    use crate::executor::{Executor, Limits};
+    use crate::deployment::{Deployment, DeploymentNumber};
+    use crate::executor::{Executor, Limits, SchedulePolicy};
     use crate::metrics::Metrics;
 
     fn deployment(model: &ModelName) -> Arc<Deployment> {
@@ -191,11 +191,13 @@ mod tests {
         Arc::new(Deployment {
             model: model.clone(),
             version: ModelVersion(1),
+            number: DeploymentNumber::next(),
             inputs: Vec::new(),
             outputs: Vec::new(),
             batches: false,
+            cached: false,
             features: None,
-            executor: Executor::ticks(Vec::new(), limits),
+            executor: Executor::ticks(Vec::new(), limits, SchedulePolicy::default()),
             counters: Arc::new(Counters::new(1, 0, metrics)),
         })
     }

@@ -81,6 +81,7 @@ impl Config {
                 cores: settings.cores.unwrap_or(cores),
                 limits,
                 dialect: settings.dialect.resolve(),
+                response_cache: settings.response_cache.unwrap_or(0),
                 state: settings.state,
             },
             drain_timeout: settings.drain_timeout.unwrap_or(Duration::from_secs(20)),

@@ -1,6 +1,7 @@
 //! A loaded model version: its signature, its features, and what runs it.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use sluice_features::ServicePlan;
 use sluice_protocol::{Datatype, ModelName, ModelVersion, TensorSpec};
@@ -16,15 +17,31 @@ pub(crate) const PLATFORM: &str = "onnxruntime_onnx";
 pub(crate) struct Deployment {
     pub(crate) model: ModelName,
     pub(crate) version: ModelVersion,
+    /// Its own, whatever else is or was loaded under the same name and version.
+    pub(crate) number: DeploymentNumber,
     /// The graph's inputs and outputs, in its order.
     pub(crate) inputs: Vec<TensorSpec>,
     pub(crate) outputs: Vec<TensorSpec>,
     /// Whether requests can share a run: the first dimension of everything is rows that were
     /// found not to touch each other.
     pub(crate) batches: bool,
+    /// Whether an answer may be given again to the same question, where the gateway has a cache.
+    pub(crate) cached: bool,
     pub(crate) features: Option<FeatureInput>,
     pub(crate) executor: Arc<Executor>,
     pub(crate) counters: Arc<Counters>,
+}
+
+/// A deployment's number among all that the process has had.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct DeploymentNumber(pub(crate) u64);
+
+impl DeploymentNumber {
+    /// One that no deployment has had.
+    pub(crate) fn next() -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        Self(NEXT.fetch_add(1, Ordering::Relaxed))
+    }
 }
 
 /// The graph input that features fill, and what computes them.

@@ -6,6 +6,8 @@ use sluice_engine::EngineError;
 use sluice_features::FeatureError;
 use sluice_protocol::{Code, ModelName, ModelVersion, ShapeError};
 
+use crate::dialect::OverloadStatus;
+
 /// The longest error text that a caller gets, in characters.
 const MESSAGE_LENGTH: usize = 800;
 /// As much of an input's name as an error repeats, in characters.
@@ -75,6 +77,24 @@ pub enum GatewayError {
         model: ModelName,
         /// How long the work already waiting is predicted to take.
         waiting: Duration,
+        /// The status that it is told with.
+        status: OverloadStatus,
+    },
+    /// As many requests wait as the model's queue policy lets.
+    #[error("Exceeds maximum queue size: {most} requests of model {model} wait already")]
+    QueueFull {
+        /// The model.
+        model: ModelName,
+        /// How many may wait.
+        most: usize,
+    },
+    /// The request waited longer than it or the model's queue policy lets.
+    #[error("Request timeout expired: model {model} did not begin with it within {waited:?}")]
+    QueueTimeout {
+        /// The model.
+        model: ModelName,
+        /// How long it waited.
+        waited: Duration,
     },
     /// The answer did not come in time.
     #[error("deadline of {0:?} exceeded")]
@@ -114,7 +134,10 @@ impl GatewayError {
             }
             Self::TooLarge { .. } => Code::TooLarge,
             Self::UnsupportedEncoding(_) => Code::UnsupportedMediaType,
-            Self::Overloaded { .. } => Code::Overloaded,
+            Self::Overloaded { status: OverloadStatus::Exhausted, .. } => Code::Overloaded,
+            Self::Overloaded { status: OverloadStatus::Unavailable, .. }
+            | Self::QueueFull { .. }
+            | Self::QueueTimeout { .. } => Code::Unavailable,
             Self::DeadlineExceeded(_) | Self::BodyTimeout(_) => Code::DeadlineExceeded,
             Self::Unavailable(_) => Code::Unavailable,
             // Features that are not there yet are not the caller's fault.

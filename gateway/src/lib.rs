@@ -9,6 +9,7 @@
 //! The gateway compiles no SQL engine, no registry server and no trainer.
 
 mod admin;
+mod cache;
 mod catalog;
 mod config;
 mod control;

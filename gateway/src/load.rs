@@ -25,9 +25,9 @@ use settings::ExecutorChoice;
 use trial::Trial;
 
 use crate::counters::Counters;
-use crate::deployment::{Deployment, FeatureInput};
+use crate::deployment::{Deployment, DeploymentNumber, FeatureInput};
 use crate::error::LoadError;
-use crate::executor::{CostCurve, Executor, Limits, WorkerSettings, measure};
+use crate::executor::{CostCurve, Executor, Limits, SchedulePolicy, WorkerSettings, measure};
 use crate::shared::Shared;
 
 /// A version's files as they were read, once: what is checked is what is run.
@@ -79,9 +79,11 @@ fn build(shared: &Shared, candidate: &Candidate) -> Result<Arc<Deployment>, Load
     Ok(Arc::new(Deployment {
         model: candidate.model.clone(),
         version: candidate.version,
+        number: DeploymentNumber::next(),
         inputs,
         outputs,
         batches,
+        cached: false,
         features,
         executor,
         counters,
@@ -245,11 +247,12 @@ fn executor(
     let workers = if choice == ExecutorChoice::Workers { count } else { 0 };
     let metrics = shared.metrics.deployment(&candidate.model, candidate.version);
     let counters = Arc::new(Counters::new(shared.cores, workers, metrics));
+    let policy = SchedulePolicy::default();
     let executor = match choice {
-        ExecutorChoice::Tick => Executor::ticks(engines, limits),
+        ExecutorChoice::Tick => Executor::ticks(engines, limits, policy),
         ExecutorChoice::Workers => {
             let settings = WorkerSettings { max_queue_delay: delay };
-            Executor::workers(engines, limits, settings, counters.clone())
+            Executor::workers(engines, limits, policy, settings, counters.clone())
                 .map_err(|error| LoadError::Package(format!("start workers: {error}")))?
         }
     };

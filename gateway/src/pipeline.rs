@@ -1,6 +1,8 @@
 //! A request's way, in order: route, decode, look up and transform, admit, batch and run,
 //! answer, observe. The only place that knows it; HTTP and gRPC only decode and encode.
 
+mod terms;
+
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -9,11 +11,13 @@ use sluice_protocol::{
 };
 use tokio::sync::oneshot;
 
+use crate::cache::{Key, ResponseCache};
 use crate::deployment::Deployment;
 use crate::error::GatewayError;
-use crate::executor::{Core, Job, Refusal, RunError};
-use crate::inputs::{self, Freshness};
+use crate::executor::{Answer, Core, Job, Patience, Ran, Refusal, Terms, Times};
+use crate::inputs::{self, Freshness, Prepared};
 use crate::shared::Shared;
+use terms::terms;
 
 /// Response parameter: the day of the oldest features behind an answer.
 pub(crate) const FEATURES_AS_OF: &str = "features_as_of";
@@ -36,67 +40,192 @@ where
     let deployment = routed.inspect_err(|error| shared.metrics.count_unrouted(error.code()))?;
     let answered = answer(shared, &deployment, decode).await;
     let shard = deployment.counters.shard(Core::index());
-    shard.count_request(answered.as_ref().err().map(GatewayError::code), started.elapsed());
-    answered
+    match &answered {
+        Ok((_, ran)) => {
+            let ran = ran.as_ref().map(|(rows, times)| (*rows, times));
+            shard.count_answered(started.elapsed(), ran);
+        }
+        Err(error) => shard.count_failed(error.code(), started.elapsed()),
+    }
+    answered.map(|(response, _)| response)
 }
 
+/// The rows of a request that ran, and where its time went.
+type RowsAndTimes = (usize, Times);
+
+/// The answer, and what its run took unless it was known already.
 async fn answer<D>(
     shared: &Shared,
     deployment: &Arc<Deployment>,
     decode: D,
-) -> Result<InferResponse, GatewayError>
+) -> Result<(InferResponse, Option<RowsAndTimes>), GatewayError>
 where
     D: FnOnce(&Deployment) -> Result<InferRequest, GatewayError>,
 {
-    let (request, answer, freshness) = {
+    let (request, freshness, rows, missed, waiting) = {
         let mut request = decode(deployment)?;
         check_outputs(deployment, &request.outputs)?;
+        let terms = terms(&request.parameters)?;
         let given = std::mem::take(&mut request.inputs);
-        let prepared = inputs::prepare(deployment, shared.store.as_deref(), given)?;
-        let (reply, answer) = oneshot::channel();
-        let deadline = Instant::now() + shared.limits.request_timeout;
-        let job = Job::new(prepared.inputs, prepared.rows, Some(deadline), reply);
-        submit(deployment, job)?;
-        (request, answer, prepared.freshness)
+        let Prepared { inputs, rows, freshness } =
+            inputs::prepare(deployment, shared.store.as_deref(), given)?;
+        let missed = match look_up(shared, deployment, &request.outputs, &inputs) {
+            Some(Looked::Found(outputs)) => {
+                return Ok((respond(deployment, request.id, freshness, outputs), None));
+            }
+            Some(Looked::Missed(missed)) => Some(missed),
+            None => None,
+        };
+        let waiting = submit(shared, deployment, inputs, rows, terms)?;
+        (request, freshness, rows, missed, waiting)
     };
-    let outputs = wait(deployment, answer, shared.limits.request_timeout).await?;
+    let Ran { outputs, times } = waiting.answer(deployment).await?;
+    let outputs = select(deployment, outputs, &request.outputs);
+    if let Some(missed) = missed {
+        missed.keep(deployment, &outputs);
+    }
+    Ok((respond(deployment, request.id, freshness, outputs), Some((rows, times))))
+}
+
+fn respond(
+    deployment: &Deployment,
+    id: String,
+    freshness: Option<Freshness>,
+    outputs: Vec<NamedTensor>,
+) -> InferResponse {
     if freshness.as_ref().is_some_and(|freshness| !freshness.degraded_views.is_empty()) {
         deployment.counters.shard(Core::index()).count_degraded();
     }
-    Ok(InferResponse {
+    InferResponse {
         model: deployment.model.clone(),
         version: deployment.version,
-        id: request.id,
+        id,
         parameters: facts(freshness),
-        outputs: select(deployment, outputs, &request.outputs),
-    })
+        outputs,
+    }
 }
 
-fn submit(deployment: &Arc<Deployment>, job: Job) -> Result<(), GatewayError> {
-    let submitted = Core::with(|core| deployment.executor.submit(core, &deployment.counters, job));
-    submitted.map_err(|refusal| match refusal {
-        Refusal::Overloaded(waiting) => {
-            GatewayError::Overloaded { model: deployment.model.clone(), waiting }
-        }
-        Refusal::Stopped => GatewayError::Unavailable("taking this model version down"),
-    })
+/// What a look into the cache gave.
+enum Looked<'c> {
+    Found(Vec<NamedTensor>),
+    Missed(Missed<'c>),
 }
 
-async fn wait(
+/// Where an answer belongs that was not there.
+struct Missed<'c> {
+    cache: &'c ResponseCache,
+    key: Key,
+    took: Duration,
+}
+
+/// Looks into the cache, if there is one and this deployment uses it.
+fn look_up<'c>(
+    shared: &'c Shared,
     deployment: &Deployment,
-    answer: oneshot::Receiver<Result<Vec<Tensor>, RunError>>,
+    wanted: &[RequestedOutput],
+    inputs: &[Tensor],
+) -> Option<Looked<'c>> {
+    let cache = shared.cache.as_ref().filter(|_| deployment.cached)?;
+    let started = Instant::now();
+    let key = Key::new(deployment, wanted, inputs);
+    let found = cache.find(&key);
+    let took = started.elapsed();
+    Some(match found {
+        Some(outputs) => {
+            deployment.counters.shard(Core::index()).count_cache_hit(took);
+            Looked::Found(outputs)
+        }
+        None => Looked::Missed(Missed { cache, key, took }),
+    })
+}
+
+impl Missed<'_> {
+    fn keep(self, deployment: &Deployment, outputs: &[NamedTensor]) {
+        let started = Instant::now();
+        self.cache.keep(self.key, outputs);
+        let took = self.took + started.elapsed();
+        deployment.counters.shard(Core::index()).count_cache_miss(took);
+    }
+}
+
+/// A request whose rows were handed to the executor.
+struct Waiting {
+    answer: oneshot::Receiver<Answer>,
+    submitted: Instant,
+    /// How long the answer may take.
     timeout: Duration,
-) -> Result<Vec<Tensor>, GatewayError> {
-    match tokio::time::timeout(timeout, answer).await {
-        Ok(Ok(Ok(outputs))) => Ok(outputs),
-        Ok(Ok(Err(error))) => Err(GatewayError::Engine {
-            model: deployment.model.clone(),
-            version: deployment.version,
-            message: error.message.to_string(),
-            code: error.code,
-        }),
-        // The job was dropped unanswered because its deadline passed while it waited.
-        Ok(Err(_)) | Err(_) => Err(GatewayError::DeadlineExceeded(timeout)),
+    /// How long the run's beginning may take, if that is bounded.
+    patience: Option<Patience>,
+}
+
+fn submit(
+    shared: &Shared,
+    deployment: &Arc<Deployment>,
+    inputs: Vec<Tensor>,
+    rows: usize,
+    terms: Terms,
+) -> Result<Waiting, GatewayError> {
+    let (reply, answer) = oneshot::channel();
+    let timeout = shared.limits.request_timeout;
+    let job = Job::new(inputs, rows, Some(timeout), reply);
+    let submitted = job.submitted;
+    let entered =
+        Core::with(|core| deployment.executor.submit(core, &deployment.counters, job, terms));
+    let model = || deployment.model.clone();
+    let patience = entered.map_err(|refusal| match refusal {
+        Refusal::Overloaded(waiting) => {
+            GatewayError::Overloaded { model: model(), waiting, status: shared.dialect.overload }
+        }
+        Refusal::QueueFull(most) => GatewayError::QueueFull { model: model(), most },
+        Refusal::Stopped => GatewayError::Unavailable("taking this model version down"),
+    })?;
+    Ok(Waiting { answer, submitted, timeout, patience })
+}
+
+impl Waiting {
+    async fn answer(mut self, deployment: &Deployment) -> Result<Ran, GatewayError> {
+        let mut left = self.timeout;
+        if let Some(patience) = &self.patience {
+            let wait = patience.until.saturating_duration_since(self.submitted);
+            if wait < left {
+                match tokio::time::timeout(wait, &mut self.answer).await {
+                    Ok(answer) => return self.outcome(deployment, answer.ok()),
+                    Err(_) if patience.give_up() => return Err(self.too_late(deployment)),
+                    // Its run has begun.
+                    Err(_) => left = left.saturating_sub(wait),
+                }
+            }
+        }
+        let answer = tokio::time::timeout(left, &mut self.answer).await;
+        self.outcome(deployment, answer.ok().and_then(Result::ok))
+    }
+
+    /// The answer, if there is one. A job without was dropped because its time was up.
+    fn outcome(
+        &self,
+        deployment: &Deployment,
+        answer: Option<Answer>,
+    ) -> Result<Ran, GatewayError> {
+        let has_expired =
+            |patience: &Patience| patience.until <= Instant::now() && patience.give_up();
+        match answer {
+            Some(Ok(ran)) => Ok(ran),
+            Some(Err(error)) => Err(GatewayError::Engine {
+                model: deployment.model.clone(),
+                version: deployment.version,
+                message: error.message.to_string(),
+                code: error.code,
+            }),
+            None if self.patience.as_ref().is_some_and(has_expired) => {
+                Err(self.too_late(deployment))
+            }
+            None => Err(GatewayError::DeadlineExceeded(self.timeout)),
+        }
+    }
+
+    fn too_late(&self, deployment: &Deployment) -> GatewayError {
+        let (model, waited) = (deployment.model.clone(), self.submitted.elapsed());
+        GatewayError::QueueTimeout { model, waited }
     }
 }
 
@@ -146,3 +275,6 @@ fn facts(freshness: Option<Freshness>) -> Parameters {
     }
     parameters
 }
+
+#[cfg(test)]
+mod tests;

@@ -69,6 +69,9 @@ pub struct Settings {
     #[arg(long, value_name = "TIME", env = "SLUICE_MAX_WAITING", value_parser = humantime::parse_duration)]
     #[serde(deserialize_with = "crate::duration::deserialize")]
     pub max_waiting: Option<Duration>,
+    /// Bytes of answers to keep for models whose configuration asks for it [default: 0]
+    #[arg(long, value_name = "BYTES", env = "SLUICE_RESPONSE_CACHE")]
+    pub response_cache: Option<usize>,
     /// How long running requests may go on after SIGTERM [default: 20s]
     #[arg(long, value_name = "TIME", env = "SLUICE_DRAIN_TIMEOUT", value_parser = humantime::parse_duration)]
     #[serde(deserialize_with = "crate::duration::deserialize")]
@@ -143,6 +146,7 @@ impl Settings {
             max_body: self.max_body.or(file.max_body),
             request_timeout: self.request_timeout.or(file.request_timeout),
             max_waiting: self.max_waiting.or(file.max_waiting),
+            response_cache: self.response_cache.or(file.response_cache),
             drain_timeout: self.drain_timeout.or(file.drain_timeout),
             dialect: self.dialect.over(file.dialect),
             config: self.config,

@@ -8,6 +8,7 @@ use std::time::Duration;
 use sluice_engine::OnnxRuntime;
 use sluice_features::{Definitions, EmbeddedStore};
 
+use crate::cache::ResponseCache;
 use crate::catalog::Published;
 use crate::dialect::Dialect;
 use crate::metrics::Metrics;
@@ -24,6 +25,8 @@ pub(crate) struct Shared {
     pub(crate) store: Option<Arc<EmbeddedStore>>,
     pub(crate) limits: RequestLimits,
     pub(crate) dialect: Dialect,
+    /// Answers of models whose deployment says so.
+    pub(crate) cache: Option<ResponseCache>,
     pub(crate) state: Option<PathBuf>,
     started: AtomicBool,
     draining: AtomicBool,
@@ -36,6 +39,8 @@ pub(crate) struct Options {
     pub(crate) cores: usize,
     pub(crate) limits: RequestLimits,
     pub(crate) dialect: Dialect,
+    /// Bytes of answers to keep; 0 keeps none.
+    pub(crate) response_cache: usize,
     /// The folder for what a restart needs.
     pub(crate) state: Option<PathBuf>,
 }
@@ -68,7 +73,7 @@ impl Shared {
         store: Option<Arc<EmbeddedStore>>,
         options: Options,
     ) -> Self {
-        let Options { cores, limits, dialect, state } = options;
+        let Options { cores, limits, dialect, response_cache, state } = options;
         Self {
             catalog: Published::default(),
             metrics: Metrics::new(),
@@ -78,6 +83,7 @@ impl Shared {
             store,
             limits,
             dialect,
+            cache: ResponseCache::new(response_cache),
             state,
             started: AtomicBool::new(false),
             draining: AtomicBool::new(false),

@@ -45,6 +45,9 @@ pub(super) fn error(error: &GatewayError) -> Response<Body> {
         GatewayError::Overloaded { waiting, .. } => {
             headers.insert(RETRY_AFTER, HeaderValue::from(waiting.as_secs().max(1)));
         }
+        GatewayError::QueueFull { .. } => {
+            headers.insert(RETRY_AFTER, HeaderValue::from(1));
+        }
         // The rest of the body may still come; nobody will read it.
         GatewayError::BodyTimeout(_) => {
             headers.insert(CONNECTION, HeaderValue::from_static("close"));

@@ -1,6 +1,7 @@
 //! gRPC: V2 of the inference protocol. Decodes, calls the pipeline, encodes.
 
 mod body;
+mod statistics;
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -18,8 +19,8 @@ use sluice_protocol::grpc::model_metadata_response::TensorMetadata;
 use sluice_protocol::grpc::{
     InferParameter, InferTensorContents, ModelInferRequest, ModelInferResponse,
     ModelMetadataRequest, ModelMetadataResponse, ModelReadyRequest, ModelReadyResponse,
-    ServerLiveRequest, ServerLiveResponse, ServerMetadataRequest, ServerMetadataResponse,
-    ServerReadyRequest, ServerReadyResponse,
+    ModelStatisticsRequest, ModelStatisticsResponse, ServerLiveRequest, ServerLiveResponse,
+    ServerMetadataRequest, ServerMetadataResponse, ServerReadyRequest, ServerReadyResponse,
 };
 use sluice_protocol::{
     Code, Datatype, InferRequest, InferResponse, ModelVersion, NamedTensor, Parameter, Parameters,
@@ -174,6 +175,13 @@ impl GrpcInferenceService for Service {
         let answered =
             pipeline::infer(&self.0, &model, Some(&version), |deployment| decode(deployment, wire));
         Ok(Response::new(encode(answered.await?, raw)))
+    }
+
+    async fn model_statistics(
+        &self,
+        request: Request<ModelStatisticsRequest>,
+    ) -> Result<Response<ModelStatisticsResponse>, Status> {
+        statistics::model_statistics(&self.0, request.get_ref()).map(Response::new)
     }
 }
 

@@ -16,6 +16,7 @@ pub(super) enum Route<'p> {
     Models,
     Metadata { model: Cow<'p, str>, version: Option<Cow<'p, str>> },
     ModelReady { model: Cow<'p, str>, version: Option<Cow<'p, str>> },
+    Statistics { model: Option<Cow<'p, str>>, version: Option<Cow<'p, str>> },
     ModelStatus { model: Cow<'p, str> },
     Infer { model: Cow<'p, str>, version: Option<Cow<'p, str>> },
     Predict { model: Cow<'p, str>, version: Option<Cow<'p, str>> },
@@ -41,6 +42,8 @@ impl<'p> Route<'p> {
             ["v2", "health", "ready"] => Self::Ready,
             ["v2"] => Self::Server,
             ["v1" | "v2", "models"] => Self::Models,
+            // It wins over the metadata of a model of that name.
+            ["v2", "models", "stats"] => Self::Statistics { model: None, version: None },
             ["v2", "models", model, ref rest @ ..] => Self::of_v2_model(model, rest)?,
             ["v1", "models", last] => Self::of_v1_model(last, None)?,
             ["v1", "models", model, "versions", last] => Self::of_v1_model(last, Some(model))?,
@@ -57,6 +60,7 @@ impl<'p> Route<'p> {
         Some(match *rest {
             [] => Self::Metadata { model, version },
             ["ready"] => Self::ModelReady { model, version },
+            ["stats"] => Self::Statistics { model: Some(model), version },
             ["infer"] => Self::Infer { model, version },
             _ => return None,
         })
@@ -89,6 +93,7 @@ impl<'p> Route<'p> {
             | Self::Models
             | Self::Metadata { .. }
             | Self::ModelReady { .. }
+            | Self::Statistics { .. }
             | Self::ModelStatus { .. } => "GET",
         }
     }
@@ -146,6 +151,13 @@ mod tests {
         assert_eq!(post("/v1/models/a%3Apredict").unwrap(), predict("a", None));
         assert_eq!(post("/v1/models/a/versions/2:predict").unwrap(), predict("a", Some("2")));
         assert_eq!(get("/v1/models/a").unwrap(), Route::ModelStatus { model: "a".into() });
+        let statistics = |model: Option<&'static str>, version: Option<&'static str>| {
+            let (model, version) = (model.map(Into::into), version.map(Into::into));
+            Route::Statistics { model, version }
+        };
+        assert_eq!(get("/v2/models/stats").unwrap(), statistics(None, None));
+        assert_eq!(get("/v2/models/stats/stats").unwrap(), statistics(Some("stats"), None));
+        assert_eq!(get("/v2/models/a/versions/3/stats").unwrap(), statistics(Some("a"), Some("3")));
     }
 
     #[test]

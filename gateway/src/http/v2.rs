@@ -21,7 +21,8 @@ use crate::{inputs, unserved};
 /// How long the JSON part of a body is, when binary data follows it.
 const HEADER_LENGTH: HeaderName = HeaderName::from_static("inference-header-content-length");
 /// The extensions that work, in Triton's spelling.
-pub(crate) const EXTENSIONS: [&str; 2] = ["binary_tensor_data", "parameters"];
+pub(crate) const EXTENSIONS: [&str; 4] =
+    ["schedule_policy", "binary_tensor_data", "parameters", "statistics"];
 
 /// Which outputs the caller wants in binary form.
 #[derive(Debug, Default)]

@@ -7,5 +7,7 @@ mod inference;
 mod lifecycle;
 mod metadata;
 mod overload;
+mod schedule;
 mod settings;
+mod statistics;
 mod support;

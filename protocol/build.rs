@@ -13,6 +13,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     // `bytes` keeps raw tensor contents as slices of the received message instead of copies.
     tonic_prost_build::configure()
         .generate_default_stubs(true)
+        .codec_path("crate::codec::Codec")
         .bytes(".inference.ModelInferRequest.raw_input_contents")
         .bytes(".inference.ModelInferResponse.raw_output_contents")
         .bytes(".inference.InferTensorContents.bytes_contents")

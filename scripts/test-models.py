@@ -19,6 +19,8 @@
     patch.onnx     y[batch, 1, h, w]: a 3 x 3 convolution without padding, of any height and width
     rounds.onnx    y[1] = rounds[1] counted by a loop: takes as long as its input says
     fill.onnx      y = zeros of the shape[2] that is asked for: takes as much memory as its input says
+    shift.onnx     y[batch, 2] = factor[2] x[batch, 2] + offset[batch, 2]: factor is 2 and offset is 0
+                   where nobody brings them
     vast.onnx      y = -x, both FP32 [4194304, 1048576]: more than any memory
     endless.onnx   y = -x, both FP32 [2^40, 2^40]: more than can be counted
 """
@@ -178,6 +180,14 @@ save(
     [node("ConstantOfShape", ["shape"], ["y"])],
     [("shape", INT64, [2])],
     [("y", FP32, ["rows", "columns"])],
+)
+# Initializers that are inputs too may be brought instead.
+save(
+    "shift",
+    [node("Mul", ["x", "factor"], ["scaled"]), node("Add", ["scaled", "offset"], ["y"])],
+    [("x", FP32, ["batch", 2]), ("factor", FP32, [2]), ("offset", FP32, ["batch", 2])],
+    [("y", FP32, ["batch", 2])],
+    [("factor", np.full(2, 2, np.float32)), ("offset", np.zeros((1, 2), np.float32))],
 )
 for name, shape in (("vast", [1 << 22, 1 << 20]), ("endless", [1 << 40, 1 << 40])):
     save(name, [node("Neg", ["x"], ["y"])], [("x", FP32, shape)], [("y", FP32, shape)])

@@ -12,7 +12,7 @@ mod value;
 
 pub use error::EngineError;
 pub use onnx::{OnnxEngine, OnnxRuntime};
-use sluice_protocol::{Tensor, TensorSpec};
+use sluice_protocol::{NamedTensor, Tensor, TensorSpec};
 
 /// A loaded graph.
 pub trait Engine: Send {
@@ -22,6 +22,25 @@ pub trait Engine: Send {
     /// The graph's outputs, in the order that [`Engine::run`] gives them.
     fn outputs(&self) -> &[TensorSpec];
 
+    /// Inputs beside those, for which the graph has values of its own that a run may replace.
+    fn optional_inputs(&self) -> &[TensorSpec] {
+        &[]
+    }
+
     /// Runs the graph once, over one tensor an input, in the order of [`Engine::inputs`].
     fn run(&mut self, inputs: &[Tensor]) -> Result<Vec<Tensor>, EngineError>;
+
+    /// The same, with `optional` in the place of the graph's own values.
+    fn run_with(
+        &mut self,
+        inputs: &[Tensor],
+        optional: &[NamedTensor],
+    ) -> Result<Vec<Tensor>, EngineError> {
+        match optional.first() {
+            None => self.run(inputs),
+            Some(NamedTensor { name, .. }) => {
+                Err(EngineError::Run(format!("{name:?} is no optional input")))
+            }
+        }
+    }
 }

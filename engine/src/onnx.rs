@@ -5,9 +5,9 @@ use std::sync::{Mutex, PoisonError};
 
 use ort::environment::Environment;
 use ort::session::builder::GraphOptimizationLevel;
-use ort::session::{Session, SessionInputValue};
-use ort::value::Outlet;
-use sluice_protocol::{Tensor, TensorSpec};
+use ort::session::{Session, SessionInputValue, SessionOutputs};
+use ort::value::{Outlet, ValueType};
+use sluice_protocol::{NamedTensor, Tensor, TensorSpec};
 
 use crate::{Engine, EngineError, library, value};
 
@@ -56,11 +56,17 @@ impl OnnxRuntime {
     pub fn open(&self, graph: &[u8], threads: usize) -> Result<OnnxEngine, EngineError> {
         let session = self.session(graph, threads).map_err(|e| EngineError::Graph(one_line(&e)))?;
         let specs = |kind, outlets: &[Outlet]| {
-            outlets.iter().map(|outlet| tensor_spec(kind, outlet)).collect::<Result<Vec<_>, _>>()
+            let each =
+                outlets.iter().map(|outlet| tensor_spec(kind, outlet.name(), outlet.dtype()));
+            each.collect::<Result<Vec<_>, _>>()
         };
         let inputs = specs("input", session.inputs())?;
         let outputs = specs("output", session.outputs())?;
-        Ok(OnnxEngine { session, inputs, outputs })
+        // Nobody has to bring these, so one that cannot be brought is no reason to refuse a graph.
+        let replaceable = session.overridable_initializers();
+        let optional = replaceable.iter().map(|own| tensor_spec("input", own.name(), own.dtype()));
+        let optional = optional.filter_map(Result::ok).collect();
+        Ok(OnnxEngine { session, inputs, optional, outputs })
     }
 
     fn session(&self, graph: &[u8], threads: usize) -> ort::Result<Session> {
@@ -85,7 +91,21 @@ impl std::fmt::Debug for OnnxRuntime {
 pub struct OnnxEngine {
     session: Session,
     inputs: Vec<TensorSpec>,
+    /// Initializers that are graph inputs too.
+    optional: Vec<TensorSpec>,
     outputs: Vec<TensorSpec>,
+}
+
+impl OnnxEngine {
+    /// The inputs as values, checked to be as many as the graph has.
+    fn values<'t>(&self, inputs: &'t [Tensor]) -> Result<Vec<SessionInputValue<'t>>, EngineError> {
+        if inputs.len() != self.inputs.len() {
+            let (expected, found) = (self.inputs.len(), inputs.len());
+            return Err(EngineError::Run(format!("{expected} inputs expected, got {found}")));
+        }
+        let named = inputs.iter().zip(&self.inputs);
+        named.map(|(tensor, spec)| value::borrow(tensor, &spec.name)).collect()
+    }
 }
 
 impl Engine for OnnxEngine {
@@ -97,39 +117,58 @@ impl Engine for OnnxEngine {
         &self.outputs
     }
 
+    fn optional_inputs(&self) -> &[TensorSpec] {
+        &self.optional
+    }
+
     fn run(&mut self, inputs: &[Tensor]) -> Result<Vec<Tensor>, EngineError> {
-        if inputs.len() != self.inputs.len() {
-            let (expected, found) = (self.inputs.len(), inputs.len());
-            return Err(EngineError::Run(format!("{expected} inputs expected, got {found}")));
-        }
-        let values: Vec<SessionInputValue<'_>> = inputs
-            .iter()
-            .zip(&self.inputs)
-            .map(|(tensor, spec)| value::borrow(tensor, &spec.name))
-            .collect::<Result<_, _>>()?;
+        let values = self.values(inputs)?;
         let answers = self.session.run(values.as_slice()).map_err(|error| run_error(&error))?;
-        self.outputs
-            .iter()
-            .map(|spec| {
-                let answer = answers
-                    .get(&spec.name)
-                    .ok_or_else(|| EngineError::Run(format!("no output {:?}", spec.name)))?;
-                value::copy(answer, &spec.name)
-            })
-            .collect()
+        copy_outputs(&self.outputs, &answers)
+    }
+
+    fn run_with(
+        &mut self,
+        inputs: &[Tensor],
+        optional: &[NamedTensor],
+    ) -> Result<Vec<Tensor>, EngineError> {
+        if optional.is_empty() {
+            return self.run(inputs);
+        }
+        let required = self.values(inputs)?.into_iter().zip(&self.inputs);
+        let mut values: Vec<_> =
+            required.map(|(value, spec)| (spec.name.as_str(), value)).collect();
+        for NamedTensor { name, tensor } in optional {
+            values.push((name, value::borrow(tensor, name)?));
+        }
+        let answers = self.session.run(values).map_err(|error| run_error(&error))?;
+        copy_outputs(&self.outputs, &answers)
     }
 }
 
-fn tensor_spec(kind: &'static str, outlet: &Outlet) -> Result<TensorSpec, EngineError> {
-    let name = outlet.name().to_owned();
-    let unsupported = |found: String| EngineError::UnsupportedValue {
-        kind,
-        name: outlet.name().to_owned(),
-        found,
+/// Copies of all outputs, in the graph's order.
+fn copy_outputs(
+    specs: &[TensorSpec],
+    answers: &SessionOutputs<'_>,
+) -> Result<Vec<Tensor>, EngineError> {
+    let copy = |spec: &TensorSpec| {
+        let answer = answers.get(&spec.name);
+        let answer =
+            answer.ok_or_else(|| EngineError::Run(format!("no output {:?}", spec.name)))?;
+        value::copy(answer, &spec.name)
     };
-    let (Some(element), Some(shape)) =
-        (outlet.dtype().tensor_type(), outlet.dtype().tensor_shape())
-    else {
+    specs.iter().map(copy).collect()
+}
+
+fn tensor_spec(
+    kind: &'static str,
+    name: &str,
+    value: &ValueType,
+) -> Result<TensorSpec, EngineError> {
+    let name = name.to_owned();
+    let unsupported =
+        |found: String| EngineError::UnsupportedValue { kind, name: name.clone(), found };
+    let (Some(element), Some(shape)) = (value.tensor_type(), value.tensor_shape()) else {
         return Err(unsupported("no tensor".to_owned()));
     };
     let datatype =

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use sluice_engine::{Engine, EngineError, OnnxEngine, OnnxRuntime};
-use sluice_protocol::{Code, Datatype, Tensor, TensorData, TensorSpec};
+use sluice_protocol::{Code, Datatype, NamedTensor, Tensor, TensorData, TensorSpec};
 
 fn graph(name: &str) -> Vec<u8> {
     let models = Path::new(env!("CARGO_MANIFEST_DIR")).join("../gateway/tests/models");
@@ -136,4 +136,33 @@ fn an_engine_goes_on_after_a_run_that_failed() {
     let text = |text: &'static str| [tensor(&[1], TensorData::Bytes(vec![text.into()]))];
     assert!(engine.run(&text("abc")).is_err());
     assert_eq!(engine.run(&text("1.5")).unwrap(), [tensor(&[1], TensorData::Fp32(vec![1.5]))]);
+}
+
+#[test]
+fn values_of_the_graphs_own_may_be_replaced() {
+    let mut engine = open("shift");
+    let spec = |name: &str, shape: &[i64]| TensorSpec {
+        name: name.to_owned(),
+        datatype: Datatype::Fp32,
+        shape: shape.to_vec(),
+    };
+    assert_eq!(engine.inputs(), [spec("x", &[-1, 2])]);
+    assert_eq!(engine.optional_inputs(), [spec("factor", &[2]), spec("offset", &[-1, 2])]);
+    let floats = |shape: &[i64], values: &[f32]| tensor(shape, TensorData::Fp32(values.to_vec()));
+    let named = |name: &str, tensor| NamedTensor { name: name.to_owned(), tensor };
+    let x = [floats(&[2, 2], &[1.0, 2.0, 3.0, 4.0])];
+    let factor = named("factor", floats(&[2], &[1.0, 10.0]));
+    let offset = named("offset", floats(&[2, 2], &[0.5, 0.5, 0.25, 0.25]));
+    for (optional, expected) in [
+        (vec![], [2.0, 4.0, 6.0, 8.0]),
+        (vec![factor.clone()], [1.0, 20.0, 3.0, 40.0]),
+        (vec![offset.clone()], [2.5, 4.5, 6.25, 8.25]),
+        (vec![offset, factor], [1.5, 20.5, 3.25, 40.25]),
+    ] {
+        assert_eq!(engine.run_with(&x, &optional).unwrap(), [floats(&[2, 2], &expected)]);
+    }
+    // What is replaced for one run is back for the next.
+    assert_eq!(engine.run(&x).unwrap(), [floats(&[2, 2], &[2.0, 4.0, 6.0, 8.0])]);
+    let unknown = [named("z", floats(&[1], &[1.0]))];
+    assert!(engine.run_with(&x, &unknown).is_err());
 }

@@ -4,14 +4,18 @@
 use std::sync::Arc;
 
 use axum::Router;
+use axum::body::{Body, Bytes};
+use axum::extract::rejection::BytesRejection;
 use axum::extract::{DefaultBodyLimit, State};
-use axum::http::{StatusCode, header};
+use axum::http::{Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
+use axum::routing::{any, get, post};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
+use crate::catalog::VersionState;
+use crate::error::GatewayError;
 use crate::shared::Shared;
 
 mod features;
@@ -26,6 +30,8 @@ pub(crate) fn router(shared: Arc<Shared>) -> Router {
         .route("/drain", post(drain))
         .route("/features/rows", post(features::write).layer(DefaultBodyLimit::max(MAX_ROWS)))
         .route("/features/{service}", get(features::read))
+        .route("/v2", any(operate))
+        .route("/v2/{*rest}", any(operate).layer(DefaultBodyLimit::max(shared.limits.max_body)))
         .with_state(shared.clone())
         .merge(metrics_router(shared))
         .fallback(|| async { error(StatusCode::NOT_FOUND, "Not Found") })
@@ -62,10 +68,31 @@ async fn models(State(shared): State<Arc<Shared>>) -> axum::Json<Value> {
         let refused = model.refused.iter().map(
             |(version, reason)| json!({"version": version, "state": "refused", "reason": reason}),
         );
-        let versions: Vec<Value> = versions.chain(refused).collect();
+        let others = model.states().into_iter().filter_map(|(version, state)| match state {
+            VersionState::Loading => Some(json!({"version": version, "state": "loading"})),
+            VersionState::Unloaded => Some(json!({"version": version, "state": "unloaded"})),
+            VersionState::Ready { .. } | VersionState::Refused(_) => None,
+        });
+        let versions: Vec<Value> = versions.chain(refused).chain(others).collect();
         json!({"name": name, "default": model.default_version(), "versions": versions})
     });
     axum::Json(json!({"ready": shared.is_ready(), "models": models.collect::<Vec<_>>()}))
+}
+
+/// What the protocol has for operators: the same answers as on the serving ports.
+async fn operate(
+    State(shared): State<Arc<Shared>>,
+    method: Method,
+    uri: Uri,
+    body: Result<Bytes, BytesRejection>,
+) -> Response {
+    let limit = shared.limits.max_body;
+    let body = body.map_err(|rejected| match rejected.status() {
+        StatusCode::PAYLOAD_TOO_LARGE => GatewayError::TooLarge { limit },
+        _ => GatewayError::Invalid(format!("request body broke off: {}", rejected.body_text())),
+    });
+    let answer = crate::http::handle_operator(&shared, &method, uri.path(), body).await;
+    answer.map(Body::new)
 }
 
 /// Says "not ready" from now on, so that balancers send requests elsewhere; the ones that

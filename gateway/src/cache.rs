@@ -75,11 +75,13 @@ impl std::fmt::Debug for ResponseCache {
 }
 
 impl Key {
-    /// Of a request for `wanted` outputs, all when none is named, of `inputs` in the graph's order.
+    /// Of a request for `wanted` outputs, all when none is named, of `inputs` in the graph's order
+    /// and of what goes in the place of values that the graph has itself.
     pub(crate) fn new(
         deployment: &Deployment,
         wanted: &[RequestedOutput],
         inputs: &[Tensor],
+        optional: &[NamedTensor],
     ) -> Self {
         let mut hash = Sha256::new();
         hash.update(deployment.number.0.to_le_bytes());
@@ -88,7 +90,11 @@ impl Key {
             hash.update([u8::from(asked)]);
         }
         let mut raw = Vec::new();
-        for tensor in inputs {
+        let required = inputs.iter().map(|tensor| ("", tensor));
+        let named = optional.iter().map(|NamedTensor { name, tensor }| (name.as_str(), tensor));
+        for (name, tensor) in required.chain(named) {
+            hash.update((name.len() as u64).to_le_bytes());
+            hash.update(name);
             hash.update(tensor.datatype().as_str());
             hash.update((tensor.shape().len() as u64).to_le_bytes());
             tensor.shape().iter().for_each(|size| hash.update(size.to_le_bytes()));

@@ -1,15 +1,17 @@
 //! What is found again, what is not, and how much is kept.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use sluice_protocol::grpc::ModelConfig;
 use sluice_protocol::{
-    Datatype, ModelName, ModelVersion, NamedTensor, RequestedOutput, Tensor, TensorData, TensorSpec,
+    Datatype, ModelName, ModelVersion, NamedTensor, RequestedOutput, Tensor, TensorData,
 };
 
 use super::{ENTRY, Key, ResponseCache};
 use crate::counters::Counters;
-use crate::deployment::{Deployment, DeploymentNumber};
+use crate::deployment::{Deployment, DeploymentNumber, Output};
 use crate::executor::{Executor, Limits, SchedulePolicy};
 use crate::metrics::Metrics;
 
@@ -17,24 +19,33 @@ use crate::metrics::Metrics;
 fn deployment() -> Deployment {
     let limits = Limits { max_rows: 1, row_cost: Duration::ZERO, max_waiting: Duration::ZERO };
     let model: ModelName = "m".parse().unwrap();
-    let metrics = Metrics::new().deployment(&model, ModelVersion(1));
-    let output = |name: &str| TensorSpec {
+    let metrics = Metrics::new().deployment(&model, ModelVersion(1), &HashMap::new());
+    let output = |name: &str, index| Output {
         name: name.to_owned(),
         datatype: Datatype::Fp32,
         shape: vec![-1],
+        reshape: None,
+        index,
+        labels: None,
     };
     Deployment {
         model,
         version: ModelVersion(1),
         number: DeploymentNumber::next(),
         inputs: Vec::new(),
-        outputs: vec![output("y"), output("z")],
+        outputs: vec![output("y", 0), output("z", 1)],
         batches: true,
+        max_batch_size: None,
+        config: ModelConfig::default(),
         cached: true,
         features: None,
         executor: Executor::ticks(Vec::new(), limits, SchedulePolicy::default()),
         counters: Arc::new(Counters::new(1, 0, metrics)),
     }
+}
+
+fn key(deployment: &Deployment, wanted: &[RequestedOutput], inputs: &[Tensor]) -> Key {
+    Key::new(deployment, wanted, inputs, &[])
 }
 
 fn tensor(shape: &[i64], data: TensorData) -> Tensor {
@@ -53,7 +64,7 @@ fn outputs(values: &[f32]) -> Vec<NamedTensor> {
 #[test]
 fn what_was_kept_is_found_with_the_same_bits() {
     let (cache, deployment) = (ResponseCache::new(1 << 20).unwrap(), deployment());
-    let key = Key::new(&deployment, &[], &[floats(&[1], &[1.0])]);
+    let key = key(&deployment, &[], &[floats(&[1], &[1.0])]);
     assert!(cache.find(&key).is_none());
     let nan = f32::from_bits(0x7fc0_1234);
     cache.keep(key, &outputs(&[nan, -0.0, 1.5]));
@@ -67,7 +78,10 @@ fn what_was_kept_is_found_with_the_same_bits() {
 fn whatever_an_answer_depends_on_is_part_of_the_key() {
     let deployment = deployment();
     let wanted = |names: &[&str]| -> Vec<_> {
-        names.iter().map(|name| RequestedOutput { name: (*name).to_owned() }).collect()
+        names
+            .iter()
+            .map(|name| RequestedOutput { name: (*name).to_owned(), classes: None, region: None })
+            .collect()
     };
     let text = |parts: &[&'static str]| {
         let parts: Vec<_> = parts.iter().map(|part| part.as_bytes().into()).collect();
@@ -88,20 +102,27 @@ fn whatever_an_answer_depends_on_is_part_of_the_key() {
         (wanted(&[]), vec![floats(&[2], &[1.0, 1.0]), floats(&[1], &[1.0])]),
     ];
     let keys: Vec<_> =
-        different.iter().map(|(wanted, inputs)| Key::new(&deployment, wanted, inputs)).collect();
-    for (index, key) in keys.iter().enumerate() {
+        different.iter().map(|(wanted, inputs)| key(&deployment, wanted, inputs)).collect();
+    for (index, own) in keys.iter().enumerate() {
         let (wanted, inputs) = &different[index];
-        assert_eq!(*key, Key::new(&deployment, wanted, inputs), "{index} is not the same again");
-        assert!(!keys[..index].contains(key), "{index} is the key of another question");
+        assert_eq!(*own, key(&deployment, wanted, inputs), "{index} is not the same again");
+        assert!(!keys[..index].contains(own), "{index} is the key of another question");
     }
+    // What the graph need not be given makes another question, by its name too.
+    let optional = |name: &str| {
+        let named = NamedTensor { name: name.to_owned(), tensor: floats(&[1], &[1.0]) };
+        Key::new(&deployment, &[], &x(), &[named])
+    };
+    let keys_of_optional = [optional("a"), optional("b"), keys[0]];
+    assert!((0..3).all(|one| !keys_of_optional[..one].contains(&keys_of_optional[one])));
     // All outputs, named in any order, are all outputs.
-    assert_eq!(Key::new(&deployment, &wanted(&["z", "y"]), &x()), keys[0]);
+    assert_eq!(key(&deployment, &wanted(&["z", "y"]), &x()), keys[0]);
 }
 
 #[test]
 fn a_version_that_is_loaded_again_finds_nothing_of_the_old_one() {
     let inputs = [floats(&[1], &[1.0])];
-    assert_ne!(Key::new(&deployment(), &[], &inputs), Key::new(&deployment(), &[], &inputs));
+    assert_ne!(key(&deployment(), &[], &inputs), key(&deployment(), &[], &inputs));
 }
 
 #[test]
@@ -110,7 +131,7 @@ fn many_questions_do_not_take_more_than_the_bound() {
     let (cache, deployment) = (ResponseCache::new(bound).unwrap(), deployment());
     let mut most = 0;
     for question in 0..20_000u16 {
-        let key = Key::new(&deployment, &[], &[floats(&[1], &[f32::from(question)])]);
+        let key = key(&deployment, &[], &[floats(&[1], &[f32::from(question)])]);
         cache.keep(key, &outputs(&vec![0.0; usize::from(question) % 500]));
         most = most.max(cache.bytes());
     }
@@ -123,8 +144,7 @@ fn many_questions_do_not_take_more_than_the_bound() {
 #[test]
 fn an_answer_that_is_too_large_is_not_kept_and_makes_no_room() {
     let (cache, deployment) = (ResponseCache::new(1 << 16).unwrap(), deployment());
-    let [small, large] =
-        [1.0, 2.0].map(|value| Key::new(&deployment, &[], &[floats(&[1], &[value])]));
+    let [small, large] = [1.0, 2.0].map(|value| key(&deployment, &[], &[floats(&[1], &[value])]));
     cache.keep(small, &outputs(&[1.0]));
     cache.keep(large, &outputs(&vec![0.0; 1 << 16]));
     assert!(cache.find(&large).is_none());

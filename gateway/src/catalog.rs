@@ -1,7 +1,7 @@
 //! All deployments at one moment. A request takes one snapshot and keeps it, so no answer
 //! mixes two versions; a change publishes a new catalog by one pointer swap.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwap;
@@ -16,15 +16,32 @@ pub(crate) struct Catalog {
     models: HashMap<ModelName, Model>,
 }
 
-/// A model's loaded versions.
+/// A model's loaded versions, and what is known of the others.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Model {
     pub(crate) versions: BTreeMap<ModelVersion, Arc<Deployment>>,
-    /// Versions that were refused, and why.
+    /// Versions that were refused, and why. One that was loaded before may still answer.
     pub(crate) refused: BTreeMap<ModelVersion, String>,
+    /// Versions that are to be loaded, or loaded anew.
+    pub(crate) loading: BTreeSet<ModelVersion>,
+    /// Versions that were taken out by a call.
+    unloaded: BTreeSet<ModelVersion>,
     default: Option<ModelVersion>,
     /// Whether requests that name no version were ever answered.
     had_default: bool,
+}
+
+/// What became of a version.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum VersionState<'m> {
+    /// It answers, if need be as it was loaded before.
+    Ready {
+        /// Why what is there by now was refused.
+        refused: Option<&'m str>,
+    },
+    Loading,
+    Refused(&'m str),
+    Unloaded,
 }
 
 impl Catalog {
@@ -41,15 +58,11 @@ impl Catalog {
                 .default
                 .and_then(|version| known.versions.get(&version))
                 .ok_or_else(|| unknown(Some(known.why_unavailable()))),
-            Some(text) => text
-                .parse::<ModelVersion>()
-                .ok()
-                .and_then(|version| known.versions.get(&version))
-                .ok_or_else(|| GatewayError::UnknownVersion {
-                    model: name.clone(),
-                    version: clip(text),
-                    available: known.versions.keys().copied().collect(),
-                }),
+            Some(text) => {
+                let version = text.parse::<ModelVersion>().ok();
+                let deployed = version.and_then(|version| known.versions.get(&version));
+                deployed.ok_or_else(|| known.lacks(name, version, text))
+            }
         }
     }
 
@@ -63,11 +76,16 @@ impl Catalog {
         self.models.iter().collect()
     }
 
-    /// Whether something is served, and every model that answered when no version was named
-    /// still does. A model without a version of that kind does not count (nothing of it was ever
-    /// loaded, or only a candidate is tried): it must not take the others down.
+    /// Whether something is served.
+    pub(crate) fn serves(&self) -> bool {
+        self.deployments().next().is_some()
+    }
+
+    /// Whether every model that answered when no version was named still does. A model without a
+    /// version of that kind does not count (nothing of it was ever loaded, or only a candidate is
+    /// tried): it must not take the others down.
     pub(crate) fn is_complete(&self) -> bool {
-        self.deployments().next().is_some() && self.models.values().all(Model::keeps_answering)
+        self.models.values().all(Model::keeps_answering)
     }
 
     /// Everything that is deployed.
@@ -91,6 +109,61 @@ impl Model {
     fn keeps_answering(&self) -> bool {
         !self.had_default
             || self.default.is_some_and(|version| self.versions.contains_key(&version))
+    }
+
+    /// Takes every version out because a call says so: nobody misses them.
+    pub(crate) fn unload(&mut self) {
+        self.unloaded.extend(std::mem::take(&mut self.versions).into_keys());
+        self.refused.clear();
+        self.default = None;
+        self.had_default = false;
+    }
+
+    /// Forgets what was unloaded: from now on these are the model's versions.
+    pub(crate) fn retain(&mut self, wanted: impl Fn(&ModelVersion) -> bool) {
+        self.versions.retain(|version, _| wanted(version));
+        self.refused.retain(|version, _| wanted(version));
+        self.loading.clear();
+        self.unloaded.clear();
+    }
+
+    /// Whether there is nothing of it but what was unloaded.
+    pub(crate) fn is_unloaded(&self) -> bool {
+        self.versions.is_empty() && self.refused.is_empty() && self.loading.is_empty()
+    }
+
+    /// What became of each version that is known, sorted.
+    pub(crate) fn states(&self) -> BTreeMap<ModelVersion, VersionState<'_>> {
+        // The later ones win: what answers is ready, whatever else is tried.
+        let unloaded = self.unloaded.iter().map(|&version| (version, VersionState::Unloaded));
+        let refused = self.refused.iter();
+        let refused = refused.map(|(&version, reason)| (version, VersionState::Refused(reason)));
+        let loading = self.loading.iter().map(|&version| (version, VersionState::Loading));
+        let ready = self.versions.keys().map(|&version| {
+            let refused = self.refused.get(&version).map(String::as_str);
+            (version, VersionState::Ready { refused })
+        });
+        unloaded.chain(refused).chain(loading).chain(ready).collect()
+    }
+
+    /// Why this version does not answer.
+    fn lacks(&self, name: &ModelName, version: Option<ModelVersion>, text: &str) -> GatewayError {
+        let state = version.and_then(|version| Some((version, self.states().remove(&version)?)));
+        let Some((version, state)) = state else {
+            let available = self.versions.keys().copied().collect();
+            return GatewayError::UnknownVersion {
+                model: name.clone(),
+                version: clip(text),
+                available,
+            };
+        };
+        let reason = match state {
+            VersionState::Refused(reason) => reason.to_owned(),
+            VersionState::Loading => "it is being loaded".to_owned(),
+            VersionState::Unloaded => "unloaded".to_owned(),
+            VersionState::Ready { .. } => "it is ready".to_owned(),
+        };
+        GatewayError::VersionNotReady { model: name.clone(), version, reason }
     }
 
     fn why_unavailable(&self) -> String {
@@ -128,28 +201,46 @@ impl Published {
         self.publish(|catalog| drop(catalog.models.remove(name)));
     }
 
-    /// Frees what was taken out and has answered its last request. A core's queue holds the
-    /// executor alone, also for jobs whose callers have left, and would free its sessions itself
-    /// if it were the last.
+    /// Frees what was taken out and has answered its last request.
     pub(crate) fn free_retired(&self) {
-        let mut retired = self.retired.lock().unwrap_or_else(PoisonError::into_inner);
-        retired.retain(|deployment| {
-            Arc::strong_count(deployment) > 1 || Arc::strong_count(&deployment.executor) > 1
-        });
+        let freed = {
+            let mut retired = self.retired.lock().unwrap_or_else(PoisonError::into_inner);
+            let (used, unused): (Vec<_>, Vec<_>) =
+                std::mem::take(&mut *retired).into_iter().partition(is_used);
+            *retired = used;
+            unused
+        };
+        // Sessions take their time to end, for which nobody should wait.
+        drop(freed);
+    }
+
+    /// Whether what was taken out of this version still answers a request.
+    pub(crate) fn is_ending(&self, model: &ModelName, version: ModelVersion) -> bool {
+        let retired = self.retired.lock().unwrap_or_else(PoisonError::into_inner);
+        retired.iter().any(|deployment| {
+            deployment.model == *model && deployment.version == version && is_used(deployment)
+        })
     }
 
     fn publish(&self, change: impl Fn(&mut Catalog)) {
+        let mut after = Arc::default();
         let before = self.catalog.rcu(|catalog| {
             let mut next = Catalog::clone(catalog);
             change(&mut next);
-            next
+            after = Arc::new(next);
+            Arc::clone(&after)
         });
-        let mut retired = self.retired.lock().unwrap_or_else(PoisonError::into_inner);
-        retired.extend(before.deployments().cloned());
         // Those that stay are held by the catalog; the list is for those that go.
-        let now = self.catalog.load();
-        retired.retain(|old| !now.deployments().any(|kept| Arc::ptr_eq(kept, old)));
+        let kept: HashSet<_> = after.deployments().map(Arc::as_ptr).collect();
+        let gone = before.deployments().filter(|old| !kept.contains(&Arc::as_ptr(old))).cloned();
+        self.retired.lock().unwrap_or_else(PoisonError::into_inner).extend(gone);
     }
+}
+
+/// Whether anybody but the list of retired ones holds it. A core's queue holds the executor alone,
+/// also for jobs whose callers have left, and would free its sessions itself if it were the last.
+fn is_used(deployment: &Arc<Deployment>) -> bool {
+    Arc::strong_count(deployment) > 1 || Arc::strong_count(&deployment.executor) > 1
 }
 
 /// What a caller sent as a name, cut to a length fit for a message.
@@ -174,9 +265,11 @@ pub(crate) fn listed_versions(
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashMap;
     use std::sync::Arc;
     use std::time::Duration;
 
+    use sluice_protocol::grpc::ModelConfig;
     use sluice_protocol::{ModelName, ModelVersion};
 
     use super::{Model, Published};
@@ -187,7 +280,7 @@ mod tests {
 
     fn deployment(model: &ModelName) -> Arc<Deployment> {
         let limits = Limits { max_rows: 1, row_cost: Duration::ZERO, max_waiting: Duration::ZERO };
-        let metrics = Metrics::new().deployment(model, ModelVersion(1));
+        let metrics = Metrics::new().deployment(model, ModelVersion(1), &HashMap::new());
         Arc::new(Deployment {
             model: model.clone(),
             version: ModelVersion(1),
@@ -195,6 +288,8 @@ mod tests {
             inputs: Vec::new(),
             outputs: Vec::new(),
             batches: false,
+            max_batch_size: None,
+            config: ModelConfig::default(),
             cached: false,
             features: None,
             executor: Executor::ticks(Vec::new(), limits, SchedulePolicy::default()),

@@ -1,13 +1,17 @@
 //! Settings as run: resolved, checked and grouped by who uses them.
 
+use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use sluice_protocol::ModelName;
 use sluice_registry::Client;
 
+use crate::control::exposure::Exposure;
 use crate::error::StartError;
-use crate::settings::Settings;
+use crate::http::HttpOptions;
+use crate::settings::{ModelControlMode, Settings};
 use crate::shared::{Options, RequestLimits};
 
 /// Everything that a gateway runs by.
@@ -24,8 +28,19 @@ pub struct Config {
 /// Where models come from.
 #[derive(Debug)]
 pub(crate) enum Source {
-    Repository { root: PathBuf, poll: Duration },
+    Repository { root: PathBuf, control: ModelControl },
     Registry(Client),
+}
+
+/// What makes models of a repository come and go.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum ModelControl {
+    /// The folder, looked through this often.
+    Poll(Duration),
+    /// Calls. At the start these are loaded; all that are there, if it does not say.
+    Explicit { models: Option<BTreeSet<ModelName>> },
+    /// Nothing: what is there at the start is loaded.
+    Never,
 }
 
 /// Where the gateway listens. Ports are real ones once it has started.
@@ -60,6 +75,13 @@ impl Config {
         if limits.request_timeout.is_zero() {
             complaints.push("--request-timeout must be longer than 0".to_owned());
         }
+        let transport =
+            settings.transport.resolve().map_err(|complaint| complaints.push(complaint));
+        let transport = transport.unwrap_or_default();
+        let http = http(&settings).unwrap_or_else(|complaint| {
+            complaints.push(complaint);
+            HttpOptions::default()
+        });
         let (Some(source), true) = (source, complaints.is_empty()) else {
             return Err(StartError::Settings(complaints));
         };
@@ -82,6 +104,10 @@ impl Config {
                 limits,
                 dialect: settings.dialect.resolve(),
                 response_cache: settings.response_cache.unwrap_or(0),
+                transport,
+                http,
+                shared_memory: settings.shared_memory.unwrap_or_default(),
+                exposed: Exposure::new(settings.serve_control),
                 state: settings.state,
             },
             drain_timeout: settings.drain_timeout.unwrap_or(Duration::from_secs(20)),
@@ -89,14 +115,31 @@ impl Config {
     }
 }
 
+fn http(settings: &Settings) -> Result<HttpOptions, String> {
+    /// Below this, compressing costs more than it saves.
+    const LEAST: usize = 1024;
+    let base_path = settings.base_path.as_deref().unwrap_or_default().trim_end_matches('/');
+    if !base_path.is_empty() && (!base_path.starts_with('/') || base_path.contains(['?', '#', ' ']))
+    {
+        return Err(format!("--base-path {base_path}: must be a path that begins with a slash"));
+    }
+    let compress_replies = settings.compress_replies.filter(|&least| least > 0);
+    if compress_replies.is_some_and(|least| least < LEAST) {
+        return Err(format!("--compress-replies must be 0 or at least {LEAST}"));
+    }
+    Ok(HttpOptions { base_path: base_path.to_owned(), compress_replies })
+}
+
 fn source(settings: &Settings) -> Result<Source, String> {
     match (&settings.model_repository, &settings.registry) {
         (Some(root), None) if root.is_dir() => {
-            let poll = settings.repository_poll.unwrap_or(Duration::from_secs(5));
-            Ok(Source::Repository { root: root.clone(), poll })
+            Ok(Source::Repository { root: root.clone(), control: control(settings)? })
         }
         (Some(root), None) => {
             Err(format!("--model-repository {}: there is no such folder", root.display()))
+        }
+        (None, Some(_)) if settings.model_control == Some(ModelControlMode::Explicit) => {
+            Err("--model-control explicit: models of a registry come and go as it says".to_owned())
         }
         (None, Some(url)) => Client::new(url)
             .map(Source::Registry)
@@ -106,4 +149,26 @@ fn source(settings: &Settings) -> Result<Source, String> {
         }
         (None, None) => Err("no models: name --model-repository DIR or --registry URL".to_owned()),
     }
+}
+
+fn control(settings: &Settings) -> Result<ModelControl, String> {
+    let poll = settings.repository_poll.unwrap_or(Duration::from_secs(5));
+    let control = match settings.model_control.unwrap_or_default() {
+        ModelControlMode::Explicit => {
+            let all = settings.load_model.iter().any(|name| name == "*");
+            if all {
+                return Ok(ModelControl::Explicit { models: None });
+            }
+            let named = settings.load_model.iter().map(|name| name.parse::<ModelName>());
+            let named = named.collect::<Result<_, _>>();
+            let models = Some(named.map_err(|error| format!("--load-model: {error}"))?);
+            return Ok(ModelControl::Explicit { models });
+        }
+        ModelControlMode::Poll if !poll.is_zero() => ModelControl::Poll(poll),
+        ModelControlMode::Poll | ModelControlMode::None => ModelControl::Never,
+    };
+    if settings.load_model.is_empty() {
+        return Ok(control);
+    }
+    Err("--load-model goes with --model-control explicit; the others load every model".to_owned())
 }

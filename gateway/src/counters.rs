@@ -428,6 +428,7 @@ fn buckets_since(now: &BucketTotals, earlier: &BucketTotals) -> BucketTotals {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashMap;
     use std::sync::Arc;
     use std::sync::atomic::{AtomicBool, Ordering};
     use std::time::{Duration, Instant, SystemTime};
@@ -440,7 +441,8 @@ mod tests {
 
     fn counters(cores: usize, workers: usize) -> Counters {
         let name = "m".parse::<ModelName>().unwrap();
-        Counters::new(cores, workers, Metrics::new().deployment(&name, ModelVersion(1)))
+        let metrics = Metrics::new().deployment(&name, ModelVersion(1), &HashMap::new());
+        Counters::new(cores, workers, metrics)
     }
 
     fn times(nanoseconds: u64) -> Times {

@@ -4,13 +4,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use sluice_features::ServicePlan;
-use sluice_protocol::{Datatype, ModelName, ModelVersion, TensorSpec};
+use sluice_protocol::grpc::ModelConfig;
+use sluice_protocol::{Code, Datatype, ModelName, ModelVersion, Tensor};
 
 use crate::counters::Counters;
+use crate::error::GatewayError;
 use crate::executor::Executor;
-
-/// The name under which metadata lists graphs of this kind, as Triton spells it.
-pub(crate) const PLATFORM: &str = "onnxruntime_onnx";
+pub(crate) use crate::model_config::PLATFORM;
+use crate::model_config::{Labels, Reshape};
 
 /// A version in service. It lives until its last request is answered.
 #[derive(Debug)]
@@ -19,12 +20,17 @@ pub(crate) struct Deployment {
     pub(crate) version: ModelVersion,
     /// Its own, whatever else is or was loaded under the same name and version.
     pub(crate) number: DeploymentNumber,
-    /// The graph's inputs and outputs, in its order.
-    pub(crate) inputs: Vec<TensorSpec>,
-    pub(crate) outputs: Vec<TensorSpec>,
+    /// The graph's inputs in its order, then those that need not be brought.
+    pub(crate) inputs: Vec<Input>,
+    /// The outputs that are answered, in the graph's order.
+    pub(crate) outputs: Vec<Output>,
     /// Whether requests can share a run: the first dimension of everything is rows that were
     /// found not to touch each other.
     pub(crate) batches: bool,
+    /// How many rows a request may have, where the first dimension of everything is its rows.
+    pub(crate) max_batch_size: Option<usize>,
+    /// What the model's configuration comes to, completed from the graph.
+    pub(crate) config: ModelConfig,
     /// Whether an answer may be given again to the same question, where the gateway has a cache.
     pub(crate) cached: bool,
     pub(crate) features: Option<FeatureInput>,
@@ -44,6 +50,34 @@ impl DeploymentNumber {
     }
 }
 
+/// An input as requests bring it.
+#[derive(Debug, Clone)]
+pub(crate) struct Input {
+    pub(crate) name: String,
+    pub(crate) datatype: Datatype,
+    /// The shape on the wire, the batch included; -1 where it is free.
+    pub(crate) shape: Vec<i64>,
+    /// From there to the graph's, where that is another.
+    pub(crate) reshape: Option<Reshape>,
+    /// Whether the graph has a value of its own for it.
+    pub(crate) optional: bool,
+}
+
+/// An output as it is answered.
+#[derive(Debug, Clone)]
+pub(crate) struct Output {
+    pub(crate) name: String,
+    pub(crate) datatype: Datatype,
+    /// The shape on the wire, the batch included; -1 where it is free.
+    pub(crate) shape: Vec<i64>,
+    /// From the graph's shape to that, where they differ.
+    pub(crate) reshape: Option<Reshape>,
+    /// Which of the graph's outputs it is.
+    pub(crate) index: usize,
+    /// What the elements of a row are called, by their place in it.
+    pub(crate) labels: Option<Labels>,
+}
+
 /// The graph input that features fill, and what computes them.
 #[derive(Debug)]
 pub(crate) struct FeatureInput {
@@ -58,7 +92,7 @@ pub(crate) struct ListedTensor {
     pub(crate) name: String,
     pub(crate) datatype: Datatype,
     pub(crate) shape: Vec<i64>,
-    /// An input that features fill when the request does not bring it.
+    /// An input that features fill, or the graph itself, when the request does not bring it.
     pub(crate) optional: bool,
 }
 
@@ -82,9 +116,35 @@ impl Deployment {
             name: spec.name.clone(),
             datatype: spec.datatype,
             shape: spec.shape.clone(),
-            optional: filled == Some(index),
+            optional: spec.optional || filled == Some(index),
         });
         raw.chain(own).collect()
+    }
+
+    /// The outputs that are answered, with their shapes on the wire, out of all that the graph
+    /// gave. Outputs that do not have the graph's shapes are a fault of its own.
+    pub(crate) fn answered(&self, given: Vec<Tensor>) -> Result<Vec<Tensor>, GatewayError> {
+        if given.len() == self.outputs.len()
+            && self.outputs.iter().all(|output| output.reshape.is_none())
+        {
+            return Ok(given);
+        }
+        let mut given: Vec<_> = given.into_iter().map(Some).collect();
+        let wire = self.outputs.iter().map(|output| {
+            let tensor = given.get_mut(output.index).and_then(Option::take);
+            let tensor = tensor.ok_or_else(|| "the graph did not answer it".to_owned());
+            match &output.reshape {
+                None => tensor,
+                Some(reshape) => tensor.and_then(|tensor| reshape.apply(tensor)),
+            }
+            .map_err(|reason| self.fault(format!("output {:?}: {reason}", output.name)))
+        });
+        wire.collect()
+    }
+
+    fn fault(&self, message: String) -> GatewayError {
+        let (model, version) = (self.model.clone(), self.version);
+        GatewayError::Engine { model, version, message, code: Code::Internal }
     }
 }
 

@@ -6,6 +6,7 @@ use sluice_engine::EngineError;
 use sluice_features::FeatureError;
 use sluice_protocol::{Code, ModelName, ModelVersion, ShapeError};
 
+use crate::control::exposure::ControlGroup;
 use crate::dialect::OverloadStatus;
 
 /// The longest error text that a caller gets, in characters.
@@ -17,7 +18,7 @@ const NAME_LENGTH: usize = 100;
 #[derive(Debug, thiserror::Error)]
 pub enum GatewayError {
     /// No such model, or none of its versions is loaded.
-    #[error("Request for unknown model: {model:?} is not found{}", reason.as_deref().map(|r| format!(" ({r})")).unwrap_or_default())]
+    #[error("Request for unknown model: '{}' {}", model.escape_debug(), reason.as_deref().unwrap_or("is not found"))]
     UnknownModel {
         /// The name asked for.
         model: String,
@@ -26,7 +27,8 @@ pub enum GatewayError {
     },
     /// The model is there, that version is not.
     #[error(
-        "Request for unknown model: {model:?} version {version} is not found; available: {}",
+        "Request for unknown model: '{model}' version {} is not found; available: {}",
+        version.escape_debug(),
         available.iter().map(ModelVersion::to_string).collect::<Vec<_>>().join(", ")
     )]
     UnknownVersion {
@@ -36,6 +38,18 @@ pub enum GatewayError {
         version: String,
         /// The versions that are loaded.
         available: Vec<ModelVersion>,
+    },
+    /// The version is there, but does not answer at this moment.
+    #[error(
+        "Request for unknown model: '{model}' version {version} is not at ready state: {reason}"
+    )]
+    VersionNotReady {
+        /// The model.
+        model: ModelName,
+        /// The version asked for.
+        version: ModelVersion,
+        /// What it is doing instead, or why it was refused.
+        reason: String,
     },
     /// No such route.
     #[error("Not Found: {0}")]
@@ -64,6 +78,14 @@ pub enum GatewayError {
     /// The body or message exceeds the limit.
     #[error("request body is larger than the limit of {limit} bytes")]
     TooLarge {
+        /// The limit in bytes.
+        limit: usize,
+    },
+    /// A gRPC message exceeds the limit; in gRPC's own words.
+    #[error("Received message larger than max ({length} vs. {limit}); the limit is: {limit} bytes")]
+    MessageTooLarge {
+        /// The length of the message in bytes.
+        length: usize,
         /// The limit in bytes.
         limit: usize,
     },
@@ -102,9 +124,47 @@ pub enum GatewayError {
     /// The request's body did not arrive in time.
     #[error("request body did not arrive within {0:?}")]
     BodyTimeout(Duration),
+    /// A thing, other than a model or a route, that is not there.
+    #[error("{0}")]
+    NotFound(String),
+    /// A thing that is to be made and is there already.
+    #[error("{0}")]
+    AlreadyExists(String),
     /// Draining or not started.
     #[error("server is {0}")]
     Unavailable(&'static str),
+    /// Understood, and not done here.
+    #[error("{0}")]
+    Unsupported(String),
+    /// A call for operators, on a port that has none.
+    #[error(
+        "{0} is not answered on this port; call the administration port (--admin), or start the gateway with --serve-control {0}"
+    )]
+    NotExposed(ControlGroup),
+    /// Nobody may load and unload models by calls.
+    #[error(
+        "explicit model load / unload is not allowed if polling is enabled; start the gateway with --model-repository DIR --model-control explicit"
+    )]
+    NoModelControl,
+    /// As many loads and unloads are waiting as may.
+    #[error("{0} loads and unloads are waiting already; try again later")]
+    TooManyLoads(usize),
+    /// A model that is to be loaded and is not there.
+    #[error("failed to load '{model}', failed to poll from model repository: {reason}")]
+    NothingToLoad {
+        /// The name asked for.
+        model: String,
+        /// What was looked for in vain.
+        reason: String,
+    },
+    /// A load that was asked for and refused. What was served before still is.
+    #[error("load failed for model '{model}': {reason}")]
+    LoadRefused {
+        /// The model.
+        model: ModelName,
+        /// Which version was refused, and why.
+        reason: String,
+    },
     /// Features could not be looked up or computed.
     #[error(transparent)]
     Features(#[from] FeatureError),
@@ -126,20 +186,29 @@ impl GatewayError {
     /// The code that callers act on.
     pub fn code(&self) -> Code {
         match self {
-            Self::UnknownModel { .. } | Self::UnknownVersion { .. } | Self::NoRoute(_) => {
-                Code::NotFound
+            Self::UnknownModel { .. }
+            | Self::UnknownVersion { .. }
+            | Self::NothingToLoad { .. }
+            | Self::NoRoute(_)
+            | Self::NotFound(_) => Code::NotFound,
+            Self::AlreadyExists(_) => Code::AlreadyExists,
+            Self::MethodNotAllowed { .. }
+            | Self::Invalid(_)
+            | Self::Input { .. }
+            | Self::LoadRefused { .. } => Code::InvalidArgument,
+            Self::TooLarge { .. } | Self::MessageTooLarge { .. } => Code::TooLarge,
+            Self::Overloaded { status: OverloadStatus::Exhausted, .. } | Self::TooManyLoads(_) => {
+                Code::Overloaded
             }
-            Self::MethodNotAllowed { .. } | Self::Invalid(_) | Self::Input { .. } => {
-                Code::InvalidArgument
-            }
-            Self::TooLarge { .. } => Code::TooLarge,
-            Self::UnsupportedEncoding(_) => Code::UnsupportedMediaType,
-            Self::Overloaded { status: OverloadStatus::Exhausted, .. } => Code::Overloaded,
             Self::Overloaded { status: OverloadStatus::Unavailable, .. }
             | Self::QueueFull { .. }
             | Self::QueueTimeout { .. } => Code::Unavailable,
             Self::DeadlineExceeded(_) | Self::BodyTimeout(_) => Code::DeadlineExceeded,
-            Self::Unavailable(_) => Code::Unavailable,
+            Self::Unavailable(_) | Self::VersionNotReady { .. } | Self::NoModelControl => {
+                Code::Unavailable
+            }
+            Self::UnsupportedEncoding(_) | Self::Unsupported(_) => Code::Unimplemented,
+            Self::NotExposed(_) => Code::PermissionDenied,
             // Features that are not there yet are not the caller's fault.
             Self::Features(error) if error.code() == Code::FailedPrecondition => Code::Unavailable,
             Self::Features(error) => error.code(),
@@ -205,6 +274,12 @@ pub enum LoadError {
     /// The graph answers otherwise than the learner did.
     #[error("parity check failed: {0}")]
     Parity(String),
+    /// The model's configuration contradicts itself or the graph, or asks for what is not done.
+    #[error("model configuration: {0}")]
+    Configuration(String),
+    /// `config.pbtxt` is wrong.
+    #[error("config.pbtxt: {0}")]
+    Config(String),
     /// `deployment.toml` is wrong.
     #[error("deployment.toml: {0}")]
     Settings(String),

@@ -1,6 +1,7 @@
 //! A running gateway: started from a [`Config`], drained at the end.
 
 use std::sync::Arc;
+use std::sync::mpsc::Receiver;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -12,7 +13,8 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::admin;
-use crate::config::{Addresses, Config, Source};
+use crate::config::{Addresses, Config, ModelControl, Source};
+use crate::control::repository::{Action, Command, Loader};
 use crate::error::StartError;
 use crate::server::{Listeners, listen, run_core};
 use crate::shared::Shared;
@@ -26,6 +28,9 @@ const CUT: Duration = Duration::from_millis(100);
 /// How often a thread that may not end is looked at. Joining it would hold up a runtime that ends
 /// for as long as the thread takes.
 const LOOK: Duration = Duration::from_millis(5);
+
+/// How long the thread that loads waits at most before it looks whether it is to stop.
+const STEP: Duration = Duration::from_millis(50);
 
 /// Cores that serve, a source of models, and the administration, all of one process.
 #[derive(Debug)]
@@ -144,8 +149,20 @@ impl Gateway {
     ) -> Result<(), StartError> {
         let shared = self.shared.clone();
         match source {
-            Source::Repository { root, poll } => {
-                let run = move || follow_repository(&shared, Repository::new(root), poll, &stopped);
+            Source::Repository { root, control } => {
+                let (loader, commands) = match control {
+                    ModelControl::Explicit { .. } => {
+                        let (loader, commands) =
+                            Loader::taking_loads(root.clone(), stopped.clone());
+                        (loader, Some(commands))
+                    }
+                    ModelControl::Poll(_) | ModelControl::Never => {
+                        (Loader::of_folder(root.clone(), stopped.clone()), None)
+                    }
+                };
+                let _only_source = shared.loader.set(loader);
+                let repository = Repository::new(root);
+                let run = move || run_loader(&shared, repository, &control, commands, &stopped);
                 self.loader = Some(thread("loader".to_owned(), run)?);
             }
             Source::Registry(client) => {
@@ -170,26 +187,63 @@ async fn keep_house(shared: Arc<Shared>, mut stopped: watch::Receiver<bool>) {
     }
 }
 
-/// Looks through the repository at the start and then every `poll`.
-fn follow_repository(
+/// Loads what is to be loaded at the start, and then what the folder or calls ask for.
+fn run_loader(
     shared: &Shared,
     mut repository: Repository,
-    poll: Duration,
+    control: &ModelControl,
+    commands: Option<Receiver<Command>>,
     stopped: &watch::Receiver<bool>,
 ) {
     let is_stopped = || *stopped.borrow();
-    repository.sync(shared, is_stopped);
+    let models = match control {
+        ModelControl::Explicit { models } => models.as_ref(),
+        ModelControl::Poll(_) | ModelControl::Never => None,
+    };
+    repository.sync(shared, models, is_stopped);
     shared.set_started();
-    // A stop must not wait for the next look.
-    const STEP: Duration = Duration::from_millis(50);
+    match (control, commands) {
+        (ModelControl::Poll(poll), _) => {
+            poll_repository(shared, &mut repository, *poll, is_stopped)
+        }
+        (_, Some(commands)) => obey(shared, &mut repository, &commands, is_stopped),
+        (_, None) => {}
+    }
+}
+
+/// Looks through the repository every `poll`.
+fn poll_repository(
+    shared: &Shared,
+    repository: &mut Repository,
+    poll: Duration,
+    is_stopped: impl Fn() -> bool,
+) {
     let mut waited = Duration::ZERO;
     while !is_stopped() {
         std::thread::sleep(STEP);
         waited += STEP;
-        if !poll.is_zero() && waited >= poll {
-            repository.sync(shared, is_stopped);
+        if waited >= poll {
+            repository.sync(shared, None, &is_stopped);
             waited = Duration::ZERO;
         }
+    }
+}
+
+/// Does what calls ask for, one after the other. What is not done at the stop is dropped, which
+/// its caller is told of.
+fn obey(
+    shared: &Shared,
+    repository: &mut Repository,
+    commands: &Receiver<Command>,
+    is_stopped: impl Fn() -> bool,
+) {
+    while !is_stopped() {
+        let Ok(Command { model, action, done }) = commands.recv_timeout(STEP) else { continue };
+        let result = match action {
+            Action::Load(given) => repository.load(shared, &model, given, &is_stopped),
+            Action::Unload => repository.unload(shared, &model),
+        };
+        let _caller_may_have_left = done.send(result);
     }
 }
 

@@ -4,16 +4,19 @@ use std::time::SystemTime;
 
 use bytes::Bytes;
 use sluice_features::{Column, EmbeddedStore, FeatureRows, Fields, Values};
-use sluice_protocol::{NamedTensor, Tensor, TensorData, TensorSpec};
+use sluice_protocol::{NamedTensor, Tensor, TensorData};
 
-use crate::deployment::{Deployment, FeatureInput};
+use crate::deployment::{Deployment, FeatureInput, Input};
 use crate::error::GatewayError;
+use crate::model_config::fits;
 
 /// The graph's inputs for one request.
 #[derive(Debug)]
 pub(crate) struct Prepared {
-    /// One tensor an input, in the graph's order.
+    /// One tensor an input, in the graph's order and shape.
     pub(crate) inputs: Vec<Tensor>,
+    /// What goes in the place of values that the graph has itself.
+    pub(crate) optional: Vec<NamedTensor>,
     /// How many rows they hold.
     pub(crate) rows: usize,
     /// Which features were degraded, and how old they are, when they were looked up.
@@ -39,6 +42,7 @@ pub(crate) fn prepare(
     if let Some(twice) = first_duplicate(&given) {
         return Err(GatewayError::input(twice, "is given twice"));
     }
+    check_batch_size(deployment, &given)?;
     match &deployment.features {
         Some(features) if !brings(&given, &deployment.inputs[features.index].name) => {
             with_features(deployment, features, store, given)
@@ -57,9 +61,34 @@ pub(crate) fn check_count(deployment: &Deployment, given: usize) -> Result<(), G
         return Ok(());
     }
     Err(GatewayError::Invalid(format!(
-        "more inputs than model {} takes, which are {}",
+        "more inputs than model {} takes, which are {}: {}",
         deployment.model,
-        listed_names(deployment)
+        listed_names(deployment),
+        counted(deployment, given)
+    )))
+}
+
+/// How many inputs there are and should be, in Triton's words.
+fn counted(deployment: &Deployment, given: usize) -> String {
+    let (all, model) = (deployment.inputs.len(), &deployment.model);
+    let required = deployment.inputs.iter().filter(|input| !input.optional).count();
+    if required < all {
+        return format!(
+            "expected number of inputs between {required} and {all} but got {given} inputs for model '{model}'"
+        );
+    }
+    format!("expected {all} inputs but got {given} inputs for model '{model}'")
+}
+
+/// Refuses more rows than the model takes, before anything is done with them.
+fn check_batch_size(deployment: &Deployment, given: &[NamedTensor]) -> Result<(), GatewayError> {
+    let Some(most) = deployment.max_batch_size else { return Ok(()) };
+    if given.iter().all(|input| input.tensor.rows().is_none_or(|rows| rows <= most)) {
+        return Ok(());
+    }
+    let model = &deployment.model;
+    Err(GatewayError::Invalid(format!(
+        "inference request batch-size must be <= {most} for '{model}'"
     )))
 }
 
@@ -82,60 +111,153 @@ fn own_inputs(
     deployment: &Deployment,
     mut given: Vec<NamedTensor>,
 ) -> Result<Prepared, GatewayError> {
-    let mut inputs = Vec::with_capacity(deployment.inputs.len());
-    for spec in &deployment.inputs {
-        inputs.push(take_own(&mut given, spec)?);
-    }
+    let (inputs, optional) = take_all(deployment, &mut given, None)?;
     if let Some(extra) = given.first() {
         let names = listed_names(deployment);
-        let reason = format!("is no input of model {}; its inputs are {names}", deployment.model);
+        let model = &deployment.model;
+        let reason = format!(
+            "is no input of model {model}; its inputs are {names}: {}",
+            unexpected(deployment, extra)
+        );
         return Err(GatewayError::input(&extra.name, reason));
     }
-    let rows = common_rows(deployment, &inputs)?;
-    Ok(Prepared { inputs, rows, freshness: None })
+    let rows = common_rows(deployment, &inputs, &optional)?;
+    Ok(Prepared { inputs, optional, rows, freshness: None })
 }
 
-/// Takes the tensor for `spec` out of `given`, and checks its datatype and shape.
-fn take_own(given: &mut Vec<NamedTensor>, spec: &TensorSpec) -> Result<Tensor, GatewayError> {
-    let Some(position) = given.iter().position(|tensor| tensor.name == spec.name) else {
-        return Err(GatewayError::input(&spec.name, "is missing"));
+/// Takes the graph's inputs out of `given`, but for the one that is `filled` otherwise: one tensor
+/// an input in the graph's order, and those that need not be brought.
+fn take_all(
+    deployment: &Deployment,
+    given: &mut Vec<NamedTensor>,
+    filled: Option<usize>,
+) -> Result<(Vec<Tensor>, Vec<NamedTensor>), GatewayError> {
+    let count = given.len();
+    let mut inputs = Vec::with_capacity(deployment.inputs.len());
+    let mut optional = Vec::new();
+    for (index, input) in deployment.inputs.iter().enumerate() {
+        if filled == Some(index) {
+            continue;
+        }
+        match take_own(deployment, given, input)? {
+            Some(tensor) if input.optional => {
+                optional.push(NamedTensor { name: input.name.clone(), tensor });
+            }
+            Some(tensor) => inputs.push(tensor),
+            None if input.optional => {}
+            None => return Err(missing(deployment, &input.name, count, given)),
+        }
+    }
+    Ok((inputs, optional))
+}
+
+/// A required input is not among the `count` that were given, of which some are left.
+fn missing(
+    deployment: &Deployment,
+    name: &str,
+    count: usize,
+    left: &[NamedTensor],
+) -> GatewayError {
+    let known = deployment.listed_inputs();
+    let is_known = |given: &&NamedTensor| known.iter().any(|input| input.name == given.name);
+    let reason = match left.iter().find(|given| !is_known(given)) {
+        Some(extra) => format!("is missing: {}", unexpected(deployment, extra)),
+        None => format!(
+            "is missing: {}, missing required input(s) ['{name}']",
+            counted(deployment, count)
+        ),
+    };
+    GatewayError::input(name, reason)
+}
+
+/// An input that the model has not, in Triton's words.
+fn unexpected(deployment: &Deployment, extra: &NamedTensor) -> String {
+    let name: String = extra.name.chars().take(100).collect();
+    format!("unexpected inference input '{name}' for model '{}'", deployment.model)
+}
+
+/// Takes the tensor for `input` out of `given`, checks its datatype and shape, and gives it the
+/// graph's shape. None when it was not given.
+fn take_own(
+    deployment: &Deployment,
+    given: &mut Vec<NamedTensor>,
+    input: &Input,
+) -> Result<Option<Tensor>, GatewayError> {
+    let Some(position) = given.iter().position(|tensor| tensor.name == input.name) else {
+        return Ok(None);
     };
     let tensor = given.swap_remove(position).tensor;
-    if tensor.datatype() != spec.datatype {
-        let (found, expected) = (tensor.datatype(), spec.datatype);
-        return Err(GatewayError::input(
-            &spec.name,
-            format!("has datatype {found}, expected {expected}"),
-        ));
+    let (name, model) = (&input.name, &deployment.model);
+    if tensor.datatype() != input.datatype {
+        let (found, expected) = (tensor.datatype(), input.datatype);
+        return Err(GatewayError::Invalid(format!(
+            "inference input '{name}' data-type is '{found}', but model '{model}' expects '{expected}'"
+        )));
     }
-    let fits = tensor.shape().len() == spec.shape.len()
-        && tensor.shape().iter().zip(&spec.shape).all(|(got, want)| *want < 0 || got == want);
-    if !fits {
-        let reason =
-            format!("has unexpected shape: expected {:?}, got {:?}", spec.shape, tensor.shape());
-        return Err(GatewayError::input(&spec.name, reason));
+    if !fits(tensor.shape(), &input.shape) {
+        return Err(GatewayError::Invalid(wrong_shape(deployment, input, tensor.shape())));
     }
-    Ok(tensor)
+    match &input.reshape {
+        None => Ok(Some(tensor)),
+        Some(reshape) => {
+            reshape.apply(tensor).map(Some).map_err(|reason| GatewayError::input(name, reason))
+        }
+    }
 }
 
-/// The rows that all inputs share. An empty batch would come back with whatever the graph
-/// makes of nothing, so it is refused.
-fn common_rows(deployment: &Deployment, inputs: &[Tensor]) -> Result<usize, GatewayError> {
-    if !deployment.batches {
+/// What is wrong with a shape, in Triton's words.
+fn wrong_shape(deployment: &Deployment, input: &Input, found: &[i64]) -> String {
+    let (name, model, expected) = (&input.name, &deployment.model, &input.shape);
+    let batched = deployment.max_batch_size.is_some();
+    if batched && found.is_empty() {
+        return format!(
+            "input '{name}' has no shape but model requires batch dimension for '{model}'"
+        );
+    }
+    let written = |shape: &[i64]| {
+        let sizes: Vec<_> = shape.iter().map(i64::to_string).collect();
+        format!("[{}]", sizes.join(","))
+    };
+    let hint = if batched && found.len() + 1 == expected.len() {
+        ". NOTE: Setting a non-zero max_batch_size in the model config requires a batch dimension \
+         to be prepended to each input shape"
+    } else {
+        ""
+    };
+    let (expected, found) = (written(expected), written(found));
+    format!(
+        "unexpected shape for input '{name}' for model '{model}'. Expected {expected}, got {found}{hint}"
+    )
+}
+
+/// The rows that share a run: those of the batch, which all inputs must have in common, or one
+/// where requests run alone. An empty batch would come back with whatever the graph makes of
+/// nothing, so it is refused.
+fn common_rows(
+    deployment: &Deployment,
+    inputs: &[Tensor],
+    optional: &[NamedTensor],
+) -> Result<usize, GatewayError> {
+    if deployment.max_batch_size.is_none() {
         return Ok(1);
     }
+    let named = deployment.inputs.iter().map(|input| input.name.as_str()).zip(inputs);
+    let optional = optional.iter().map(|input| (input.name.as_str(), &input.tensor));
     let mut rows = None;
-    for (tensor, spec) in inputs.iter().zip(&deployment.inputs) {
+    for (name, tensor) in named.chain(optional) {
         let own = tensor.rows().unwrap_or(0);
         if own == 0 {
-            return Err(GatewayError::input(&spec.name, "has no rows"));
+            return Err(GatewayError::input(name, "has no rows"));
         }
-        if *rows.get_or_insert(own) != own {
-            let reason = format!("has {own} rows, other inputs have {}", rows.unwrap_or(0));
-            return Err(GatewayError::input(&spec.name, reason));
+        let others = *rows.get_or_insert(own);
+        if others != own {
+            let model = &deployment.model;
+            return Err(GatewayError::Invalid(format!(
+                "input '{name}' batch size does not match other inputs for '{model}': it has {own} rows, others have {others}"
+            )));
         }
     }
-    Ok(rows.unwrap_or(1))
+    Ok(rows.filter(|_| deployment.batches).unwrap_or(1))
 }
 
 fn with_features(
@@ -145,12 +267,7 @@ fn with_features(
     mut given: Vec<NamedTensor>,
 ) -> Result<Prepared, GatewayError> {
     let store = store.ok_or(GatewayError::Unavailable("serving without --features"))?;
-    let mut inputs = Vec::with_capacity(deployment.inputs.len());
-    for (index, spec) in deployment.inputs.iter().enumerate() {
-        if index != features.index {
-            inputs.push(take_own(&mut given, spec)?);
-        }
-    }
+    let (mut inputs, optional) = take_all(deployment, &mut given, Some(features.index))?;
     let found = features.plan.evaluate(store, &fields(given)?, SystemTime::now())?;
     let freshness = freshness(&found);
     let width = features.plan.columns().len();
@@ -158,8 +275,8 @@ fn with_features(
     let filled = Tensor::new(shape, TensorData::Fp32(found.values))
         .map_err(|error| GatewayError::shape(&deployment.inputs[features.index].name, &error))?;
     inputs.insert(features.index, filled);
-    let rows = common_rows(deployment, &inputs)?;
-    Ok(Prepared { inputs, rows, freshness: Some(freshness) })
+    let rows = common_rows(deployment, &inputs, &optional)?;
+    Ok(Prepared { inputs, optional, rows, freshness: Some(freshness) })
 }
 
 fn freshness(found: &FeatureRows) -> Freshness {

@@ -11,6 +11,7 @@
 mod admin;
 mod cache;
 mod catalog;
+mod classification;
 mod config;
 mod control;
 mod counters;
@@ -26,19 +27,22 @@ mod inputs;
 mod load;
 pub mod logs;
 mod metrics;
+mod model_config;
 mod pipeline;
 mod server;
 mod settings;
 mod shared;
 mod shutdown;
 mod source;
-mod unserved;
+mod tensor_parameters;
 
 pub use config::{Addresses, Config};
+pub use control::exposure::ControlGroup;
 pub use dialect::{
     ColumnReply, DialectSettings, GrpcOutput, NanForm, OverloadStatus, UnknownReady,
 };
 pub use error::{GatewayError, LoadError, StartError};
 pub use gateway::Gateway;
-pub use settings::Settings;
+pub use grpc::TransportSettings;
+pub use settings::{ModelControlMode, Settings};
 pub use shutdown::run_until_stopped;

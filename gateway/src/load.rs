@@ -20,6 +20,7 @@ use sluice_protocol::{
 };
 
 use parity::{check_parity, parity_rows};
+pub(crate) use probe::{random_tensor, zero_tensor};
 pub(crate) use settings::DeploymentSettings;
 use settings::ExecutorChoice;
 use trial::Trial;
@@ -28,6 +29,7 @@ use crate::counters::Counters;
 use crate::deployment::{Deployment, DeploymentNumber, FeatureInput};
 use crate::error::LoadError;
 use crate::executor::{CostCurve, Executor, Limits, SchedulePolicy, WorkerSettings, measure};
+use crate::model_config::{self, Scheduling, Signature, complete, warm_up};
 use crate::shared::Shared;
 
 /// A version's files as they were read, once: what is checked is what is run.
@@ -40,6 +42,8 @@ pub(crate) struct Candidate {
     pub(crate) settings: DeploymentSettings,
     /// What `config.pbtxt`, or whoever asked for the load, says of the model.
     pub(crate) config: Option<ModelConfig>,
+    /// What lies beside the versions, label files and warm-up data, by path in the model's folder.
+    pub(crate) beside: BTreeMap<String, Bytes>,
 }
 
 /// Verifies, opens, warms up and measures a candidate. One that makes the gateway panic is
@@ -58,8 +62,10 @@ fn refuse_panics<T>(load: impl FnOnce() -> Result<T, LoadError>) -> Result<T, Lo
 
 fn build(shared: &Shared, candidate: &Candidate) -> Result<Arc<Deployment>, LoadError> {
     let manifest = verified_manifest(candidate)?;
-    let graph = file(candidate, MODEL_FILE)?;
-    let mut first = shared.runtime.open(graph, 1)?;
+    let asked = candidate.config.clone().unwrap_or_default();
+    model_config::accept(&asked, &candidate.model)?;
+    let scheduling = Scheduling::read(&asked)?;
+    let mut first = shared.runtime.open(graph(candidate)?, 1)?;
     if let Some(manifest) = &manifest {
         check_signature("input", &manifest.inputs, first.inputs())?;
         check_signature("output", &manifest.outputs, first.outputs())?;
@@ -70,24 +76,34 @@ fn build(shared: &Shared, candidate: &Candidate) -> Result<Arc<Deployment>, Load
     if let Some(parity) = &parity {
         check_parity(&mut first, parity)?;
     }
-    let trial = Trial::run(&mut first, parity.as_ref())?;
-    let (inputs, outputs) = (first.inputs().to_vec(), first.outputs().to_vec());
-    let costs = Costs::measure(&mut first, &trial, parity.is_some())?;
+    let mut signature = Signature::agree(&asked, &first)?;
+    model_config::attach_labels(&asked, &candidate.beside, &mut signature.outputs)?;
+    let trial = Trial::run(&mut first, &signature, parity.as_ref())?;
+    let costs = Costs::measure(&mut first, &signature, &trial, parity.is_some())?;
     let batches = trial.apart.is_none();
-    let (executor, counters) = executor(shared, candidate, first, &costs, batches)?;
+    let max_batch_size = signature.batching.max_batch_size(batches);
+    let plan = Plan::new(shared, candidate, scheduling, &costs, max_batch_size.filter(|_| batches));
+    let mut engines = plan.engines(shared, candidate, first)?;
+    warm_up(&asked, &signature.inputs, max_batch_size, &candidate.beside, &mut engines)?;
+    let instances = engines.len();
+    let (executor, counters) = plan.start(shared, candidate, &asked, engines)?;
     report(candidate, &trial, &costs, executor.name());
-    Ok(Arc::new(Deployment {
+    let mut deployment = Deployment {
         model: candidate.model.clone(),
         version: candidate.version,
         number: DeploymentNumber::next(),
-        inputs,
-        outputs,
+        inputs: signature.inputs,
+        outputs: signature.outputs,
         batches,
-        cached: false,
+        max_batch_size,
+        cached: asked.response_cache.is_some_and(|cache| cache.enable),
+        config: ModelConfig::default(),
         features,
         executor,
         counters,
-    }))
+    };
+    deployment.config = complete(&asked, &deployment, instances);
+    Ok(Arc::new(deployment))
 }
 
 /// Says what was loaded, and what an operator may be surprised by.
@@ -102,6 +118,12 @@ fn report(candidate: &Candidate, trial: &Trial, costs: &Costs, executor: &str) {
     }
     let costs = &costs.curve;
     tracing::info!(%model, %version, executor, %costs, "loaded model version");
+}
+
+/// The graph's bytes, from the file that its configuration names.
+fn graph(candidate: &Candidate) -> Result<&Bytes, LoadError> {
+    let named = candidate.config.as_ref().map(|config| config.default_model_filename.as_str());
+    file(candidate, named.filter(|name| !name.is_empty()).unwrap_or(MODEL_FILE))
 }
 
 fn file<'c>(candidate: &'c Candidate, path: &str) -> Result<&'c Bytes, LoadError> {
@@ -196,6 +218,7 @@ struct Costs {
 impl Costs {
     fn measure(
         engine: &mut OnnxEngine,
+        signature: &Signature,
         trial: &Trial,
         has_parity: bool,
     ) -> Result<Self, LoadError> {
@@ -203,60 +226,96 @@ impl Costs {
             return Ok(Self { curve: CostCurve::unknown(), vary: true });
         };
         let batches = trial.apart.is_none();
-        let most = if batches { trial.most_rows } else { 1 };
+        let bound = signature.batching.max_batch_size(batches).unwrap_or(1);
+        let most = if batches { trial.most_rows.min(bound) } else { 1 };
         // Batches are cut to size, and parity rows have the width of all rows.
         let first_fixed = usize::from(batches);
         let is_free = |spec: &TensorSpec| spec.shape.iter().skip(first_fixed).any(|&n| n < 0);
-        let vary = engine.inputs().iter().any(is_free) && !(batches && has_parity);
+        let vary = signature.graph_inputs.iter().any(is_free) && !(batches && has_parity);
         Ok(Self { curve: measure(engine, row, most)?, vary })
     }
 }
 
-fn executor(
-    shared: &Shared,
-    candidate: &Candidate,
-    first: OnnxEngine,
-    costs: &Costs,
-    batches: bool,
-) -> Result<(Arc<Executor>, Arc<Counters>), LoadError> {
-    let settings = &candidate.settings;
-    let delay = settings.max_queue_delay.unwrap_or_default();
-    let Costs { curve: costs, vary } = costs;
-    let choice = settings.executor.unwrap_or(if costs.is_cheap() && !vary && delay.is_zero() {
-        ExecutorChoice::Tick
-    } else {
-        ExecutorChoice::Workers
-    });
-    let (count, found) = match choice {
-        ExecutorChoice::Tick => (shared.cores, costs.tick_rows()),
-        ExecutorChoice::Workers => {
-            (settings.instances.unwrap_or(shared.cores), costs.worthwhile_rows())
-        }
-    };
-    let max_rows = if batches { settings.max_batch_rows.unwrap_or(found) } else { 1 };
-    let limits = Limits {
-        max_rows,
-        row_cost: costs.row_cost(max_rows),
-        max_waiting: shared.limits.max_waiting,
-    };
-    let graph = file(candidate, MODEL_FILE)?;
-    let mut engines: Vec<Box<dyn Engine>> = vec![Box::new(first)];
-    while engines.len() < count {
-        engines.push(Box::new(shared.runtime.open(graph, 1)?));
+/// How a version's batches are going to be run: as its operator says, first in
+/// `deployment.toml` and then in the model's configuration, and for the rest as was measured.
+struct Plan {
+    choice: ExecutorChoice,
+    /// Sessions of the graph.
+    instances: usize,
+    limits: Limits,
+    policy: SchedulePolicy,
+    workers: WorkerSettings,
+}
+
+impl Plan {
+    /// `most_rows` is how many rows requests that share a run may have. None when they may not.
+    fn new(
+        shared: &Shared,
+        candidate: &Candidate,
+        scheduling: Scheduling,
+        costs: &Costs,
+        most_rows: Option<usize>,
+    ) -> Self {
+        let settings = &candidate.settings;
+        let Costs { curve: costs, vary } = costs;
+        let delay = settings.max_queue_delay.or(scheduling.max_queue_delay).unwrap_or_default();
+        let choice = settings.executor.unwrap_or(if costs.is_cheap() && !vary && delay.is_zero() {
+            ExecutorChoice::Tick
+        } else {
+            ExecutorChoice::Workers
+        });
+        let (instances, found) = match choice {
+            ExecutorChoice::Tick => (shared.cores, costs.tick_rows()),
+            ExecutorChoice::Workers => {
+                let asked = settings.instances.or(scheduling.instances);
+                (asked.unwrap_or(shared.cores), costs.worthwhile_rows())
+            }
+        };
+        let preferred = scheduling.max_rows.map_or(found, |most| most.min(found));
+        let max_rows = settings.max_batch_rows.unwrap_or(preferred).min(most_rows.unwrap_or(1));
+        let limits = Limits {
+            max_rows,
+            row_cost: costs.row_cost(max_rows),
+            max_waiting: shared.limits.max_waiting,
+        };
+        let workers = WorkerSettings { max_queue_delay: delay };
+        Self { choice, instances, limits, policy: scheduling.policy, workers }
     }
-    let workers = if choice == ExecutorChoice::Workers { count } else { 0 };
-    let metrics = shared.metrics.deployment(&candidate.model, candidate.version);
-    let counters = Arc::new(Counters::new(shared.cores, workers, metrics));
-    let policy = SchedulePolicy::default();
-    let executor = match choice {
-        ExecutorChoice::Tick => Executor::ticks(engines, limits, policy),
-        ExecutorChoice::Workers => {
-            let settings = WorkerSettings { max_queue_delay: delay };
-            Executor::workers(engines, limits, policy, settings, counters.clone())
-                .map_err(|error| LoadError::Package(format!("start workers: {error}")))?
+
+    /// As many sessions as it takes, of which `first` is one.
+    fn engines(
+        &self,
+        shared: &Shared,
+        candidate: &Candidate,
+        first: OnnxEngine,
+    ) -> Result<Vec<Box<dyn Engine>>, LoadError> {
+        let mut engines: Vec<Box<dyn Engine>> = vec![Box::new(first)];
+        while engines.len() < self.instances {
+            engines.push(Box::new(shared.runtime.open(graph(candidate)?, 1)?));
         }
-    };
-    Ok((executor, counters))
+        Ok(engines)
+    }
+
+    fn start(
+        self,
+        shared: &Shared,
+        candidate: &Candidate,
+        asked: &ModelConfig,
+        engines: Vec<Box<dyn Engine>>,
+    ) -> Result<(Arc<Executor>, Arc<Counters>), LoadError> {
+        let workers = if self.choice == ExecutorChoice::Workers { engines.len() } else { 0 };
+        let (model, version) = (&candidate.model, candidate.version);
+        let metrics = shared.metrics.deployment(model, version, &asked.metric_tags);
+        let counters = Arc::new(Counters::new(shared.cores, workers, metrics));
+        let executor = match self.choice {
+            ExecutorChoice::Tick => Executor::ticks(engines, self.limits, self.policy),
+            ExecutorChoice::Workers => {
+                Executor::workers(engines, self.limits, self.policy, self.workers, counters.clone())
+                    .map_err(|error| LoadError::Package(format!("start workers: {error}")))?
+            }
+        };
+        Ok((executor, counters))
+    }
 }
 
 #[cfg(test)]

@@ -1,11 +1,17 @@
-//! Structured logs on standard error.
+//! Structured logs on standard error, and what of them can be changed while the process runs.
 
 use std::io::IsTerminal as _;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, OnceLock, PoisonError};
 
 use clap::{Args, ValueEnum};
 use serde::Deserialize;
+use tracing::Level;
 use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::dynamic_filter_fn;
+use tracing_subscriber::layer::{Layer, SubscriberExt};
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{EnvFilter, fmt, reload};
 
 use crate::settings::Settings;
 
@@ -54,25 +60,96 @@ pub struct LogGuard {
     _writer: WorkerGuard,
 }
 
+/// What may be changed of a running process's log. The log is the process's: two gateways in one
+/// process share it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Levels {
+    pub(crate) info: bool,
+    pub(crate) warning: bool,
+    pub(crate) error: bool,
+    /// How much more than the settings say is logged of our own crates: 1 adds debug lines, 2 and
+    /// above everything.
+    pub(crate) verbose: u32,
+}
+
+/// What is logged at this moment beyond the filter.
+static LEVELS: Mutex<Levels> =
+    Mutex::new(Levels { info: true, warning: true, error: true, verbose: 0 });
+/// The same by level, for whoever logs.
+static WANTED: [AtomicBool; 3] =
+    [AtomicBool::new(true), AtomicBool::new(true), AtomicBool::new(true)];
+
+/// Puts another filter in force.
+type Change = Box<dyn Fn(EnvFilter) -> Result<(), String> + Send + Sync>;
+/// The filter's directives as they were set, and how to change it. Empty before the log is
+/// started.
+static STARTED: OnceLock<(String, Change)> = OnceLock::new();
+
 /// Starts logging for the process, at `default` where nobody says otherwise. A second call
 /// changes nothing.
 ///
 /// Lines go through a bounded buffer to a thread that writes them. When nobody reads standard
 /// error, lines are lost, never requests.
 pub fn start(settings: &LogSettings, default: &str) -> Result<LogGuard, String> {
-    let filter = settings.log.as_deref().unwrap_or(default);
-    let filter = EnvFilter::try_new(filter).map_err(|error| format!("log {filter:?}: {error}"))?;
+    let directives = settings.log.as_deref().unwrap_or(default);
+    let (filter, handle) = reload::Layer::new(parse(directives)?);
     let (writer, guard) = NonBlockingBuilder::default()
         .lossy(true)
         .buffered_lines_limit(BUFFERED_LINES)
         .finish(std::io::stderr());
-    let lines = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(writer)
-        .with_ansi(std::io::stderr().is_terminal());
-    let _already_started = match settings.log_format.unwrap_or_default() {
-        LogFormat::Text => lines.with_target(false).try_init(),
-        LogFormat::Json => lines.json().flatten_event(true).try_init(),
+    let lines = fmt::layer().with_writer(writer).with_ansi(std::io::stderr().is_terminal());
+    let lines = match settings.log_format.unwrap_or_default() {
+        LogFormat::Text => lines.with_target(false).boxed(),
+        LogFormat::Json => lines.json().flatten_event(true).boxed(),
     };
+    let lines = lines.with_filter(dynamic_filter_fn(|event, _| is_wanted(*event.level())));
+    if tracing_subscriber::registry().with(filter).with(lines).try_init().is_ok() {
+        let change: Change =
+            Box::new(move |filter| handle.reload(filter).map_err(|error| error.to_string()));
+        let _only_once = STARTED.set((directives.to_owned(), change));
+    }
     Ok(LogGuard { _writer: guard })
+}
+
+/// What is logged at this moment.
+pub(crate) fn levels() -> Levels {
+    *LEVELS.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Changes what is logged, from the next line on.
+pub(crate) fn set_levels(levels: Levels) -> Result<(), String> {
+    let mut current = LEVELS.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some((directives, change)) = STARTED.get()
+        && levels.verbose != current.verbose
+    {
+        change(parse(&with_verbose(directives, levels.verbose))?)?;
+    }
+    *current = levels;
+    for (wanted, now) in WANTED.iter().zip([levels.info, levels.warning, levels.error]) {
+        wanted.store(now, Ordering::Relaxed);
+    }
+    Ok(())
+}
+
+fn parse(directives: &str) -> Result<EnvFilter, String> {
+    EnvFilter::try_new(directives).map_err(|error| format!("log {directives:?}: {error}"))
+}
+
+/// The directives with more of what our own crates say.
+fn with_verbose(directives: &str, verbose: u32) -> String {
+    match verbose {
+        0 => directives.to_owned(),
+        1 => format!("{directives},sluice=debug"),
+        _ => format!("{directives},sluice=trace"),
+    }
+}
+
+fn is_wanted(level: Level) -> bool {
+    let [info, warning, error] = &WANTED;
+    match level {
+        Level::ERROR => error.load(Ordering::Relaxed),
+        Level::WARN => warning.load(Ordering::Relaxed),
+        Level::INFO => info.load(Ordering::Relaxed),
+        _ => true,
+    }
 }

@@ -1,5 +1,7 @@
 //! The gateway's metrics: every name once, handles made once, rendered when scraped.
 
+use std::collections::HashMap;
+
 use metrics::{Counter, Gauge, Histogram, counter, gauge, histogram, with_local_recorder};
 use metrics_exporter_prometheus::{
     Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder,
@@ -32,12 +34,19 @@ impl Metrics {
         Self { recorder, handle, unrouted, ready }
     }
 
-    /// The handles of one deployment.
-    pub(crate) fn deployment(&self, model: &ModelName, version: ModelVersion) -> DeploymentMetrics {
-        let labels = [("model", model.as_str().to_owned()), ("version", version.to_string())];
+    /// The handles of one deployment, with labels of its operator's own.
+    pub(crate) fn deployment(
+        &self,
+        model: &ModelName,
+        version: ModelVersion,
+        tags: &HashMap<String, String>,
+    ) -> DeploymentMetrics {
+        let own = [("model", model.to_string()), ("version", version.to_string())];
+        let mut labels = own.map(|(key, value)| (key.to_owned(), value)).to_vec();
+        labels.extend(tags.iter().map(|(key, value)| (key.clone(), value.clone())));
         let with_code = |code: &str| {
-            let mut labels = labels.to_vec();
-            labels.push(("code", code.to_owned()));
+            let mut labels = labels.clone();
+            labels.push(("code".to_owned(), code.to_owned()));
             labels
         };
         with_local_recorder(&self.recorder, || DeploymentMetrics {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use sluice_protocol::{
-    InferRequest, InferResponse, NamedTensor, Parameter, Parameters, RequestedOutput, Tensor,
+    Code, InferRequest, InferResponse, NamedTensor, Parameter, Parameters, RequestedOutput, Tensor,
 };
 use tokio::sync::oneshot;
 
@@ -38,20 +38,36 @@ where
     let started = Instant::now();
     let routed = shared.catalog.snapshot().resolve(model, version).cloned();
     let deployment = routed.inspect_err(|error| shared.metrics.count_unrouted(error.code()))?;
+    let mut count = Count { deployment: &deployment, started, outcome: Err(Code::Cancelled) };
     let answered = answer(shared, &deployment, decode).await;
-    let shard = deployment.counters.shard(Core::index());
-    match &answered {
-        Ok((_, ran)) => {
-            let ran = ran.as_ref().map(|(rows, times)| (*rows, times));
-            shard.count_answered(started.elapsed(), ran);
-        }
-        Err(error) => shard.count_failed(error.code(), started.elapsed()),
-    }
+    count.outcome = match &answered {
+        Ok((_, ran)) => Ok(*ran),
+        Err(error) => Err(error.code()),
+    };
     answered.map(|(response, _)| response)
 }
 
 /// The rows of a request that ran, and where its time went.
 type RowsAndTimes = (usize, Times);
+
+/// Counts a request when it is over: answered, failed, or given up by its caller.
+struct Count<'d> {
+    deployment: &'d Deployment,
+    started: Instant,
+    /// What its run took unless it was known already, or why there is no answer.
+    outcome: Result<Option<RowsAndTimes>, Code>,
+}
+
+impl Drop for Count<'_> {
+    fn drop(&mut self) {
+        let shard = self.deployment.counters.shard(Core::index());
+        let took = self.started.elapsed();
+        match &self.outcome {
+            Ok(ran) => shard.count_answered(took, ran.as_ref().map(|(rows, times)| (*rows, times))),
+            Err(code) => shard.count_failed(*code, took),
+        }
+    }
+}
 
 /// The answer, and what its run took unless it was known already.
 async fn answer<D>(
@@ -67,20 +83,23 @@ where
         check_outputs(deployment, &request.outputs)?;
         let terms = terms(&request.parameters)?;
         let given = std::mem::take(&mut request.inputs);
-        let Prepared { inputs, rows, freshness } =
-            inputs::prepare(deployment, shared.store.as_deref(), given)?;
-        let missed = match look_up(shared, deployment, &request.outputs, &inputs) {
+        let prepared = inputs::prepare(deployment, shared.store.as_deref(), given)?;
+        let missed = match look_up(shared, deployment, &request.outputs, &prepared) {
             Some(Looked::Found(outputs)) => {
-                return Ok((respond(deployment, request.id, freshness, outputs), None));
+                return Ok((respond(deployment, request.id, prepared.freshness, outputs), None));
             }
             Some(Looked::Missed(missed)) => Some(missed),
             None => None,
         };
-        let waiting = submit(shared, deployment, inputs, rows, terms)?;
+        let Prepared { inputs, optional, rows, freshness } = prepared;
+        let (reply, answer) = oneshot::channel();
+        let mut job = Job::new(inputs, rows, Some(shared.limits.request_timeout), reply);
+        job.optional = optional;
+        let waiting = submit(shared, deployment, job, answer, terms)?;
         (request, freshness, rows, missed, waiting)
     };
     let Ran { outputs, times } = waiting.answer(deployment).await?;
-    let outputs = select(deployment, outputs, &request.outputs);
+    let outputs = select(deployment, deployment.answered(outputs)?, &request.outputs);
     if let Some(missed) = missed {
         missed.keep(deployment, &outputs);
     }
@@ -123,11 +142,11 @@ fn look_up<'c>(
     shared: &'c Shared,
     deployment: &Deployment,
     wanted: &[RequestedOutput],
-    inputs: &[Tensor],
+    asked: &Prepared,
 ) -> Option<Looked<'c>> {
     let cache = shared.cache.as_ref().filter(|_| deployment.cached)?;
     let started = Instant::now();
-    let key = Key::new(deployment, wanted, inputs);
+    let key = Key::new(deployment, wanted, &asked.inputs, &asked.optional);
     let found = cache.find(&key);
     let took = started.elapsed();
     Some(match found {
@@ -161,13 +180,11 @@ struct Waiting {
 fn submit(
     shared: &Shared,
     deployment: &Arc<Deployment>,
-    inputs: Vec<Tensor>,
-    rows: usize,
+    job: Job,
+    answer: oneshot::Receiver<Answer>,
     terms: Terms,
 ) -> Result<Waiting, GatewayError> {
-    let (reply, answer) = oneshot::channel();
     let timeout = shared.limits.request_timeout;
-    let job = Job::new(inputs, rows, Some(timeout), reply);
     let submitted = job.submitted;
     let entered =
         Core::with(|core| deployment.executor.submit(core, &deployment.counters, job, terms));

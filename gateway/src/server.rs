@@ -1,6 +1,9 @@
 //! The serving cores: each has its own thread, runtime and listeners, and shares nothing with
 //! the others but the catalog snapshot that a request takes.
 
+mod framing;
+mod guarded;
+
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::pin::pin;
@@ -16,7 +19,6 @@ use hyper::server::conn::{http1, http2};
 use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
-use hyper_util::service::TowerToHyperService;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
@@ -28,6 +30,7 @@ use crate::error::StartError;
 use crate::executor::Core;
 use crate::http::Body;
 use crate::shared::Shared;
+use guarded::Guarded;
 
 /// Pending connections that the kernel keeps for a core.
 const BACKLOG: i32 = 1024;
@@ -37,15 +40,18 @@ const MOST_CONNECTIONS: usize = 20_000;
 const QUIET: Duration = Duration::from_millis(500);
 /// How long a request that is on its way may take to be read, once the ports are closed.
 const LAST_READ: Duration = Duration::from_millis(50);
-/// How often a silent HTTP/2 client is asked whether it is still there, and how long it may
-/// take to say so.
-const KEEP_ALIVE: (Duration, Duration) = (Duration::from_secs(60), Duration::from_secs(20));
-/// How long an HTTP connection may idle, and how long a client may take to send a request's head:
-/// hyper has one bound for both. It is longer than pools and balancers keep idle connections (60 s
-/// with many, 600 s at the most), since one that is cut just when a request is sent loses it.
-/// Clients that send heads slowly on purpose are bounded by [`MOST_CONNECTIONS`], which no timeout
-/// would keep them from holding.
+/// A gRPC call's headers and metadata, in bytes as HTTP/2 counts them.
+const MOST_HEADERS: u32 = 16 * 1024;
+/// Calls that a client may have broken off before they are looked at. One that breaks off more is
+/// told to calm down and cut off.
+const MOST_RESETS: usize = 200;
+/// How long an HTTP connection may idle. It is longer than pools and balancers keep idle connections
+/// (60 s with many, 600 s at the most), since one that is cut just when a request is sent loses it.
+/// Clients that send nothing on purpose are bounded by [`MOST_CONNECTIONS`]; a head that has begun
+/// must come in the time that an answer may take.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(620);
+/// The largest head of an HTTP request, and the largest trailers, in bytes.
+const MAX_HEAD: usize = 64 << 10;
 
 /// One core's listening sockets.
 #[derive(Debug)]
@@ -189,12 +195,7 @@ impl Connections {
 
     fn serve_grpc(&self, stream: TcpStream) {
         let _slower_without = stream.set_nodelay(true);
-        let service = crate::grpc::service(self.shared.clone());
-        let connection = http2::Builder::new(LocalExecutor)
-            .timer(TokioTimer::new())
-            .keep_alive_interval(KEEP_ALIVE.0)
-            .keep_alive_timeout(KEEP_ALIVE.1)
-            .serve_connection(TokioIo::new(stream), TowerToHyperService::new(service));
+        let connection = grpc_connection(stream, self.shared.clone());
         let watched = self.graceful.watch(connection);
         spawn_local(async move {
             if let Err(error) = watched.await {
@@ -204,17 +205,44 @@ impl Connections {
     }
 }
 
+fn grpc_connection<I>(
+    stream: I,
+    shared: Arc<Shared>,
+) -> http2::Connection<
+    TokioIo<I>,
+    impl Service<Request<Incoming>, Response = crate::grpc::Reply, Error = Infallible>,
+    LocalExecutor,
+>
+where
+    I: AsyncRead + AsyncWrite + Unpin + 'static,
+{
+    let transport = shared.transport;
+    let service = service_fn(move |request| {
+        let shared = shared.clone();
+        async move { Ok(crate::grpc::answer(shared, request).await) }
+    });
+    http2::Builder::new(LocalExecutor)
+        .timer(TokioTimer::new())
+        .keep_alive_interval(transport.keepalive_time)
+        .keep_alive_timeout(transport.keepalive_timeout)
+        .max_concurrent_streams(transport.max_streams)
+        .max_header_list_size(MOST_HEADERS)
+        .max_pending_accept_reset_streams(MOST_RESETS)
+        .serve_connection(TokioIo::new(stream), service)
+}
+
 fn http_connection<I>(
     stream: I,
     shared: Arc<Shared>,
     timer: impl Timer + Send + Sync + 'static,
 ) -> http1::Connection<
-    TokioIo<I>,
+    TokioIo<Guarded<I>>,
     impl Service<Request<Incoming>, Response = Response<Body>, Error = Infallible>,
 >
 where
     I: AsyncRead + AsyncWrite + Unpin + 'static,
 {
+    let stream = Guarded::new(stream, shared.limits.request_timeout);
     let service = service_fn(move |request| {
         let shared = shared.clone();
         async move {
@@ -228,6 +256,7 @@ where
     http1::Builder::new()
         .timer(timer)
         .header_read_timeout(IDLE_TIMEOUT)
+        .max_header_size(MAX_HEAD)
         .serve_connection(TokioIo::new(stream), service)
 }
 

@@ -6,13 +6,15 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 use serde::Deserialize;
 use sluice_protocol::toml_fault;
 
 use crate::config::Config;
+use crate::control::exposure::ControlGroup;
 use crate::dialect::DialectSettings;
 use crate::error::StartError;
+use crate::grpc::TransportSettings;
 use crate::logs::LogFormat;
 use source_flags::SourceFlags;
 
@@ -31,6 +33,12 @@ pub struct Settings {
     #[arg(long, value_name = "TIME", env = "SLUICE_REPOSITORY_POLL", value_parser = humantime::parse_duration)]
     #[serde(deserialize_with = "crate::duration::deserialize")]
     pub repository_poll: Option<Duration>,
+    /// What makes its models come and go: changes of the folder, calls, or nothing [default: poll]
+    #[arg(long, value_name = "MODE", env = "SLUICE_MODEL_CONTROL")]
+    pub model_control: Option<ModelControlMode>,
+    /// Model to load at the start under explicit control, * for all; may be repeated
+    #[arg(long, value_name = "NAME", env = "SLUICE_LOAD_MODEL", value_delimiter = ',')]
+    pub load_model: Vec<String>,
     /// Registry to follow: versions with an alias are served, `champion` answers
     #[arg(long, value_name = "URL", env = "SLUICE_REGISTRY")]
     pub registry: Option<String>,
@@ -49,6 +57,9 @@ pub struct Settings {
     /// Address for administration and metrics [default: 127.0.0.1:8082]
     #[arg(long, value_name = "ADDR", env = "SLUICE_ADMIN")]
     pub admin: Option<SocketAddr>,
+    /// What operators may ask of the HTTP and gRPC ports too: load and unload, logging, shared memory, trace [default: none of it]
+    #[arg(long, value_name = "GROUP", env = "SLUICE_SERVE_CONTROL", value_delimiter = ',')]
+    pub serve_control: Vec<ControlGroup>,
     /// A second address that answers nothing but /metrics, for scrapers
     #[arg(long, value_name = "ADDR", env = "SLUICE_METRICS")]
     pub metrics: Option<SocketAddr>,
@@ -61,6 +72,12 @@ pub struct Settings {
     /// Largest request body or message in bytes [default: 67108864]
     #[arg(long, value_name = "BYTES", env = "SLUICE_MAX_BODY")]
     pub max_body: Option<usize>,
+    /// Path under which HTTP is answered as well, for clients whose URL has one
+    #[arg(long, value_name = "PATH", env = "SLUICE_BASE_PATH")]
+    pub base_path: Option<String>,
+    /// HTTP answers of at least so many bytes are compressed for clients that accept it, 1024 or more; 0 none [default: 0]
+    #[arg(long, value_name = "BYTES", env = "SLUICE_COMPRESS_REPLIES")]
+    pub compress_replies: Option<usize>,
     /// How long an answer may take [default: 30s]
     #[arg(long, value_name = "TIME", env = "SLUICE_REQUEST_TIMEOUT", value_parser = humantime::parse_duration)]
     #[serde(deserialize_with = "crate::duration::deserialize")]
@@ -72,6 +89,9 @@ pub struct Settings {
     /// Bytes of answers to keep for models whose configuration asks for it [default: 0]
     #[arg(long, value_name = "BYTES", env = "SLUICE_RESPONSE_CACHE")]
     pub response_cache: Option<usize>,
+    /// Let clients register shared memory, out of which inputs are read and into which outputs are written
+    #[arg(long, value_name = "BOOL", env = "SLUICE_SHARED_MEMORY", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub shared_memory: Option<bool>,
     /// How long running requests may go on after SIGTERM [default: 20s]
     #[arg(long, value_name = "TIME", env = "SLUICE_DRAIN_TIMEOUT", value_parser = humantime::parse_duration)]
     #[serde(deserialize_with = "crate::duration::deserialize")]
@@ -79,6 +99,9 @@ pub struct Settings {
     #[command(flatten, next_help_heading = "Where protocols differ")]
     #[serde(flatten)]
     pub dialect: DialectSettings,
+    #[command(flatten, next_help_heading = "gRPC")]
+    #[serde(flatten)]
+    pub transport: TransportSettings,
     /// Settings file in TOML; its keys are these flags with underscores
     #[arg(long, value_name = "FILE", env = "SLUICE_CONFIG")]
     #[serde(skip)]
@@ -97,6 +120,19 @@ pub struct Settings {
     #[arg(skip)]
     #[serde(flatten)]
     unknown: toml::Table,
+}
+
+/// What makes the models of a repository come and go.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ModelControlMode {
+    /// Changes of the folder, which is looked through now and again.
+    #[default]
+    Poll,
+    /// Load and unload calls.
+    Explicit,
+    /// Nothing: what is there at the start is loaded.
+    None,
 }
 
 impl Settings {
@@ -134,21 +170,28 @@ impl Settings {
         Self {
             model_repository: self.model_repository.or(repository),
             repository_poll: self.repository_poll.or(file.repository_poll),
+            model_control: self.model_control.or(file.model_control),
+            load_model: or(self.load_model, file.load_model),
             registry: self.registry.or(registry),
             features: self.features.or(file.features),
             state: self.state.or(file.state),
             http: self.http.or(file.http),
             grpc: self.grpc.or(file.grpc),
             admin: self.admin.or(file.admin),
+            serve_control: or(self.serve_control, file.serve_control),
             metrics: self.metrics.or(file.metrics),
             onnxruntime: self.onnxruntime.or(file.onnxruntime),
             cores: self.cores.or(file.cores),
             max_body: self.max_body.or(file.max_body),
+            base_path: self.base_path.or(file.base_path),
+            compress_replies: self.compress_replies.or(file.compress_replies),
             request_timeout: self.request_timeout.or(file.request_timeout),
             max_waiting: self.max_waiting.or(file.max_waiting),
             response_cache: self.response_cache.or(file.response_cache),
+            shared_memory: self.shared_memory.or(file.shared_memory),
             drain_timeout: self.drain_timeout.or(file.drain_timeout),
             dialect: self.dialect.over(file.dialect),
+            transport: self.transport.over(file.transport),
             config: self.config,
             check: self.check,
             log: self.log.or(file.log),
@@ -157,4 +200,9 @@ impl Settings {
             unknown: file.unknown,
         }
     }
+}
+
+/// The list that is said first.
+fn or<T>(first: Vec<T>, second: Vec<T>) -> Vec<T> {
+    if first.is_empty() { second } else { first }
 }

@@ -1,16 +1,22 @@
 //! What every core, listener and source of models shares.
 
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use sluice_engine::OnnxRuntime;
 use sluice_features::{Definitions, EmbeddedStore};
+use tokio::sync::watch;
 
 use crate::cache::ResponseCache;
 use crate::catalog::Published;
+use crate::control::exposure::Exposure;
+use crate::control::repository::Loader;
+use crate::control::shared_memory::Regions;
 use crate::dialect::Dialect;
+use crate::grpc::Transport;
+use crate::http::HttpOptions;
 use crate::metrics::Metrics;
 
 /// The state of one gateway. Nothing in it is locked on the request path.
@@ -27,9 +33,17 @@ pub(crate) struct Shared {
     pub(crate) dialect: Dialect,
     /// Answers of models whose deployment says so.
     pub(crate) cache: Option<ResponseCache>,
+    pub(crate) exposed: Exposure,
+    pub(crate) http: HttpOptions,
+    pub(crate) regions: Regions,
     pub(crate) state: Option<PathBuf>,
+    pub(crate) transport: Transport,
+    /// Who loads models from a folder; nobody where they come from a registry.
+    pub(crate) loader: OnceLock<Loader>,
     started: AtomicBool,
     draining: AtomicBool,
+    /// Tells what only waits that the end has been announced.
+    drain: watch::Sender<bool>,
 }
 
 /// How a gateway is to be run.
@@ -41,6 +55,12 @@ pub(crate) struct Options {
     pub(crate) dialect: Dialect,
     /// Bytes of answers to keep; 0 keeps none.
     pub(crate) response_cache: usize,
+    pub(crate) transport: Transport,
+    pub(crate) http: HttpOptions,
+    /// Whether clients may register shared memory.
+    pub(crate) shared_memory: bool,
+    /// What operators may ask of the serving ports.
+    pub(crate) exposed: Exposure,
     /// The folder for what a restart needs.
     pub(crate) state: Option<PathBuf>,
 }
@@ -73,7 +93,17 @@ impl Shared {
         store: Option<Arc<EmbeddedStore>>,
         options: Options,
     ) -> Self {
-        let Options { cores, limits, dialect, response_cache, state } = options;
+        let Options {
+            cores,
+            limits,
+            dialect,
+            response_cache,
+            transport,
+            http,
+            shared_memory,
+            exposed,
+            state,
+        } = options;
         Self {
             catalog: Published::default(),
             metrics: Metrics::new(),
@@ -84,9 +114,15 @@ impl Shared {
             limits,
             dialect,
             cache: ResponseCache::new(response_cache),
+            exposed,
+            http,
+            regions: Regions::new(shared_memory),
             state,
+            transport,
+            loader: OnceLock::new(),
             started: AtomicBool::new(false),
             draining: AtomicBool::new(false),
+            drain: watch::Sender::new(false),
         }
     }
 
@@ -103,6 +139,16 @@ impl Shared {
     /// No new work is wanted.
     pub(crate) fn set_draining(&self) {
         self.draining.store(true, Ordering::Release);
+        self.drain.send_replace(true);
+    }
+
+    /// Waits until no new work is wanted.
+    pub(crate) fn drain_begun(&self) -> impl Future<Output = ()> + Send + use<> {
+        let mut drain = self.drain.subscribe();
+        async move {
+            // It fails when there is no gateway any more.
+            let _over = drain.wait_for(|&draining| draining).await;
+        }
     }
 
     /// Whether the end has been announced.
@@ -110,11 +156,19 @@ impl Shared {
         self.draining.load(Ordering::Acquire)
     }
 
-    /// Whether to send requests here: started, not draining, and every model can answer.
+    /// Whether models are loaded and unloaded by calls.
+    pub(crate) fn takes_loads(&self) -> bool {
+        self.loader.get().is_some_and(Loader::takes_loads)
+    }
+
+    /// Whether to send requests here: started, not draining, and every model can answer. Without
+    /// any model that is so only where calls decide what is loaded: one must find the way here.
     pub(crate) fn is_ready(&self) -> bool {
+        let catalog = self.catalog.snapshot();
         self.started.load(Ordering::Acquire)
             && !self.is_draining()
-            && self.catalog.snapshot().is_complete()
+            && catalog.is_complete()
+            && (catalog.serves() || self.takes_loads())
     }
 
     /// Hands on what was counted and frees what has ended. Called every second, so that neither

@@ -59,12 +59,12 @@ impl Code {
     pub const fn http_status(self) -> u16 {
         match self {
             Self::NotFound => 404,
-            Self::InvalidArgument | Self::FailedPrecondition => 400,
+            // Triton and MLflow answer 400 for what is there already; 409 is TensorFlow Serving's.
+            Self::InvalidArgument | Self::FailedPrecondition | Self::AlreadyExists => 400,
             Self::TooLarge => 413,
             Self::UnsupportedMediaType => 415,
             Self::Unauthenticated => 401,
             Self::PermissionDenied => 403,
-            Self::AlreadyExists => 409,
             Self::Overloaded => 429,
             Self::Cancelled => 499,
             Self::DeadlineExceeded => 504,

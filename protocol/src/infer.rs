@@ -28,11 +28,26 @@ pub struct NamedTensor {
     pub tensor: Tensor,
 }
 
+/// A part of a shared memory region that the caller has registered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RegionSlice {
+    /// The region's name.
+    pub region: String,
+    /// Where the part begins, in bytes from the region's beginning.
+    pub offset: u64,
+    /// How many bytes it has.
+    pub byte_size: u64,
+}
+
 /// An output that the caller asked for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RequestedOutput {
     /// The output's name.
     pub name: String,
+    /// How many of its largest values are wanted, with their labels, in its place.
+    pub classes: Option<usize>,
+    /// Where its elements are to be put, when not into the answer.
+    pub region: Option<RegionSlice>,
 }
 
 /// What one caller asks of one model. Rows are the first dimension of every input.

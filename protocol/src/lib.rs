@@ -7,6 +7,7 @@
 #![warn(missing_docs)]
 
 mod code;
+pub mod codec;
 mod datatype;
 mod digest;
 mod format;
@@ -33,7 +34,9 @@ pub use code::Code;
 pub use datatype::Datatype;
 pub use digest::Digest;
 pub use format::{Format, UnknownFormat, read_toml, toml_fault};
-pub use infer::{InferRequest, InferResponse, NamedTensor, Parameter, Parameters, RequestedOutput};
+pub use infer::{
+    InferRequest, InferResponse, NamedTensor, Parameter, Parameters, RegionSlice, RequestedOutput,
+};
 pub use manifest::{
     FeatureServicePin, MANIFEST_FILE, MODEL_FILE, Manifest, ManifestError, PARITY_FILE,
     PROFILE_FILE, TensorSpec,

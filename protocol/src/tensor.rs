@@ -1,6 +1,6 @@
 //! Tensors as they cross the wire: a datatype, a shape and row-major elements.
 
-use bytes::Bytes;
+use bytes::{BufMut, Bytes};
 
 use crate::datatype::Datatype;
 use crate::shape::{ShapeError, element_count};
@@ -115,20 +115,24 @@ impl TensorData {
         })
     }
 
+    /// How many bytes the protocol's binary form takes.
+    pub fn raw_len(&self) -> usize {
+        match self {
+            Self::Bytes(elements) => elements.iter().map(|element| 4 + element.len()).sum(),
+            numbers => each!(numbers, v => size_of_val(v.as_slice())),
+        }
+    }
+
     /// Appends the protocol's binary form to `out`.
-    pub fn write_raw(&self, out: &mut Vec<u8>) {
+    pub fn write_raw(&self, out: &mut impl BufMut) {
         macro_rules! numbers {
-            ($values:expr) => {{
-                let start = out.len();
-                let size = $values.first().map_or(0, |x| x.to_le_bytes().len());
-                out.resize(start + size * $values.len(), 0);
-                let slots = out[start..].chunks_exact_mut(size.max(1));
-                slots.zip($values).for_each(|(slot, x)| slot.copy_from_slice(&x.to_le_bytes()));
-            }};
+            ($values:expr) => {
+                write_blocks(out, $values, |x| x.to_le_bytes())
+            };
         }
         match self {
-            Self::Bool(v) => out.extend(v.iter().map(|&b| u8::from(b))),
-            Self::Uint8(v) => out.extend_from_slice(v),
+            Self::Bool(v) => write_blocks(out, v, |&b| [u8::from(b)]),
+            Self::Uint8(v) => out.put_slice(v),
             Self::Uint16(v) | Self::Fp16(v) | Self::Bf16(v) => numbers!(v),
             Self::Uint32(v) => numbers!(v),
             Self::Uint64(v) => numbers!(v),
@@ -142,8 +146,8 @@ impl TensorData {
                 for element in v {
                     // Elements come from messages, whose limit is far below what 32 bits count.
                     let length = u32::try_from(element.len()).expect("an element below 4 GiB");
-                    out.extend_from_slice(&length.to_le_bytes());
-                    out.extend_from_slice(element);
+                    out.put_slice(&length.to_le_bytes());
+                    out.put_slice(element);
                 }
             }
         }
@@ -178,6 +182,21 @@ impl TensorData {
             Bool, Uint8, Uint16, Uint32, Uint64, Int8, Int16, Int32, Int64, Fp16, Bf16, Fp32, Fp64,
             Bytes
         )
+    }
+}
+
+/// Appends the bytes of `values`, a block at a time: one call an element would cost more than the
+/// bytes do.
+fn write_blocks<T, const SIZE: usize>(
+    out: &mut impl BufMut,
+    values: &[T],
+    bytes: impl Fn(&T) -> [u8; SIZE],
+) {
+    const BLOCK: usize = 128;
+    let mut block = [[0; SIZE]; BLOCK];
+    for values in values.chunks(BLOCK) {
+        block.iter_mut().zip(values).for_each(|(slot, value)| *slot = bytes(value));
+        out.put_slice(block[..values.len()].as_flattened());
     }
 }
 
@@ -278,6 +297,7 @@ mod tests {
             for data in [TensorData::Int64(numbers), TensorData::Bytes(texts)] {
                 let mut raw = Vec::new();
                 data.write_raw(&mut raw);
+                prop_assert_eq!(raw.len(), data.raw_len());
                 prop_assert_eq!(TensorData::from_raw(data.datatype(), &raw.into()).unwrap(), data);
             }
         }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use sluice_engine::Engine;
-use sluice_protocol::{Code, Tensor};
+use sluice_protocol::{Code, NamedTensor, Tensor};
 
 use super::{Answer, Job, Ran, RunError, Times};
 use crate::counters::{Nanoseconds, Shard};
@@ -15,7 +15,7 @@ use crate::counters::{Nanoseconds, Shard};
 pub(super) fn run_batch(engine: &mut dyn Engine, jobs: Vec<Job>, begun: Instant, shard: &Shard) {
     let rows = jobs.iter().map(|job| job.rows).sum();
     let (inputs, mut waiting) = assemble(jobs, begun);
-    let Run { outcome, mut times, ended } = run_counted(engine, &inputs, rows, begun, shard);
+    let Run { outcome, mut times, ended } = run_counted(engine, &inputs, &[], rows, begun, shard);
     if waiting.len() == 1
         && let Some(caller) = waiting.pop()
     {
@@ -56,7 +56,8 @@ fn run_alone(
         let cut = inputs.iter().map(|tensor| rows_of(tensor, rows, own.clone()));
         match cut.collect::<Result<Vec<_>, _>>() {
             Ok(own) => {
-                let Run { outcome, times, ended } = run_counted(engine, &own, share, begun, shard);
+                let Run { outcome, times, ended } =
+                    run_counted(engine, &own, &[], share, begun, shard);
                 if outcome.is_ok() {
                     shard.count_execution(share, &times, ended);
                 }
@@ -85,12 +86,13 @@ pub(super) struct Run {
 pub(super) fn run_counted(
     engine: &mut dyn Engine,
     inputs: &[Tensor],
+    optional: &[NamedTensor],
     rows: usize,
     begun: Instant,
     shard: &Shard,
 ) -> Run {
     let started = Instant::now();
-    let outcome = catch_unwind(AssertUnwindSafe(|| engine.run(inputs)));
+    let outcome = catch_unwind(AssertUnwindSafe(|| engine.run_with(inputs, optional)));
     let ended = Instant::now();
     let (input, infer) =
         (Nanoseconds::between(begun, started), Nanoseconds::between(started, ended));

@@ -21,11 +21,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use sluice_engine::{Engine, EngineError};
-use sluice_protocol::{Code, Tensor};
+use sluice_protocol::{Code, NamedTensor, Tensor};
 use tokio::sync::oneshot;
 
 pub(crate) use cost::{CostCurve, Limits, measure};
-#[allow(unused_imports, reason = "model configurations fill them")]
 pub(crate) use policy::{QueuePolicy, SchedulePolicy, TimeoutAction};
 use schedule::{Expiry, Place, Schedule};
 pub(crate) use schedule::{Patience, Terms};
@@ -80,6 +79,9 @@ impl From<EngineError> for RunError {
 pub(crate) struct Job {
     /// One tensor an input, in the graph's order.
     pub(crate) inputs: Vec<Tensor>,
+    /// What goes in the place of values that the graph has itself. A job that brings some runs
+    /// alone and whole, since they would hold for the others too, and need not be rows.
+    pub(crate) optional: Vec<NamedTensor>,
     /// The first dimension of every input; 1 when the graph does not batch.
     pub(crate) rows: usize,
     /// When it came.
@@ -108,9 +110,24 @@ impl Job {
     ) -> Self {
         let submitted = Instant::now();
         let deadline = time.and_then(|time| submitted.checked_add(time));
-        let (level, expiry, is_delayed) = Default::default();
-        let (place, waiting) = (None, None);
-        Self { inputs, rows, submitted, deadline, reply, level, expiry, is_delayed, place, waiting }
+        Self {
+            inputs,
+            optional: Vec::new(),
+            rows,
+            submitted,
+            deadline,
+            reply,
+            level: 0,
+            expiry: Expiry::Never,
+            is_delayed: false,
+            place: None,
+            waiting: None,
+        }
+    }
+
+    /// Whether it cannot share runs of `max_rows`.
+    fn is_large(&self, max_rows: usize) -> bool {
+        self.rows > max_rows || !self.optional.is_empty()
     }
 
     /// Whether somebody still waits for the answer.

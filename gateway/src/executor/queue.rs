@@ -75,7 +75,7 @@ impl Queue {
         if waiting.closed {
             return Err(NotQueued::Closed);
         }
-        if job.rows > self.max_rows {
+        if job.is_large(self.max_rows) {
             if waiting.large.len() >= MOST_LARGE_JOBS {
                 return Err(NotQueued::Full);
             }

@@ -1,4 +1,5 @@
-//! A job that is too large for one run: run in pieces, its answers joined.
+//! A job that is too large for one run: run in pieces, its answers joined. One that brings
+//! optional inputs shares no run either, and is one piece.
 
 use std::ops::Range;
 use std::time::Instant;
@@ -50,8 +51,11 @@ impl Split {
         if let Some(waiting) = &mut self.job.waiting {
             waiting.begin(range.len());
         }
+        if !self.job.optional.is_empty() {
+            return self.run_whole(engine, shard);
+        }
         let piece = match self.cut(range.clone()) {
-            Ok(inputs) => run_counted(engine, &inputs, range.len(), begun, shard),
+            Ok(inputs) => run_counted(engine, &inputs, &[], range.len(), begun, shard),
             Err(error) => return self.reply(Err(error)),
         };
         let Run { outcome, mut times, ended } = piece;
@@ -73,11 +77,13 @@ impl Split {
         self.reply(Ok(outputs))
     }
 
-    /// For outputs that cannot be joined by rows; whole, they need not be.
+    /// For a job that cannot be cut into rows, or whose outputs cannot be joined by them; whole,
+    /// they need not be.
     fn run_whole(mut self, engine: &mut dyn Engine, shard: &Shard) -> Option<Self> {
         let (begun, rows) = (Instant::now(), self.job.rows);
+        let Job { inputs, optional, .. } = &self.job;
         let Run { outcome, times, ended } =
-            run_counted(engine, &self.job.inputs, rows, begun, shard);
+            run_counted(engine, inputs, optional, rows, begun, shard);
         if outcome.is_ok() {
             self.count(rows, times, ended, shard);
         }

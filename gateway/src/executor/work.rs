@@ -37,7 +37,7 @@ impl Work {
     }
 
     pub(super) fn push(&mut self, job: Job) {
-        if job.rows > self.max_rows {
+        if job.is_large(self.max_rows) {
             self.large.push(job);
         } else {
             self.small.push(job);

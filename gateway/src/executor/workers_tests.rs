@@ -1,5 +1,6 @@
 //! Workers whose runs begin and end when the test says so.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -57,7 +58,11 @@ fn start_with(count: usize, max_queue_delay: Duration, policy: SchedulePolicy) -
         .collect();
     let (row_cost, max_waiting) = (Duration::from_millis(1), Duration::from_millis(50));
     let limits = Limits { max_rows: 4, row_cost, max_waiting };
-    let metrics = Metrics::new().deployment(&"m".parse::<ModelName>().unwrap(), ModelVersion(1));
+    let metrics = Metrics::new().deployment(
+        &"m".parse::<ModelName>().unwrap(),
+        ModelVersion(1),
+        &HashMap::new(),
+    );
     let counters = Arc::new(Counters::new(1, count, metrics));
     let settings = WorkerSettings { max_queue_delay };
     let schedule = Schedule::new(policy);

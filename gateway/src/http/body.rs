@@ -1,44 +1,70 @@
-//! Reads a request's body within its limits of size and time.
+//! Reads a request's body within its limits of size and time, and undoes its compression.
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http::HeaderMap;
-use http::header::{CONTENT_ENCODING, CONTENT_LENGTH};
-use http_body_util::{BodyExt, LengthLimitError, Limited};
+use http::header::CONTENT_LENGTH;
+use http_body_util::BodyExt;
 use hyper::body::Incoming;
 
+use super::coding;
 use crate::error::GatewayError;
 use crate::shared::RequestLimits;
 
-/// The whole body. One that says it is too long is refused unread; one that does not come in
-/// the time that an answer may take is given up.
+/// Room for a body of which nothing has come yet, however long it says that it will be.
+const FIRST_ROOM: usize = 256 << 10;
+
+/// The whole body, uncompressed. One that says it is too long is refused unread; one that does not
+/// come in the time that an answer may take is given up.
 pub(super) async fn read(
     headers: &HeaderMap,
     incoming: Incoming,
     limits: RequestLimits,
 ) -> Result<Bytes, GatewayError> {
-    check_encoding(headers)?;
+    let coding = coding::of_request(headers)?;
     let (limit, patience) = (limits.max_body, limits.request_timeout);
     let announced = headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
-    if announced.is_some_and(|length: u64| length > limit as u64) {
+    if announced.is_some_and(|length: usize| length > limit) {
         return Err(GatewayError::TooLarge { limit });
     }
-    let collected = Limited::new(incoming, limit).collect();
-    let Ok(collected) = tokio::time::timeout(patience, collected).await else {
+    let whole = collect(incoming, announced.unwrap_or(0), limit);
+    let Ok(whole) = tokio::time::timeout(patience, whole).await else {
         return Err(GatewayError::BodyTimeout(patience));
     };
-    match collected {
-        Ok(collected) => Ok(collected.to_bytes()),
-        Err(error) if error.is::<LengthLimitError>() => Err(GatewayError::TooLarge { limit }),
-        Err(error) => Err(GatewayError::Invalid(format!("request body broke off: {error}"))),
+    match coding {
+        None => whole,
+        Some(coding) => coding::inflate(coding, &whole?, limit).await,
     }
 }
 
-fn check_encoding(headers: &HeaderMap) -> Result<(), GatewayError> {
-    let Some(encoding) = headers.get(CONTENT_ENCODING) else { return Ok(()) };
-    if encoding.is_empty() || encoding.as_bytes().eq_ignore_ascii_case(b"identity") {
-        return Ok(());
+/// The body's pieces in one: without a copy when it came in one, else with one copy. Many small
+/// pieces take no more memory than one large one.
+async fn collect(
+    mut incoming: Incoming,
+    announced: usize,
+    limit: usize,
+) -> Result<Bytes, GatewayError> {
+    let mut only = Bytes::new();
+    let mut joined = BytesMut::new();
+    while let Some(frame) = incoming.frame().await {
+        let frame = frame
+            .map_err(|error| GatewayError::Invalid(format!("request body broke off: {error}")))?;
+        // Trailers say nothing here.
+        let Ok(piece) = frame.into_data() else { continue };
+        let length = only.len() + joined.len() + piece.len();
+        if length > limit {
+            return Err(GatewayError::TooLarge { limit });
+        }
+        if length == piece.len() {
+            only = piece;
+            continue;
+        }
+        if joined.capacity() < length {
+            // What has come vouches for more, up to what was announced.
+            let more = announced.min((2 * length).max(FIRST_ROOM)).max(length);
+            joined.reserve(more - joined.len());
+        }
+        joined.extend_from_slice(&std::mem::take(&mut only));
+        joined.extend_from_slice(&piece);
     }
-    Err(GatewayError::UnsupportedEncoding(format!(
-        "content encoding {encoding:?} is not understood; send the body as it is"
-    )))
+    Ok(if joined.is_empty() { only } else { joined.freeze() })
 }

@@ -1,35 +1,48 @@
 //! HTTP: V1 and V2 of the inference protocol. Decodes, calls the pipeline, encodes.
 
 mod body;
+mod coding;
 mod elements;
 mod reply;
+mod repository;
 mod route;
 mod rows;
 mod statistics;
 mod v1;
 mod v2;
+mod words;
 
 use std::sync::Arc;
 
 use bytes::Bytes;
 use http::request::Parts;
-use http::{HeaderMap, Request, Response};
+use http::{HeaderMap, Method, Request, Response};
 use hyper::body::Incoming;
 use serde_json::json;
 
+use crate::control::exposure::Port;
+use crate::control::extensions::extensions;
 use crate::error::GatewayError;
 use crate::pipeline;
 use crate::shared::Shared;
 pub(crate) use reply::Body;
 use route::Route;
-pub(crate) use v2::EXTENSIONS;
+
+/// How HTTP is served.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct HttpOptions {
+    /// A path under which everything is answered as well: empty, or `/` and more.
+    pub(crate) base_path: String,
+    /// Answers of at least so many bytes are compressed for those who ask for it.
+    pub(crate) compress_replies: Option<usize>,
+}
 
 /// Answers one request. It never fails: an error is an answer too.
 pub(crate) async fn handle(shared: Arc<Shared>, request: Request<Incoming>) -> Response<Body> {
     let (head, incoming) = request.into_parts();
-    let path = head.uri.path().to_owned();
-    let answered = match receive(&shared, &head, &path, incoming).await {
-        Ok((route, body)) => dispatch(&shared, route, &head.headers, body).await,
+    let path = route::below(&shared.http.base_path, head.uri.path());
+    let answered = match receive(&shared, &head, path, incoming).await {
+        Ok((route, body)) => dispatch(&shared, Port::Serving, route, &head.headers, body).await,
         // The pipeline counts what gets as far as that.
         Err(error) => {
             shared.metrics.count_unrouted(error.code());
@@ -37,6 +50,23 @@ pub(crate) async fn handle(shared: Arc<Shared>, request: Request<Incoming>) -> R
         }
     };
     answered.unwrap_or_else(|error| reply::error(&error))
+}
+
+/// Answers one request on the administration port, for what both ports know.
+pub(crate) async fn handle_operator(
+    shared: &Shared,
+    method: &Method,
+    path: &str,
+    body: Result<Bytes, GatewayError>,
+) -> Response<Body> {
+    let answering = async {
+        let route = Route::parse(method, path)?;
+        if !route.is_on(Port::Admin) {
+            return Err(GatewayError::NoRoute(path.chars().take(200).collect()));
+        }
+        dispatch(shared, Port::Admin, route, &HeaderMap::new(), body?).await
+    };
+    answering.await.unwrap_or_else(|error| reply::error(&error))
 }
 
 /// What is asked, and the body where the route has one.
@@ -47,8 +77,15 @@ async fn receive<'p>(
     incoming: Incoming,
 ) -> Result<(Route<'p>, Bytes), GatewayError> {
     let route = Route::parse(&head.method, path)?;
+    if let Some(group) = route.group() {
+        shared.exposed.check(group, Port::Serving)?;
+    }
     let body = match route {
-        Route::Infer { .. } | Route::Predict { .. } => {
+        Route::Infer { .. }
+        | Route::Predict { .. }
+        | Route::RepositoryIndex
+        | Route::RepositoryLoad { .. }
+        | Route::RepositoryUnload { .. } => {
             body::read(&head.headers, incoming, shared.limits).await?
         }
         _ => Bytes::new(),
@@ -58,6 +95,7 @@ async fn receive<'p>(
 
 async fn dispatch(
     shared: &Shared,
+    port: Port,
     route: Route<'_>,
     headers: &HeaderMap,
     body: Bytes,
@@ -66,13 +104,18 @@ async fn dispatch(
         Route::Infer { model, version } => {
             let mut form = v2::ReplyForm::default();
             let response = pipeline::infer(shared, &model, version.as_deref(), |deployment| {
-                let header_length = v2::header_length(headers, body.len())?;
-                let (request, wanted) = v2::decode(deployment, &body, header_length)?;
+                let body = v2::Split::new(headers, &body)?;
+                let (request, wanted) =
+                    v2::decode(deployment, &shared.regions, body, shared.dialect.nan)?;
                 form = wanted;
                 Ok(request)
             })
             .await?;
-            Ok(v2::encode(&response, &form))
+            let reply = v2::encode(&response, &form, shared.dialect.nan)?;
+            Ok(match shared.http.compress_replies {
+                Some(least) => reply::compressed(reply, headers, least).await,
+                None => reply,
+            })
         }
         Route::Predict { model, version } => {
             let mut form = v1::ReplyForm::Columns;
@@ -87,10 +130,12 @@ async fn dispatch(
         Route::Alive => Ok(reply::json(200, &json!({"status": "alive"}))),
         Route::Live => Ok(reply::json(200, &json!({"live": true}))),
         Route::Ready => Ok(ready(shared)),
-        Route::Server => Ok(reply::json(200, &v2::server_metadata())),
+        Route::Server => Ok(reply::json(200, &v2::server_metadata(&extensions(shared, port)))),
         Route::Models => {
             let catalog = shared.catalog.snapshot();
-            let names: Vec<_> = catalog.models().into_keys().collect();
+            let models = catalog.models().into_iter();
+            let names: Vec<_> =
+                models.filter(|(_, model)| !model.is_unloaded()).map(|(name, _)| name).collect();
             Ok(reply::json(200, &json!({"models": names})))
         }
         Route::Metadata { model, version } => {
@@ -104,13 +149,22 @@ async fn dispatch(
         }
         Route::ModelReady { model, version } => {
             let catalog = shared.catalog.snapshot();
+            let (status, body) = v2::model_ready(&catalog, &model, version.as_deref())?;
+            Ok(reply::json(status, &body))
+        }
+        Route::Config { model, version } => {
+            let catalog = shared.catalog.snapshot();
             let deployment = catalog.resolve(&model, version.as_deref())?;
-            Ok(reply::json(200, &json!({"name": deployment.model, "ready": true})))
+            Ok(reply::json(200, &deployment.config.to_json()))
         }
         Route::ModelStatus { model } => {
             let catalog = shared.catalog.snapshot();
             v1::model_status(&catalog, &model)
         }
+        Route::RepositoryIndex => repository::index(shared, &body).await,
+        Route::RepositoryLoad { model } => repository::load(shared, &model, body).await,
+        Route::RepositoryUnload { model } => repository::unload(shared, &model, &body).await,
+        Route::NamedRepository => Err(repository::named()),
     }
 }
 

@@ -1,12 +1,17 @@
 //! Replies: JSON bodies, and errors as an object with the one key `error`.
 
 use bytes::Bytes;
-use http::header::{ALLOW, CONNECTION, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
+use futures::FutureExt;
+use http::header::{
+    ACCEPT_ENCODING, ALLOW, CONNECTION, CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderValue,
+    RETRY_AFTER,
+};
 use http::{Response, StatusCode};
-use http_body_util::Full;
+use http_body_util::{BodyExt, Full};
 use serde::Serialize;
 use serde_json::json;
 
+use super::coding;
 use crate::error::GatewayError;
 
 /// The body of every reply: known whole.
@@ -29,6 +34,26 @@ pub(super) fn with_body(status: u16, content_type: HeaderValue, body: Bytes) -> 
     response
 }
 
+/// The reply compressed, if it has at least `least` bytes and `asked` asks for it.
+pub(super) async fn compressed(
+    reply: Response<Body>,
+    asked: &HeaderMap,
+    least: usize,
+) -> Response<Body> {
+    let Some(coding) = coding::asked(asked) else { return reply };
+    let (mut head, body) = reply.into_parts();
+    // It is there already, whole.
+    let Some(Ok(body)) = body.collect().now_or_never() else {
+        return Response::from_parts(head, Full::default());
+    };
+    let body = body.to_bytes();
+    let smaller = if body.len() < least { None } else { coding::compress(coding, &body).await };
+    if smaller.is_some() {
+        head.headers.insert(CONTENT_ENCODING, HeaderValue::from_static(coding.as_str()));
+    }
+    Response::from_parts(head, Full::new(smaller.unwrap_or(body)))
+}
+
 /// An error's reply: its code's status and its text.
 pub(super) fn error(error: &GatewayError) -> Response<Body> {
     let status = match error {
@@ -48,8 +73,11 @@ pub(super) fn error(error: &GatewayError) -> Response<Body> {
         GatewayError::QueueFull { .. } => {
             headers.insert(RETRY_AFTER, HeaderValue::from(1));
         }
+        GatewayError::UnsupportedEncoding(_) => {
+            headers.insert(ACCEPT_ENCODING, HeaderValue::from_static(coding::CODINGS));
+        }
         // The rest of the body may still come; nobody will read it.
-        GatewayError::BodyTimeout(_) => {
+        GatewayError::BodyTimeout(_) | GatewayError::TooLarge { .. } => {
             headers.insert(CONNECTION, HeaderValue::from_static("close"));
         }
         _ => {}

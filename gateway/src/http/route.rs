@@ -4,6 +4,7 @@ use std::borrow::Cow;
 
 use http::Method;
 
+use crate::control::exposure::{ControlGroup, Port};
 use crate::error::GatewayError;
 
 /// What a method and a path ask for.
@@ -14,12 +15,42 @@ pub(super) enum Route<'p> {
     Ready,
     Server,
     Models,
-    Metadata { model: Cow<'p, str>, version: Option<Cow<'p, str>> },
-    ModelReady { model: Cow<'p, str>, version: Option<Cow<'p, str>> },
-    Statistics { model: Option<Cow<'p, str>>, version: Option<Cow<'p, str>> },
-    ModelStatus { model: Cow<'p, str> },
-    Infer { model: Cow<'p, str>, version: Option<Cow<'p, str>> },
-    Predict { model: Cow<'p, str>, version: Option<Cow<'p, str>> },
+    Metadata {
+        model: Cow<'p, str>,
+        version: Option<Cow<'p, str>>,
+    },
+    ModelReady {
+        model: Cow<'p, str>,
+        version: Option<Cow<'p, str>>,
+    },
+    Config {
+        model: Cow<'p, str>,
+        version: Option<Cow<'p, str>>,
+    },
+    Statistics {
+        model: Option<Cow<'p, str>>,
+        version: Option<Cow<'p, str>>,
+    },
+    ModelStatus {
+        model: Cow<'p, str>,
+    },
+    Infer {
+        model: Cow<'p, str>,
+        version: Option<Cow<'p, str>>,
+    },
+    Predict {
+        model: Cow<'p, str>,
+        version: Option<Cow<'p, str>>,
+    },
+    RepositoryIndex,
+    RepositoryLoad {
+        model: Cow<'p, str>,
+    },
+    RepositoryUnload {
+        model: Cow<'p, str>,
+    },
+    /// The same of a repository that is named: there is one, which has no name.
+    NamedRepository,
 }
 
 impl<'p> Route<'p> {
@@ -45,6 +76,7 @@ impl<'p> Route<'p> {
             // It wins over the metadata of a model of that name.
             ["v2", "models", "stats"] => Self::Statistics { model: None, version: None },
             ["v2", "models", model, ref rest @ ..] => Self::of_v2_model(model, rest)?,
+            ["v2", "repository", ref rest @ ..] => Self::of_repository(rest)?,
             ["v1", "models", last] => Self::of_v1_model(last, None)?,
             ["v1", "models", model, "versions", last] => Self::of_v1_model(last, Some(model))?,
             _ => return None,
@@ -54,16 +86,52 @@ impl<'p> Route<'p> {
     fn of_v2_model(model: &'p str, rest: &[&'p str]) -> Option<Self> {
         let model = decode(model)?;
         let (version, rest) = match *rest {
-            ["versions", version, ref rest @ ..] => (Some(decode(version)?), rest),
+            ["versions", version, ref rest @ ..] => (Some(digits(version)?), rest),
             _ => (None, rest),
         };
         Some(match *rest {
             [] => Self::Metadata { model, version },
             ["ready"] => Self::ModelReady { model, version },
+            ["config"] => Self::Config { model, version },
             ["stats"] => Self::Statistics { model: Some(model), version },
             ["infer"] => Self::Infer { model, version },
             _ => return None,
         })
+    }
+
+    fn of_repository(rest: &[&'p str]) -> Option<Self> {
+        Some(match *rest {
+            ["index"] => Self::RepositoryIndex,
+            ["models", model, "load"] => Self::RepositoryLoad { model: decode(model)? },
+            ["models", model, "unload"] => Self::RepositoryUnload { model: decode(model)? },
+            [_, "index"] | [_, "models", _, "load" | "unload"] => Self::NamedRepository,
+            _ => return None,
+        })
+    }
+
+    /// Which calls for operators it belongs to, if it is one.
+    pub(super) const fn group(&self) -> Option<ControlGroup> {
+        match self {
+            Self::RepositoryLoad { .. } | Self::RepositoryUnload { .. } => {
+                Some(ControlGroup::ModelRepository)
+            }
+            _ => None,
+        }
+    }
+
+    /// Whether `port` knows it. The administration port has what operators ask for, and what
+    /// they look at first.
+    pub(super) const fn is_on(&self, port: Port) -> bool {
+        matches!(port, Port::Serving)
+            || self.group().is_some()
+            || matches!(
+                self,
+                Self::Live
+                    | Self::Ready
+                    | Self::Server
+                    | Self::RepositoryIndex
+                    | Self::NamedRepository
+            )
     }
 
     /// `name:predict`, `name` or, behind `versions`, `7:predict`. The colon may come encoded.
@@ -85,7 +153,12 @@ impl<'p> Route<'p> {
 
     const fn method(&self) -> &'static str {
         match self {
-            Self::Infer { .. } | Self::Predict { .. } => "POST",
+            Self::Infer { .. }
+            | Self::Predict { .. }
+            | Self::RepositoryIndex
+            | Self::RepositoryLoad { .. }
+            | Self::RepositoryUnload { .. }
+            | Self::NamedRepository => "POST",
             Self::Alive
             | Self::Live
             | Self::Ready
@@ -93,10 +166,26 @@ impl<'p> Route<'p> {
             | Self::Models
             | Self::Metadata { .. }
             | Self::ModelReady { .. }
+            | Self::Config { .. }
             | Self::Statistics { .. }
             | Self::ModelStatus { .. } => "GET",
         }
     }
+}
+
+/// What is left of `path` below `base`, and all of it where it is not below.
+pub(super) fn below<'p>(base: &str, path: &'p str) -> &'p str {
+    let rest = path.strip_prefix(base).filter(|rest| rest.is_empty() || rest.starts_with('/'));
+    match rest {
+        Some("") => "/",
+        rest => rest.unwrap_or(path),
+    }
+}
+
+/// A version, which is a number. What else stands in its place names nothing.
+fn digits(part: &str) -> Option<Cow<'_, str>> {
+    let part = decode(part)?;
+    (!part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit())).then_some(part)
 }
 
 /// Undoes percent-encoding, once. None when it is broken or not UTF-8.
@@ -128,7 +217,7 @@ fn clip(path: &str) -> String {
 mod tests {
     use http::Method;
 
-    use super::Route;
+    use super::{Route, below};
     use crate::error::GatewayError;
 
     #[test]
@@ -137,6 +226,8 @@ mod tests {
         let post = |path| Route::parse(&Method::POST, path);
         assert_eq!(get("/v2").unwrap(), Route::Server);
         assert_eq!(get("/v2/health/ready").unwrap(), Route::Ready);
+        let config = Route::Config { model: "a".into(), version: Some("3".into()) };
+        assert_eq!(get("/v2/models/a/versions/3/config").unwrap(), config);
         let infer = |model: &'static str, version: Option<&'static str>| Route::Infer {
             model: model.into(),
             version: version.map(Into::into),
@@ -158,13 +249,52 @@ mod tests {
         assert_eq!(get("/v2/models/stats").unwrap(), statistics(None, None));
         assert_eq!(get("/v2/models/stats/stats").unwrap(), statistics(Some("stats"), None));
         assert_eq!(get("/v2/models/a/versions/3/stats").unwrap(), statistics(Some("a"), Some("3")));
+        assert_eq!(post("/v2/repository/index").unwrap(), Route::RepositoryIndex);
+        for (path, expected) in [
+            ("models/a%20b/load", Route::RepositoryLoad { model: "a b".into() }),
+            ("models/a/unload", Route::RepositoryUnload { model: "a".into() }),
+            ("r/index", Route::NamedRepository),
+            ("models/index", Route::NamedRepository),
+            ("r/models/a/unload", Route::NamedRepository),
+        ] {
+            assert_eq!(post(format!("/v2/repository/{path}").leak()).unwrap(), expected);
+        }
+    }
+
+    #[test]
+    fn a_base_path_is_cut_off() {
+        for (base, path, rest) in [
+            ("", "/v2", "/v2"),
+            ("/a", "/a/v2", "/v2"),
+            ("/a", "/v2", "/v2"),
+            ("/a", "/a", "/"),
+            ("/a", "/ab/v2", "/ab/v2"),
+            ("/a/b", "/a/b/a/b", "/a/b"),
+        ] {
+            assert_eq!(below(base, path), rest, "{base} {path}");
+        }
     }
 
     #[test]
     fn other_paths_and_methods_are_refused() {
-        for path in
-            ["/v3", "/v2/", "/v2/models/a/b", "//v2", "/v2/models/%zz/infer", "/v1/models/a:x"]
-        {
+        for path in [
+            "/v3",
+            "/v2/",
+            "/v2/models/a/b",
+            "//v2",
+            "/v2/models/%zz/infer",
+            "/v1/models/a:x",
+            "*",
+            "",
+            "/V2",
+            "/v2/models/a/versions/x",
+            "/v2/models/a/versions/-1/ready",
+            "/v2/models/a/versions//infer",
+            "/v2/models/a/versions/%ff/infer",
+            "/v2/./health/live",
+            "/v2/repository",
+            "/v2/repository/models/a",
+        ] {
             let error = Route::parse(&Method::GET, path).unwrap_err();
             assert!(matches!(error, GatewayError::NoRoute(_)), "{path}");
         }

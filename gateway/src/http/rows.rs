@@ -76,7 +76,8 @@ fn invalid(text: &str) -> GatewayError {
 
 /// Bare values: those of the graph's only input, parsed straight into its memory.
 fn only_input(deployment: &Deployment, text: &str) -> Result<NamedTensor, GatewayError> {
-    let [spec] = deployment.inputs.as_slice() else {
+    let mut required = deployment.inputs.iter().filter(|input| !input.optional);
+    let (Some(spec), None) = (required.next(), required.next()) else {
         return Err(GatewayError::Invalid(format!(
             "model {} has several inputs, so every instance must be an object of them",
             deployment.model

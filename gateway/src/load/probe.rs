@@ -72,6 +72,21 @@ pub(super) fn row_sets(inputs: &[TensorSpec], parity: Option<&ParityRows>) -> Ve
     parity.into_iter().chain(generated).collect()
 }
 
+/// Zeros, and empty texts. The spec must have no free dimension.
+pub(crate) fn zero_tensor(spec: &TensorSpec) -> Tensor {
+    if spec.datatype == Datatype::Bytes {
+        let count = element_count(&spec.shape).unwrap_or(0);
+        let empty = TensorData::Bytes(vec![Bytes::new(); count]);
+        return Tensor::new(spec.shape.clone(), empty).expect("as many as the shape needs");
+    }
+    generate(spec, Range { float: 0.0, whole: 1 }, 0)
+}
+
+/// Numbers that most graphs can take, the same at every load.
+pub(crate) fn random_tensor(spec: &TensorSpec) -> Tensor {
+    generate(spec, RANGES[0][0], 0)
+}
+
 /// A row's shape: free dimensions are 1.
 fn row_shape(spec: &TensorSpec) -> Vec<i64> {
     spec.shape.iter().map(|&size| if size < 0 { 1 } else { size }).collect()

@@ -11,6 +11,7 @@ use sluice_protocol::{ParityRows, Tensor, TensorData};
 use super::parity::parity_tensor;
 use super::probe::{ROWS, Row, most_rows, row_sets};
 use crate::error::LoadError;
+use crate::model_config::{Batching, Signature};
 
 /// How far an answer may move when the row runs with others, as a part of the largest value in
 /// its column: libraries compute other batch sizes in another order, and a value near zero that
@@ -35,16 +36,21 @@ pub(super) struct Trial {
 }
 
 impl Trial {
-    /// Tries `engine` with parity rows, else with generated ones. Refuses a graph of which one
-    /// row is too large to be tried.
+    /// Tries `engine` with parity rows, else with generated ones that have the shapes of the
+    /// signature. Refuses a graph of which one row is too large to be tried.
     pub(super) fn run(
         engine: &mut dyn Engine,
+        signature: &Signature,
         parity: Option<&ParityRows>,
     ) -> Result<Self, LoadError> {
-        let most_rows = most_rows(engine.inputs())?;
-        let specs = || engine.inputs().iter().chain(engine.outputs());
+        let inputs = &signature.graph_inputs;
+        let most_rows = most_rows(inputs)?;
+        let never = (signature.batching == Batching::Never)
+            .then(|| "its configuration gives tensors no batch dimension".to_owned());
+        let specs = || inputs.iter().chain(engine.outputs());
         let fixed = specs().find(|spec| spec.shape.first() != Some(&-1));
-        let apart = fixed.map(|spec| format!("{:?} has no free first dimension", spec.name));
+        let fixed = fixed.map(|spec| format!("{:?} has no free first dimension", spec.name));
+        let apart = never.or(fixed);
         if let (Some(_), Some(parity)) = (&apart, parity) {
             // All parity rows together have just run.
             let row = parity_tensor(&parity.rows).ok().map(|tensor| vec![tensor]);
@@ -54,14 +60,14 @@ impl Trial {
         if most_rows < ROWS && trial.apart.is_none() {
             trial.apart = Some("its rows are too large to be tried together".to_owned());
         }
-        trial.try_sets(engine, parity);
+        trial.try_sets(engine, row_sets(inputs, parity));
         Ok(trial)
     }
 
-    fn try_sets(&mut self, engine: &mut dyn Engine, parity: Option<&ParityRows>) {
+    fn try_sets(&mut self, engine: &mut dyn Engine, sets: Vec<Vec<Row>>) {
         let started = Instant::now();
         let mut agreed = false;
-        for set in row_sets(engine.inputs(), parity) {
+        for set in sets {
             if self.row.is_some() && (self.apart.is_some() || started.elapsed() > ENOUGH) {
                 break;
             }
@@ -198,8 +204,9 @@ mod tests {
     use std::path::{Path, PathBuf};
 
     use sluice_engine::OnnxRuntime;
+    use sluice_protocol::grpc::ModelConfig;
 
-    use super::{TensorData, Trial, agree};
+    use super::{Signature, TensorData, Trial, agree};
 
     #[test]
     fn rows_share_a_run_only_when_they_do_not_touch_each_other() {
@@ -222,7 +229,8 @@ mod tests {
         ] {
             let bytes = std::fs::read(models.join(format!("{graph}.onnx"))).unwrap();
             let mut engine = runtime.open(&bytes, 1).unwrap();
-            let trial = Trial::run(&mut engine, None).unwrap();
+            let signature = Signature::agree(&ModelConfig::default(), &engine).unwrap();
+            let trial = Trial::run(&mut engine, &signature, None).unwrap();
             let says = |reason: &String| apart.is_some_and(|apart| reason.contains(apart));
             let found = &trial.apart;
             assert!(found.as_ref().map_or(apart.is_none(), says), "{graph}: {found:?}");

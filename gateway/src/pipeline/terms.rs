@@ -26,7 +26,7 @@ fn whole_number(parameters: &Parameters, name: &str) -> Result<u64, GatewayError
         Some(Parameter::Bool(_) | Parameter::Double(_) | Parameter::String(_)) => None,
     };
     number.ok_or_else(|| {
-        GatewayError::Invalid(format!("parameter {name:?} must be a whole number of 0 or more"))
+        GatewayError::Invalid(format!("parameter {name:?} must be an integer of 0 or more"))
     })
 }
 

@@ -1,12 +1,13 @@
 //! Requests through the whole of the pipeline, to an engine that counts what reaches it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use sluice_engine::{Engine, EngineError, OnnxRuntime};
+use sluice_protocol::grpc::ModelConfig;
 use sluice_protocol::{
     Code, Datatype, InferRequest, ModelName, ModelVersion, NamedTensor, Parameter, Parameters,
     Tensor, TensorData, TensorSpec,
@@ -15,7 +16,7 @@ use tokio::task::LocalSet;
 
 use super::infer;
 use crate::counters::{Counters, Tallies};
-use crate::deployment::{Deployment, DeploymentNumber};
+use crate::deployment::{Deployment, DeploymentNumber, Input, Output};
 use crate::dialect::{Dialect, OverloadStatus};
 use crate::error::GatewayError;
 use crate::executor::{
@@ -78,7 +79,7 @@ impl Serving {
             row_cost: Duration::from_millis(1),
             max_waiting: self.shared.limits.max_waiting,
         };
-        let metrics = self.shared.metrics.deployment(&model, ModelVersion(1));
+        let metrics = self.shared.metrics.deployment(&model, ModelVersion(1), &HashMap::new());
         let counters = Arc::new(Counters::new(1, 1, metrics));
         let executor = Executor::workers(
             vec![Box::new(engine)],
@@ -87,18 +88,30 @@ impl Serving {
             WorkerSettings::default(),
             counters.clone(),
         );
-        let spec = |name: &str| TensorSpec {
-            name: name.to_owned(),
+        let input = Input {
+            name: "x".to_owned(),
             datatype: Datatype::Fp32,
             shape: vec![-1],
+            reshape: None,
+            optional: false,
+        };
+        let output = Output {
+            name: "y".to_owned(),
+            datatype: Datatype::Fp32,
+            shape: vec![-1],
+            reshape: None,
+            index: 0,
+            labels: None,
         };
         let deployment = Arc::new(Deployment {
             model: model.clone(),
             version: ModelVersion(1),
             number: DeploymentNumber::next(),
-            inputs: vec![spec("x")],
-            outputs: vec![spec("y")],
+            inputs: vec![input],
+            outputs: vec![output],
             batches: true,
+            max_batch_size: Some(4),
+            config: ModelConfig::default(),
             cached: true,
             features: None,
             executor: executor.unwrap(),
@@ -244,9 +257,7 @@ async fn a_request_that_waits_for_too_long_is_told_at_once() {
 #[tokio::test]
 async fn a_request_that_is_to_be_delayed_is_answered_after_the_others() {
     on_a_core(async {
-        let action = TimeoutAction::Delay;
-        let timeout = Some(50 * MILLISECOND);
-        let queue = QueuePolicy { timeout, action, allow_override: true, max_queue: None };
+        let queue = QueuePolicy { action: TimeoutAction::Delay, ..QueuePolicy::default() };
         let serving = start(200 * MILLISECOND, SchedulePolicy { queue, ..Default::default() });
         let behind = async |delay: u32, value: f32, time: i64| {
             tokio::time::sleep(delay * MILLISECOND).await;
@@ -254,8 +265,8 @@ async fn a_request_that_is_to_be_delayed_is_answered_after_the_others() {
             serving.ask(value, 4, &[("timeout", time)]).await.unwrap()[0]
         };
         let (first, delayed, in_time) =
-            tokio::join!(behind(0, 1.0, 0), behind(50, 2.0, 0), behind(170, 3.0, 0));
-        // The second waited from 50 to 200 ms, the third from 170: the run adds its number.
+            tokio::join!(behind(0, 1.0, 0), behind(50, 2.0, 50_000), behind(100, 3.0, 0));
+        // Each run adds its number.
         assert_eq!((first, in_time, delayed), (1.0, 4.0, 4.0));
     })
     .await;

@@ -1,48 +1,49 @@
-//! A model-repository folder in Triton's layout: `<model>/<version>/model.onnx`, with an
-//! optional `<model>/deployment.toml`. The highest version answers when none is named.
+//! A model-repository folder in Triton's layout. It is looked through now and again, or models
+//! are loaded out of it when a call asks for them. The highest version answers when none is named.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use bytes::Bytes;
 use sluice_protocol::{ModelName, ModelVersion};
 
-use super::settings_file::{self, Stamp, unreadable};
-use super::{install, refuse};
-use crate::error::LoadError;
+use super::folder::{DEPLOYMENT_FILE, Faults, ModelFolder, is_gone, name_of};
+use super::given::Given;
+use super::{install, prepare, refuse, settings_file, settle};
+use crate::catalog::Model;
+use crate::error::{GatewayError, LoadError};
 use crate::load::Candidate;
 use crate::shared::Shared;
 
-const DEPLOYMENT_FILE: &str = "deployment.toml";
-
-/// A folder that is looked through now and again.
+/// A folder of models, and what is served out of it.
 #[derive(Debug)]
 pub(crate) struct Repository {
     root: PathBuf,
-    /// What each version's files were when they were last tried.
-    seen: BTreeMap<ModelName, Versions>,
+    /// How each model's folder was when its versions were last tried.
+    seen: BTreeMap<ModelName, ModelFolder>,
     /// What could not be read the last time.
     faults: Faults,
 }
 
-/// One model's versions by what their files look like from outside.
-type Versions = BTreeMap<ModelVersion, Fingerprint>;
-
-/// Every file that decides how a version is served, and what it looks like from outside.
-type Fingerprint = Vec<(PathBuf, Stamp)>;
-
-/// Files and folders that cannot be read, and why.
-type Faults = BTreeMap<PathBuf, String>;
+/// What a load call loads a model from.
+enum Origin {
+    Folder(ModelFolder),
+    Given(Given),
+}
 
 impl Repository {
     pub(crate) const fn new(root: PathBuf) -> Self {
         Self { root, seen: BTreeMap::new(), faults: BTreeMap::new() }
     }
 
-    /// Loads what is new or changed, and takes out what is gone. Blocks while it loads; between
-    /// versions it ends when `stopped` says so.
-    pub(crate) fn sync(&mut self, shared: &Shared, stopped: impl Fn() -> bool) {
-        let found = match self.scan() {
+    /// Loads what is new or changed among `models`, or among all that are there, and takes out
+    /// what is gone. Blocks while it loads; between versions it ends when `stopped` says so.
+    pub(crate) fn sync(
+        &mut self,
+        shared: &Shared,
+        models: Option<&BTreeSet<ModelName>>,
+        stopped: impl Fn() -> bool,
+    ) {
+        let found = match self.scan(models) {
             Ok(found) => found,
             // A folder that cannot be read for a moment is no reason to stop serving.
             Err(error) => {
@@ -50,8 +51,8 @@ impl Repository {
                 return;
             }
         };
-        for (model, versions) in &found {
-            self.sync_model(shared, model, versions, &stopped);
+        for (model, folder) in &found {
+            sync_model(shared, self.seen.get(model), folder, &stopped);
             if stopped() {
                 return;
             }
@@ -61,152 +62,223 @@ impl Repository {
             shared.catalog.remove(model);
             shared.metrics.set_default_version(model, None);
         }
+        for model in models.into_iter().flatten().filter(|model| !found.contains_key(*model)) {
+            tracing::warn!(%model, "nothing to load: the repository has no version of this model");
+        }
         self.seen = found;
     }
 
-    fn sync_model(
-        &self,
+    /// Loads one model as a call asks for it. What is loaded already and has not changed stays.
+    /// When a version that is wanted is refused, nothing changes. An older version that nobody
+    /// named is refused for itself.
+    pub(crate) fn load(
+        &mut self,
         shared: &Shared,
         model: &ModelName,
-        versions: &Versions,
+        given: Option<Given>,
         stopped: impl Fn() -> bool,
-    ) {
-        let before = self.seen.get(model);
-        for (&version, fingerprint) in versions {
+    ) -> Result<(), GatewayError> {
+        let is_given = given.is_some();
+        let origin = self.origin(model, given)?;
+        let wanted = origin.versions();
+        let Some(&newest) = wanted.last() else {
+            let reason = "at least one version must be available under its version policy";
+            return Err(refused(model, reason.to_owned()));
+        };
+        let mut prepared = Vec::new();
+        for &version in &wanted {
             if stopped() {
-                return;
+                abandon(shared, model);
+                return Err(GatewayError::Unavailable("shutting down"));
             }
-            if before.and_then(|seen| seen.get(&version)) != Some(fingerprint) {
-                self.load_version(shared, model, version);
+            if !is_given && self.is_served(shared, &origin, version) {
+                continue;
+            }
+            match prepare(shared, model, version, || self.candidate(model, &origin, version)) {
+                Ok(deployment) => prepared.push(deployment),
+                Err(error) => {
+                    let reason = error.to_string();
+                    refuse(shared, model, version, &reason);
+                    if version == newest || origin.names_versions() {
+                        abandon(shared, model);
+                        let reason = format!("version {version} is at UNAVAILABLE state: {reason}");
+                        return Err(refused(model, reason));
+                    }
+                }
             }
         }
-        shared.catalog.update(model, |known| {
-            known.versions.retain(|version, _| versions.contains_key(version));
-            known.refused.retain(|version, _| versions.contains_key(version));
-            known.set_default_version(known.versions.keys().next_back().copied());
-        });
-        let default =
-            shared.catalog.snapshot().model(model.as_str()).and_then(|m| m.default_version());
-        shared.metrics.set_default_version(model, default);
+        settle(shared, model, &prepared, |version| wanted.contains(version));
+        match origin {
+            Origin::Folder(folder) if !is_given => drop(self.seen.insert(model.clone(), folder)),
+            // The next load without anything given must load the folder's own.
+            Origin::Folder(_) | Origin::Given(_) => drop(self.seen.remove(model)),
+        }
+        Ok(())
     }
 
-    /// Every version of every model. A folder that cannot be read stays as it was seen, and is
-    /// told of once: only when the root itself fails, there is nothing to go by.
-    fn scan(&mut self) -> std::io::Result<BTreeMap<ModelName, Versions>> {
+    /// Takes one model out as a call asks for it. The requests that it is answering end first.
+    pub(crate) fn unload(
+        &mut self,
+        shared: &Shared,
+        model: &ModelName,
+    ) -> Result<(), GatewayError> {
+        let is_known = shared.catalog.snapshot().model(model.as_str()).is_some();
+        if !is_known && !self.root.join(model.as_str()).is_dir() {
+            return Err(GatewayError::UnknownModel { model: model.to_string(), reason: None });
+        }
+        if is_known {
+            shared.catalog.update(model, Model::unload);
+            shared.metrics.set_default_version(model, None);
+            tracing::info!(%model, "unloaded model");
+        }
+        // Of one that never answered there is nothing left to tell.
+        let catalog = shared.catalog.snapshot();
+        if catalog.model(model.as_str()).is_some_and(|known| known.states().is_empty()) {
+            shared.catalog.remove(model);
+        }
+        self.seen.remove(model);
+        Ok(())
+    }
+
+    /// The folders of `models`, or of all that are there, as far as there is a version in them. A
+    /// folder that cannot be read stays as it was seen, and is told of once: only when the root
+    /// itself fails, there is nothing to go by.
+    pub(crate) fn scan(
+        &mut self,
+        models: Option<&BTreeSet<ModelName>>,
+    ) -> std::io::Result<BTreeMap<ModelName, ModelFolder>> {
         let mut faults = Faults::new();
-        let mut models = BTreeMap::new();
-        for entry in std::fs::read_dir(&self.root)? {
-            let folder = entry?.path();
-            let Some(model) = name_of::<ModelName>(&folder).filter(|_| !folder.is_file()) else {
+        let mut found = BTreeMap::new();
+        for (model, path) in model_folders(&self.root)? {
+            if models.is_some_and(|models| !models.contains(&model)) {
                 continue;
-            };
+            }
             let seen = self.seen.get(&model);
-            let versions = match scan_model(&folder, seen, &mut faults) {
-                Ok(versions) => versions,
-                Err(_) if is_gone(&folder) => continue,
+            match ModelFolder::scan(&model, path.clone(), seen, None, &mut faults) {
+                Ok(folder) => drop(found.insert(model, folder)),
+                Err(_) if is_gone(&path) => {}
                 Err(error) => {
-                    faults.insert(folder, error.to_string());
-                    seen.cloned().unwrap_or_default()
+                    faults.insert(path, error.to_string());
+                    found.extend(seen.map(|seen| (model, seen.clone())));
                 }
-            };
-            if !versions.is_empty() {
-                models.insert(model, versions);
             }
         }
+        found.retain(|_, folder| !folder.versions.is_empty());
+        self.tell(faults);
+        Ok(found)
+    }
+
+    /// Writes down what cannot be read, once as long as it lasts.
+    fn tell(&mut self, faults: Faults) {
         for (path, error) in faults.iter().filter(|(path, _)| !self.faults.contains_key(*path)) {
             let path = path.display();
             tracing::warn!(%path, error, "cannot read a part of the model repository");
         }
         self.faults = faults;
-        Ok(models)
     }
 
-    fn load_version(&self, shared: &Shared, model: &ModelName, version: ModelVersion) {
-        let folder = self.root.join(model.as_str());
-        let read = settings_file::read(&folder.join(DEPLOYMENT_FILE))
-            .and_then(|settings| Ok((settings, read_files(&folder.join(version.to_string()))?)));
-        match read {
-            Ok((settings, files)) => {
-                let candidate =
-                    Candidate { model: model.clone(), version, files, settings, config: None };
-                drop(install(shared, &candidate));
+    fn origin(&mut self, model: &ModelName, given: Option<Given>) -> Result<Origin, GatewayError> {
+        let config = match given {
+            Some(given) if given.has_files() => return Ok(Origin::Given(given)),
+            Some(given) => Some(given.config),
+            None => None,
+        };
+        let path = self.root.join(model.as_str());
+        let nothing = |reason| GatewayError::NothingToLoad { model: model.to_string(), reason };
+        if !path.is_dir() {
+            let reason = "it has no folder of this name".to_owned();
+            return Err(nothing(reason));
+        }
+        let mut faults = Faults::new();
+        let folder = ModelFolder::scan(model, path, self.seen.get(model), config, &mut faults);
+        let folder = folder.map_err(|error| nothing(error.to_string()))?;
+        for (path, error) in &faults {
+            tracing::warn!(path = %path.display(), error, "cannot read a part of the model repository");
+        }
+        Ok(Origin::Folder(folder))
+    }
+
+    /// Whether a version is loaded as the folder has it now.
+    fn is_served(&self, shared: &Shared, origin: &Origin, version: ModelVersion) -> bool {
+        let Origin::Folder(folder) = origin else { return false };
+        let seen = self.seen.get(&folder.model).and_then(|seen| seen.versions.get(&version));
+        let catalog = shared.catalog.snapshot();
+        let known = catalog.model(folder.model.as_str());
+        seen.is_some()
+            && seen == folder.versions.get(&version)
+            && known.is_some_and(|known| {
+                known.versions.contains_key(&version) && !known.refused.contains_key(&version)
+            })
+    }
+
+    fn candidate(
+        &self,
+        model: &ModelName,
+        origin: &Origin,
+        version: ModelVersion,
+    ) -> Result<Candidate, LoadError> {
+        match origin {
+            Origin::Folder(folder) => folder.candidate(version),
+            Origin::Given(given) => {
+                let settings = self.root.join(model.as_str()).join(DEPLOYMENT_FILE);
+                given.candidate(model, version, settings_file::read(&settings)?)
             }
-            Err(error) => refuse(shared, model, version, &error.to_string()),
         }
     }
 }
 
-/// Every version in a model's folder. One that cannot be read stays as it was `seen`; if it
-/// never was, loading it will say why it is refused.
-fn scan_model(
-    folder: &Path,
-    seen: Option<&Versions>,
-    faults: &mut Faults,
-) -> std::io::Result<Versions> {
-    let settings = fingerprint_file(folder.join(DEPLOYMENT_FILE));
-    let mut versions = BTreeMap::new();
-    for entry in std::fs::read_dir(folder)? {
-        let path = entry?.path();
-        let Some(version) = name_of::<ModelVersion>(&path) else { continue };
-        let fingerprint = match files_below(&path) {
-            Ok(files) => {
-                let files = files.into_iter().map(fingerprint_file);
-                std::iter::once(settings.clone()).chain(files).collect()
-            }
-            Err(_) if is_gone(&path) => continue,
-            Err(error) => {
-                faults.insert(path, error.to_string());
-                let seen = seen.and_then(|seen| seen.get(&version)).cloned();
-                seen.unwrap_or_else(|| vec![settings.clone()])
-            }
-        };
-        versions.insert(version, fingerprint);
+impl Origin {
+    /// The versions that are wanted, in order.
+    fn versions(&self) -> BTreeSet<ModelVersion> {
+        match self {
+            Self::Folder(folder) => folder.versions.keys().copied().collect(),
+            Self::Given(given) => given.wanted().collect(),
+        }
     }
-    Ok(versions)
+
+    /// Whether somebody named the versions, so that each of them must come.
+    fn names_versions(&self) -> bool {
+        match self {
+            Self::Folder(folder) => folder.names_versions(),
+            Self::Given(_) => true,
+        }
+    }
 }
 
-/// What a file or folder is called, if its name is a `T`.
-fn name_of<T: std::str::FromStr>(path: &Path) -> Option<T> {
-    path.file_name()?.to_str()?.parse().ok()
+/// Every folder that is called as a model may be, with its model.
+pub(crate) fn model_folders(root: &Path) -> std::io::Result<Vec<(ModelName, PathBuf)>> {
+    let mut folders = Vec::new();
+    for entry in std::fs::read_dir(root)? {
+        let path = entry?.path();
+        // A link that leads nowhere is told of when it is looked through.
+        folders.extend(name_of(&path).filter(|_| !path.is_file()).map(|model| (model, path)));
+    }
+    Ok(folders)
 }
 
-/// Whether nothing has this name any more, not even a link that leads nowhere.
-fn is_gone(path: &Path) -> bool {
-    path.symlink_metadata().is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound)
-}
-
-fn fingerprint_file(path: PathBuf) -> (PathBuf, Stamp) {
-    let stamp = settings_file::stamp(&path);
-    (path, stamp)
-}
-
-/// All files below `folder`, sorted, without hidden ones.
-fn files_below(folder: &Path) -> std::io::Result<Vec<PathBuf>> {
-    let mut files = Vec::new();
-    for entry in std::fs::read_dir(folder)? {
-        let entry = entry?;
-        if entry.file_name().as_encoded_bytes().starts_with(b".") {
+fn sync_model(
+    shared: &Shared,
+    before: Option<&ModelFolder>,
+    folder: &ModelFolder,
+    stopped: impl Fn() -> bool,
+) {
+    for (&version, fingerprint) in &folder.versions {
+        if stopped() {
+            return;
+        }
+        if before.and_then(|seen| seen.versions.get(&version)) == Some(fingerprint) {
             continue;
         }
-        let path = entry.path();
-        if path.is_dir() {
-            files.extend(files_below(&path)?);
-        } else {
-            files.push(path);
-        }
+        let _refused = !install(shared, &folder.model, version, || folder.candidate(version));
     }
-    files.sort();
-    Ok(files)
+    settle(shared, &folder.model, &[], |version| folder.versions.contains_key(version));
 }
 
-/// A version's files by their path inside it, joined by `/`.
-pub(super) fn read_files(folder: &Path) -> Result<BTreeMap<String, Bytes>, LoadError> {
-    let mut files = BTreeMap::new();
-    for path in files_below(folder).map_err(|error| unreadable(folder, &error))? {
-        let inside = path.strip_prefix(folder).unwrap_or(&path);
-        let parts: Vec<_> = inside.iter().map(|part| part.to_string_lossy()).collect();
-        let bytes = std::fs::read(&path).map_err(|error| unreadable(&path, &error))?;
-        files.insert(parts.join("/"), bytes.into());
-    }
-    Ok(files)
+/// Says that nothing of a model is being loaded any more.
+fn abandon(shared: &Shared, model: &ModelName) {
+    shared.catalog.update(model, |known| known.loading.clear());
+}
+
+fn refused(model: &ModelName, reason: String) -> GatewayError {
+    GatewayError::LoadRefused { model: model.clone(), reason }
 }

@@ -2,7 +2,7 @@
 //! that operators give, and saves it for a restart. When to do so is the follower's business.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -258,16 +258,11 @@ impl Served {
         let (shared, path) = (self.shared.clone(), self.settings_path(name));
         let model = name.clone();
         let loading = tokio::task::spawn_blocking(move || {
-            match path.map_or_else(|| Ok(DeploymentSettings::default()), |path| read(&path)) {
-                Ok(settings) => {
-                    install(&shared, &Candidate { model, version, files, settings, config: None })
-                        .is_some()
-                }
-                Err(reason) => {
-                    refuse(&shared, &model, version, &reason);
-                    false
-                }
-            }
+            install(&shared, &model, version, || {
+                let settings = path.map_or_else(|| Ok(DeploymentSettings::default()), read)?;
+                let (config, beside) = (None, BTreeMap::new());
+                Ok(Candidate { model: model.clone(), version, files, settings, config, beside })
+            })
         });
         loading.await.unwrap_or_else(|error| {
             tracing::error!(model = %name, %version, %error, "loading a model version failed");
@@ -330,9 +325,9 @@ impl Wanted {
 }
 
 /// The settings at `path`, which is not called as the error has it.
-fn read(path: &Path) -> Result<DeploymentSettings, String> {
-    settings_file::read(path).map_err(|error| match error {
-        LoadError::Settings(reason) => format!("{}: {reason}", path.display()),
-        error => error.to_string(),
+fn read(path: PathBuf) -> Result<DeploymentSettings, LoadError> {
+    settings_file::read(&path).map_err(|error| match error {
+        LoadError::Settings(reason) => LoadError::Package(format!("{}: {reason}", path.display())),
+        error => error,
     })
 }

@@ -38,9 +38,12 @@ async fn infer_requests_that_do_not_fit() {
         (v2(|r| r["inputs"] = json!([])), "\"x\": is missing"),
         (set("name", json!("z")), "\"x\": is missing"),
         (v2(|r| r["inputs"] = json!([r["inputs"][0], r["inputs"][0]])), "more inputs than"),
-        (set("datatype", json!("FP64")), "FP64, expected FP32"),
+        (set("datatype", json!("FP64")), "data-type is 'FP64', but model 'scale' expects 'FP32'"),
         (set("datatype", json!("FLOAT")), "unknown datatype \"FLOAT\""),
-        (set("shape", json!([2, 1])), "expected [-1, 2], got [2, 1]"),
+        (
+            set("shape", json!([2, 1])),
+            "unexpected shape for input 'x' for model 'scale'. Expected [-1,2], got [2,1]",
+        ),
         (set("shape", json!([1, 3])), "needs 3 elements, got 2"),
         (set("shape", json!([-1, 2])), "negative dimension"),
         (set("shape", json!([4294967296u64, 4294967296u64])), "more elements than"),
@@ -190,10 +193,10 @@ async fn floods_are_refused_quickly_and_briefly() {
 async fn unknown_things_are_not_found() {
     let running = Process::start(&[("scale", 2, "scale.onnx")], &[]).await;
     for (path, says) in [
-        ("/v2/models/other/infer", "\"other\" is not found"),
+        ("/v2/models/other/infer", "'other' is not found"),
         ("/v2/models/scale/versions/9/infer", "version 9 is not found; available: 2"),
         ("/v2/models/scale/versions/x/infer", "version x is not found"),
-        ("/v1/models/other:predict", "\"other\" is not found"),
+        ("/v1/models/other:predict", "'other' is not found"),
         ("/v2/models/..%2f..%2fetc/infer", "is not found"),
         ("/v2/nothing", "Not Found: /v2/nothing"),
         ("/v1/models/scale:explain", "Not Found"),

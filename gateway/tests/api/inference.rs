@@ -193,5 +193,5 @@ async fn a_graph_of_fixed_shape_is_served_one_request_a_run() {
     let (status, body) =
         running.post("/v1/models/fixed:predict", r#"{"instances": [[1, 2], [3, 4]]}"#).await;
     assert_eq!(status, 400, "{body}");
-    assert!(body["error"].as_str().unwrap().contains("expected [1, 2], got [2, 2]"), "{body}");
+    assert!(body["error"].as_str().unwrap().contains("Expected [1,2], got [2,2]"), "{body}");
 }

@@ -15,15 +15,19 @@ const MAX_NESTING: usize = 100;
 
 /// Elements in row-major order and, when the arrays are regular, their nested shape.
 #[derive(Debug, PartialEq)]
-pub(super) struct Elements {
-    pub(super) data: TensorData,
+pub(in crate::http) struct Elements {
+    pub(in crate::http) data: TensorData,
     /// None when nested arrays differ in length or depth.
-    pub(super) shape: Option<Vec<usize>>,
+    pub(in crate::http) shape: Option<Vec<usize>>,
 }
 
 /// Parses the JSON array (or single value) `text` as elements of `datatype`; `expected` is how
 /// many there will be, if known.
-pub(super) fn parse(text: &str, datatype: Datatype, expected: usize) -> Result<Elements, String> {
+pub(in crate::http) fn parse(
+    text: &str,
+    datatype: Datatype,
+    expected: usize,
+) -> Result<Elements, String> {
     // What a caller claims is only trusted as far as the text could hold it.
     let capacity = expected.min(text.len());
     macro_rules! scan {

@@ -1,0 +1,20 @@
+//! The extensions of the protocol that work, in Triton's spelling and order.
+
+use super::exposure::{ControlGroup, Port};
+use crate::shared::Shared;
+
+/// What server metadata lists on `port`. A caller may rely on each of them, there.
+pub(crate) fn extensions(shared: &Shared, port: Port) -> Vec<&'static str> {
+    let repository =
+        shared.takes_loads() && shared.exposed.answers(ControlGroup::ModelRepository, port);
+    let all = [
+        (repository, "model_repository"),
+        (repository, "model_repository(unload_dependents)"),
+        (true, "schedule_policy"),
+        (true, "model_configuration"),
+        (true, "binary_tensor_data"),
+        (true, "parameters"),
+        (true, "statistics"),
+    ];
+    all.into_iter().filter(|(works, _)| *works).map(|(_, name)| name).collect()
+}

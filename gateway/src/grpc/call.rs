@@ -1,0 +1,184 @@
+//! One gRPC call: which service answers it, within which bounds.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::header::CONTENT_TYPE;
+use http::{HeaderMap, Method, Request, Response, StatusCode};
+use hyper::body::Incoming;
+use sluice_protocol::grpc::grpc_inference_service_server::GrpcInferenceServiceServer;
+use tonic::codec::{Codec, CompressionEncoding};
+use tonic::server::Grpc;
+use tonic::{Request as Call, Status};
+use tonic_health::pb::health_server::HealthServer;
+use tower::{Service, ServiceExt, service_fn};
+
+use super::body::{Body, Patience};
+use super::codec::InferCodec;
+use super::health::ServerHealth;
+use super::{InferenceService, infer, reflection, stream};
+use crate::error::GatewayError;
+use crate::shared::Shared;
+
+/// What is sent back.
+pub(crate) type Reply = Response<tonic::body::Body>;
+
+const INFER: &str = "/inference.GRPCInferenceService/ModelInfer";
+const STREAM: &str = "/inference.GRPCInferenceService/ModelStreamInfer";
+const HEALTH: &str = "/grpc.health.v1.Health/";
+const REFLECTION: &str = "/grpc.reflection.";
+/// How long a caller wants to wait at most: digits and a unit.
+const TIMEOUT: &str = "grpc-timeout";
+
+/// Answers one call. Its work is given up when the caller's time is over, and when the future is
+/// dropped because the caller has left.
+pub(crate) async fn answer(shared: Arc<Shared>, request: Request<Incoming>) -> Reply {
+    if !is_grpc(&request) {
+        return unsupported_media_type();
+    }
+    let limit = time_limit(request.headers());
+    let answered = dispatch(shared, request);
+    let Some(limit) = limit else { return answered.await };
+    match tokio::time::timeout(limit, answered).await {
+        Ok(reply) => reply,
+        Err(_) => Status::from(GatewayError::DeadlineExceeded(limit)).into_http(),
+    }
+}
+
+async fn dispatch(shared: Arc<Shared>, request: Request<Incoming>) -> Reply {
+    let path = request.uri().path();
+    let is_stream = path == STREAM || path.starts_with(REFLECTION);
+    let patience = if is_stream { Patience::Message } else { Patience::Body };
+    if path == INFER {
+        let request = with_body(&shared, request, patience);
+        let method = service_fn(|call| infer::call(&shared, call));
+        return framed(InferCodec::default(), &shared).unary(method, request).await;
+    }
+    // The rest is rare, or lasts: it need not make every call's future larger.
+    Box::pin(dispatch_others(shared, request, patience)).await
+}
+
+async fn dispatch_others(
+    shared: Arc<Shared>,
+    request: Request<Incoming>,
+    patience: Patience,
+) -> Reply {
+    let request = with_body(&shared, request, patience);
+    match request.uri().path() {
+        STREAM => {
+            let method =
+                service_fn(|call: Call<_>| std::future::ready(Ok(stream::answers(&shared, call))));
+            framed(InferCodec::default(), &shared).streaming(method, request).await
+        }
+        path if path.starts_with(HEALTH) => {
+            one(HealthServer::new(ServerHealth(shared.clone())), request).await
+        }
+        path if path.starts_with(REFLECTION) => one(reflection::service(), request).await,
+        _ => {
+            let service = GrpcInferenceServiceServer::new(InferenceService(shared.clone()))
+                .max_decoding_message_size(shared.limits.max_body)
+                .max_encoding_message_size(usize::MAX)
+                .accept_compressed(CompressionEncoding::Gzip)
+                .accept_compressed(CompressionEncoding::Deflate);
+            one(service, request).await
+        }
+    }
+}
+
+fn with_body(
+    shared: &Arc<Shared>,
+    request: Request<Incoming>,
+    patience: Patience,
+) -> Request<Body<Incoming>> {
+    request.map(|incoming| Body::new(incoming, shared.clone(), patience))
+}
+
+/// How infer messages are framed: their size and compression. What is sent is bounded where it is
+/// made.
+fn framed<C: Codec>(codec: C, shared: &Shared) -> Grpc<C> {
+    let framed = Grpc::new(codec)
+        .max_decoding_message_size(shared.limits.max_body)
+        .max_encoding_message_size(usize::MAX)
+        .accept_compressed(CompressionEncoding::Gzip)
+        .accept_compressed(CompressionEncoding::Deflate);
+    if !shared.transport.compress_replies {
+        return framed;
+    }
+    framed.send_compressed(CompressionEncoding::Gzip).send_compressed(CompressionEncoding::Deflate)
+}
+
+async fn one<S>(service: S, request: Request<Body<Incoming>>) -> Reply
+where
+    S: Service<Request<Body<Incoming>>, Response = Reply, Error = std::convert::Infallible>,
+{
+    match service.oneshot(request).await {
+        Ok(reply) => reply,
+        Err(never) => match never {},
+    }
+}
+
+/// How long the caller waits, if it says so in a way that can be understood.
+pub(super) fn time_limit(headers: &HeaderMap) -> Option<Duration> {
+    let text = headers.get(TIMEOUT)?.to_str().ok()?;
+    let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
+    if digits.is_empty() || digits.len() > 8 || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
+        return None;
+    }
+    let amount: u64 = digits.parse().ok()?;
+    Some(match unit {
+        "H" => Duration::from_secs(amount * 3600),
+        "M" => Duration::from_secs(amount * 60),
+        "S" => Duration::from_secs(amount),
+        "m" => Duration::from_millis(amount),
+        "u" => Duration::from_micros(amount),
+        "n" => Duration::from_nanos(amount),
+        _ => return None,
+    })
+}
+
+fn is_grpc(request: &Request<Incoming>) -> bool {
+    let content = request.headers().get(CONTENT_TYPE);
+    request.method() == Method::POST
+        && content.is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"))
+}
+
+/// What the protocol wants for those who speak something else.
+fn unsupported_media_type() -> Reply {
+    let mut reply = Reply::default();
+    *reply.status_mut() = StatusCode::UNSUPPORTED_MEDIA_TYPE;
+    reply
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use http::{HeaderMap, HeaderValue};
+
+    use super::{TIMEOUT, time_limit};
+
+    #[test]
+    fn time_limits_are_digits_and_a_unit() {
+        let limit = |text: &'static str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(TIMEOUT, HeaderValue::from_static(text));
+            time_limit(&headers)
+        };
+        for (text, limit_ns) in [
+            ("5n", 5),
+            ("7u", 7_000),
+            ("100m", 100_000_000),
+            ("3S", 3_000_000_000),
+            ("2M", 120_000_000_000),
+            ("1H", 3_600_000_000_000),
+            ("0m", 0),
+        ] {
+            assert_eq!(limit(text), Some(Duration::from_nanos(limit_ns)), "{text}");
+        }
+        assert!(limit("99999999H").is_some());
+        for text in ["", "5", "m", "123456789m", "-1m", "+1m", "1 m", "1.5S", "1s"] {
+            assert_eq!(limit(text), None, "{text}");
+        }
+        assert_eq!(time_limit(&HeaderMap::new()), None);
+    }
+}

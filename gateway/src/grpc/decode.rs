@@ -1,0 +1,262 @@
+//! From a ModelInfer message to the tensors that it brings.
+
+use std::collections::HashMap;
+use std::mem::take;
+
+use bytes::Bytes;
+use sluice_protocol::grpc::infer_parameter::ParameterChoice;
+use sluice_protocol::grpc::model_infer_request::{InferInputTensor, InferRequestedOutputTensor};
+use sluice_protocol::grpc::{InferParameter, InferTensorContents, ModelInferRequest};
+use sluice_protocol::{
+    Datatype, InferRequest, NamedTensor, Parameter, Parameters, RequestedOutput, Tensor,
+    TensorData, element_count,
+};
+
+use crate::control::shared_memory::Regions;
+use crate::deployment::Deployment;
+use crate::error::GatewayError;
+use crate::{inputs, tensor_parameters};
+
+/// The one parameter of Triton's own that requests bring. Every answer on a stream says that it is
+/// the last one to its request, so there is nothing to turn on.
+const EMPTY_FINAL_RESPONSE: &str = "triton_enable_empty_final_response";
+
+/// The request that `wire` makes of `deployment`.
+pub(super) fn request(
+    deployment: &Deployment,
+    regions: &Regions,
+    mut wire: ModelInferRequest,
+) -> Result<InferRequest, GatewayError> {
+    inputs::check_count(deployment, wire.inputs.len())?;
+    if let Some(parameter) = wire.parameters.remove(EMPTY_FINAL_RESPONSE) {
+        let Some(ParameterChoice::BoolParam(_)) = parameter.parameter_choice else {
+            return Err(mistyped(EMPTY_FINAL_RESPONSE, "a bool"));
+        };
+    }
+    tensor_parameters::check(wire.parameters.keys())?;
+    let parameters = wire.parameters.into_iter().map(|(name, value)| parameter(name, value));
+    let outputs = wire.outputs.into_iter();
+    Ok(InferRequest {
+        model: deployment.model.clone(),
+        version: Some(deployment.version),
+        id: wire.id,
+        parameters: parameters.collect::<Result<Parameters, _>>()?,
+        inputs: tensors_of(deployment, regions, wire.inputs, wire.raw_input_contents)?,
+        outputs: outputs.map(requested).collect::<Result<_, _>>()?,
+    })
+}
+
+fn requested(output: InferRequestedOutputTensor) -> Result<RequestedOutput, GatewayError> {
+    let InferRequestedOutputTensor { name, parameters } = output;
+    let parameters = tensor_parameters_of(parameters)?;
+    let classes = tensor_parameters::classes(&parameters)?;
+    let region = tensor_parameters::region(&parameters)?;
+    if classes.is_some() && region.is_some() {
+        return Err(GatewayError::Invalid(format!(
+            "output {:?} is put into shared memory as it is, not as classes",
+            clip(&name)
+        )));
+    }
+    Ok(RequestedOutput { name, classes, region })
+}
+
+/// The parameters of an input or an output. Most have none.
+fn tensor_parameters_of(wire: HashMap<String, InferParameter>) -> Result<Parameters, GatewayError> {
+    tensor_parameters::check(wire.keys())?;
+    wire.into_iter().map(|(name, value)| parameter(name, value)).collect()
+}
+
+/// A request parameter; those that the protocol knows have types of their own.
+fn parameter(name: String, value: InferParameter) -> Result<(String, Parameter), GatewayError> {
+    let Some(choice) = value.parameter_choice else {
+        return Err(mistyped(&name, "a value"));
+    };
+    let value = match choice {
+        ParameterChoice::BoolParam(value) => Parameter::Bool(value),
+        ParameterChoice::Int64Param(value) => Parameter::Int64(value),
+        ParameterChoice::StringParam(value) => Parameter::String(value),
+        ParameterChoice::DoubleParam(value) => Parameter::Double(value),
+        ParameterChoice::Uint64Param(value) => Parameter::Uint64(value),
+    };
+    let is_fine = match name.as_str() {
+        "priority" | "timeout" => {
+            matches!(value, Parameter::Uint64(_) | Parameter::Int64(0..))
+        }
+        _ => true,
+    };
+    if is_fine { Ok((name, value)) } else { Err(mistyped(&name, "an integer of 0 or more")) }
+}
+
+fn mistyped(name: &str, expected: &str) -> GatewayError {
+    let name: String = name.chars().take(100).collect();
+    GatewayError::Invalid(format!("parameter {name:?} must be {expected}"))
+}
+
+/// The inputs with their elements. Those that have no contents of their own take the raw ones by
+/// turns.
+fn tensors_of(
+    deployment: &Deployment,
+    regions: &Regions,
+    inputs: Vec<InferInputTensor>,
+    raw: Vec<Bytes>,
+) -> Result<Vec<NamedTensor>, GatewayError> {
+    let has_raw = !raw.is_empty();
+    let given = raw.len();
+    let mut raw = raw.into_iter();
+    let mut tensors = Vec::with_capacity(inputs.len());
+    for mut input in inputs {
+        let region =
+            tensor_parameters::region(&tensor_parameters_of(take(&mut input.parameters))?)?;
+        let contents = match (input.contents.take(), has_raw) {
+            (Some(_), _) if region.is_some() => {
+                let reason = "must have one of contents and shared_memory_region, not both";
+                return Err(GatewayError::input(&input.name, reason));
+            }
+            (None, _) if let Some(region) = region => Contents::Raw(regions.read(&region)?.into()),
+            (Some(_), true) => {
+                return Err(GatewayError::Invalid(format!(
+                    "contents field must not be specified when using raw_input_contents for {:?} for model {:?}",
+                    clip(&input.name),
+                    deployment.model.as_str(),
+                )));
+            }
+            (Some(contents), false) => Contents::Typed(contents),
+            (None, _) => Contents::Raw(raw.next().ok_or_else(|| {
+                let model = deployment.model.as_str();
+                let reason = format!("unable to find data for it in the request for model {model}");
+                GatewayError::input(&input.name, reason)
+            })?),
+        };
+        tensors.push(tensor(input, contents)?);
+    }
+    match raw.len() {
+        0 => Ok(tensors),
+        // Triton ignores them, KServe does not. A client that sends more than it names is mistaken
+        // about what the model saw.
+        more => Err(GatewayError::Invalid(format!(
+            "raw_input_contents has {given} entries, {more} more than there are inputs for them"
+        ))),
+    }
+}
+
+/// An input's elements as they came.
+enum Contents {
+    Typed(InferTensorContents),
+    Raw(Bytes),
+}
+
+fn tensor(input: InferInputTensor, contents: Contents) -> Result<NamedTensor, GatewayError> {
+    let InferInputTensor { name, datatype, shape, .. } = input;
+    let datatype = Datatype::parse(&datatype).ok_or_else(|| {
+        GatewayError::input(&name, format!("has the unknown datatype {:?}", clip(&datatype)))
+    })?;
+    let expected = element_count(&shape).map_err(|error| GatewayError::shape(&name, &error))?;
+    let data = match contents {
+        Contents::Typed(contents) => {
+            typed(datatype, contents).map_err(|reason| GatewayError::input(&name, reason))?
+        }
+        Contents::Raw(raw) => {
+            check_length(datatype, &shape, expected, &raw)
+                .map_err(|reason| GatewayError::input(&name, reason))?;
+            TensorData::from_raw(datatype, &raw)
+                .map_err(|error| GatewayError::shape(&name, &error))?
+        }
+    };
+    let tensor = Tensor::new(shape, data).map_err(|error| GatewayError::shape(&name, &error))?;
+    Ok(NamedTensor { name, tensor })
+}
+
+/// Whether `raw` has the bytes that `expected` elements of a fixed size take: before it is copied,
+/// and in the words of who counts bytes.
+fn check_length(
+    datatype: Datatype,
+    shape: &[i64],
+    expected: usize,
+    raw: &Bytes,
+) -> Result<(), String> {
+    let Some(size) = datatype.size() else { return Ok(()) };
+    let bytes = expected.checked_mul(size);
+    if bytes == Some(raw.len()) {
+        return Ok(());
+    }
+    let bytes = bytes.map_or_else(|| "more".to_owned(), |bytes| bytes.to_string());
+    Err(format!(
+        "byte size mismatch: expected {bytes} bytes for {datatype} of shape {shape:?}, got {}",
+        raw.len()
+    ))
+}
+
+/// The elements of the one field that belongs to `datatype`, which nothing else may fill.
+fn typed(datatype: Datatype, contents: InferTensorContents) -> Result<TensorData, String> {
+    let mut c = contents;
+    let data = match datatype {
+        Datatype::Bool => TensorData::Bool(take(&mut c.bool_contents)),
+        Datatype::Int8 => TensorData::Int8(narrow(datatype, take(&mut c.int_contents))?),
+        Datatype::Int16 => TensorData::Int16(narrow(datatype, take(&mut c.int_contents))?),
+        Datatype::Int32 => TensorData::Int32(take(&mut c.int_contents)),
+        Datatype::Int64 => TensorData::Int64(take(&mut c.int64_contents)),
+        Datatype::Uint8 => TensorData::Uint8(narrow(datatype, take(&mut c.uint_contents))?),
+        Datatype::Uint16 => TensorData::Uint16(narrow(datatype, take(&mut c.uint_contents))?),
+        Datatype::Uint32 => TensorData::Uint32(take(&mut c.uint_contents)),
+        Datatype::Uint64 => TensorData::Uint64(take(&mut c.uint64_contents)),
+        Datatype::Fp32 => TensorData::Fp32(take(&mut c.fp32_contents)),
+        Datatype::Fp64 => TensorData::Fp64(take(&mut c.fp64_contents)),
+        Datatype::Bytes => TensorData::Bytes(take(&mut c.bytes_contents)),
+        Datatype::Fp16 | Datatype::Bf16 => {
+            return Err(format!("{datatype} goes into raw_input_contents"));
+        }
+    };
+    match filled(&c) {
+        None => Ok(data),
+        Some(other) => Err(format!(
+            "has {other}, where the elements of {datatype} go into {}",
+            field(datatype)
+        )),
+    }
+}
+
+fn narrow<T: TryFrom<W>, W: Copy + std::fmt::Display>(
+    datatype: Datatype,
+    values: Vec<W>,
+) -> Result<Vec<T>, String> {
+    let narrowed = values.into_iter().map(|value| {
+        T::try_from(value).map_err(|_| format!("element {value} is out of the range of {datatype}"))
+    });
+    narrowed.collect()
+}
+
+/// A field of `contents` that is not empty.
+fn filled(contents: &InferTensorContents) -> Option<&'static str> {
+    let c = contents;
+    let fields = [
+        ("bool_contents", c.bool_contents.is_empty()),
+        ("int_contents", c.int_contents.is_empty()),
+        ("int64_contents", c.int64_contents.is_empty()),
+        ("uint_contents", c.uint_contents.is_empty()),
+        ("uint64_contents", c.uint64_contents.is_empty()),
+        ("fp32_contents", c.fp32_contents.is_empty()),
+        ("fp64_contents", c.fp64_contents.is_empty()),
+        ("bytes_contents", c.bytes_contents.is_empty()),
+    ];
+    fields.into_iter().find_map(|(name, is_empty)| (!is_empty).then_some(name))
+}
+
+/// The field of the contents that has the elements of `datatype`.
+const fn field(datatype: Datatype) -> &'static str {
+    match datatype {
+        Datatype::Bool => "bool_contents",
+        Datatype::Int8 | Datatype::Int16 | Datatype::Int32 => "int_contents",
+        Datatype::Int64 => "int64_contents",
+        Datatype::Uint8 | Datatype::Uint16 | Datatype::Uint32 => "uint_contents",
+        Datatype::Uint64 => "uint64_contents",
+        Datatype::Fp32 => "fp32_contents",
+        Datatype::Fp64 => "fp64_contents",
+        Datatype::Bytes => "bytes_contents",
+        Datatype::Fp16 | Datatype::Bf16 => "raw_input_contents",
+    }
+}
+
+/// As much of a name as an error repeats.
+fn clip(name: &str) -> String {
+    name.chars().take(100).collect()
+}

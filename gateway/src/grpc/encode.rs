@@ -1,0 +1,118 @@
+//! From an answer to the message that carries it.
+
+use std::collections::HashMap;
+
+use sluice_protocol::grpc::infer_parameter::ParameterChoice;
+use sluice_protocol::grpc::model_infer_response::InferOutputTensor;
+use sluice_protocol::grpc::{
+    InferParameter, InferTensorContents, ModelInferRequest, ModelInferResponse,
+};
+use sluice_protocol::{Datatype, InferResponse, NamedTensor, Parameter, Parameters, TensorData};
+
+use super::codec::Reply;
+use crate::dialect::GrpcOutput;
+
+/// Where an answer has its elements.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Form {
+    /// Each in the field of its datatype.
+    Typed,
+    /// In the protocol's binary form.
+    Raw,
+    /// In both.
+    Both,
+}
+
+impl Form {
+    /// The form of the answer to `wire`.
+    pub(super) fn of(choice: GrpcOutput, wire: &ModelInferRequest) -> Self {
+        let is_typed = wire.raw_input_contents.is_empty()
+            && !wire.inputs.is_empty()
+            && wire.inputs.iter().all(|input| input.contents.is_some());
+        match choice {
+            GrpcOutput::Both => Self::Both,
+            GrpcOutput::Mirror if is_typed => Self::Typed,
+            GrpcOutput::Mirror | GrpcOutput::Raw => Self::Raw,
+        }
+    }
+
+    /// What `output` gets: whether it is raw, and whether it is typed.
+    const fn parts(self) -> (bool, bool) {
+        match self {
+            Self::Typed => (false, true),
+            Self::Raw => (true, false),
+            Self::Both => (true, true),
+        }
+    }
+}
+
+/// The message for `response`. An output without a typed form makes all of a typed one raw: the
+/// protocol does not mix them.
+pub(super) fn reply(response: InferResponse, form: Form) -> Reply {
+    let has_typed_form =
+        |output: &NamedTensor| !matches!(output.tensor.datatype(), Datatype::Fp16 | Datatype::Bf16);
+    let form = match form {
+        Form::Typed if !response.outputs.iter().all(has_typed_form) => Form::Raw,
+        form => form,
+    };
+    let (is_raw, is_typed) = form.parts();
+    let mut raw = Vec::with_capacity(if is_raw { response.outputs.len() } else { 0 });
+    let outputs = response.outputs.into_iter().map(|output| {
+        let is_typed = is_typed && has_typed_form(&output);
+        let NamedTensor { name, tensor } = output;
+        let datatype = tensor.datatype().as_str().to_owned();
+        let (shape, data) = tensor.into_parts();
+        let (contents, kept) = match (is_typed, is_raw) {
+            (true, false) => (Some(contents(data)), None),
+            (true, true) => (Some(contents(data.clone())), Some(data)),
+            (false, _) => (None, Some(data)),
+        };
+        raw.extend(kept);
+        InferOutputTensor { name, datatype, shape, contents, ..Default::default() }
+    });
+    let message = ModelInferResponse {
+        outputs: outputs.collect(),
+        model_name: response.model.to_string(),
+        model_version: response.version.to_string(),
+        id: response.id,
+        parameters: wire_parameters(response.parameters),
+        raw_output_contents: Vec::new(),
+    };
+    Reply { message, raw }
+}
+
+/// The elements in the field that belongs to their datatype.
+fn contents(data: TensorData) -> InferTensorContents {
+    let mut c = InferTensorContents::default();
+    match data {
+        TensorData::Bool(v) => c.bool_contents = v,
+        TensorData::Int8(v) => c.int_contents = v.into_iter().map(Into::into).collect(),
+        TensorData::Int16(v) => c.int_contents = v.into_iter().map(Into::into).collect(),
+        TensorData::Int32(v) => c.int_contents = v,
+        TensorData::Int64(v) => c.int64_contents = v,
+        TensorData::Uint8(v) => c.uint_contents = v.into_iter().map(Into::into).collect(),
+        TensorData::Uint16(v) | TensorData::Fp16(v) | TensorData::Bf16(v) => {
+            c.uint_contents = v.into_iter().map(Into::into).collect();
+        }
+        TensorData::Uint32(v) => c.uint_contents = v,
+        TensorData::Uint64(v) => c.uint64_contents = v,
+        TensorData::Fp32(v) => c.fp32_contents = v,
+        TensorData::Fp64(v) => c.fp64_contents = v,
+        TensorData::Bytes(v) => c.bytes_contents = v,
+    }
+    c
+}
+
+fn wire_parameters(parameters: Parameters) -> HashMap<String, InferParameter> {
+    let wire = parameters.into_iter().map(|(name, parameter)| {
+        let choice = match parameter {
+            Parameter::Bool(value) => ParameterChoice::BoolParam(value),
+            Parameter::Int64(value) => ParameterChoice::Int64Param(value),
+            Parameter::Uint64(value) => ParameterChoice::Uint64Param(value),
+            Parameter::Double(value) => ParameterChoice::DoubleParam(value),
+            Parameter::String(value) => ParameterChoice::StringParam(value),
+        };
+        (name, InferParameter { parameter_choice: Some(choice) })
+    });
+    wire.collect()
+}

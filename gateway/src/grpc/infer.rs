@@ -1,0 +1,82 @@
+//! ModelInfer: one question, one answer.
+
+use sluice_protocol::{Code, ModelVersion};
+use tonic::{Request, Response, Status};
+
+use super::codec::{Question, Reply, Written};
+use super::encode::Form;
+use super::{decode, encode};
+use crate::dialect::OverloadStatus;
+use crate::error::GatewayError;
+use crate::pipeline;
+use crate::shared::Shared;
+
+/// The longest message that any client can read.
+const LONGEST_REPLY: usize = i32::MAX as usize;
+/// Tells a client that retries by itself when to do so.
+const RETRY_PUSHBACK: &str = "grpc-retry-pushback-ms";
+
+/// Answers one call.
+pub(super) async fn call(
+    shared: &Shared,
+    request: Request<Question>,
+) -> Result<Response<Reply>, Status> {
+    let answered = answer(shared, request.into_inner()).await;
+    answered.map(Response::new).map_err(|error| status(shared, &error))
+}
+
+/// Answers one message.
+pub(super) async fn answer(shared: &Shared, question: Question) -> Result<Reply, GatewayError> {
+    let Question { mut wire, .. } = question;
+    let model = std::mem::take(&mut wire.model_name);
+    let version = std::mem::take(&mut wire.model_version);
+    check_version(shared, &version)?;
+    let form = Form::of(shared.dialect.grpc_output, &wire);
+    let answered = pipeline::infer(shared, &model, Some(&version), |to| {
+        decode::request(to, &shared.regions, wire)
+    })
+    .await?;
+    let reply = encode::reply(answered, form);
+    match reply.length() {
+        0..=LONGEST_REPLY => Ok(reply),
+        length => Err(GatewayError::MessageTooLarge { length, limit: LONGEST_REPLY }),
+    }
+}
+
+/// A version that is no number is a mistake, where one that is not there is not found.
+pub(super) fn check_version(shared: &Shared, version: &str) -> Result<(), GatewayError> {
+    if version.is_empty() || version.parse::<ModelVersion>().is_ok() {
+        return Ok(());
+    }
+    shared.metrics.count_unrouted(Code::InvalidArgument);
+    let version: String = version.chars().take(100).collect();
+    Err(GatewayError::Invalid(format!("model version {version:?} is no number")))
+}
+
+/// The status for a refused question, overload as the dialect has it.
+pub(super) fn status(shared: &Shared, error: &GatewayError) -> Status {
+    let mut status = Status::from(error);
+    if let GatewayError::Overloaded { waiting, .. } = error {
+        if shared.dialect.overload == OverloadStatus::Unavailable {
+            status = Status::unavailable(status.message());
+        }
+        let pushback = waiting.as_millis().clamp(1, 60_000).to_string();
+        if let Ok(pushback) = pushback.parse() {
+            status.metadata_mut().insert(RETRY_PUSHBACK, pushback);
+        }
+    }
+    status
+}
+
+impl From<GatewayError> for Status {
+    fn from(error: GatewayError) -> Self {
+        Self::from(&error)
+    }
+}
+
+impl From<&GatewayError> for Status {
+    fn from(error: &GatewayError) -> Self {
+        error.log();
+        Self::new(error.code().grpc(), error.message())
+    }
+}

@@ -1,0 +1,210 @@
+//! Undoes the compression of a body, a slice at a time and no further than the body limit.
+
+use bytes::Bytes;
+use flate2::{Crc, Decompress, FlushDecompress, Status};
+
+use super::{Coding, SLICE};
+use crate::error::GatewayError;
+
+/// What `body` was before `coding`: an error once that gets larger than `limit` bytes, and for
+/// whatever is cut off, damaged or followed by something else.
+pub(in crate::http) async fn inflate(
+    coding: Coding,
+    body: &[u8],
+    limit: usize,
+) -> Result<Bytes, GatewayError> {
+    let damaged = |reason| {
+        GatewayError::Invalid(format!("request body is no {} stream: {reason}", coding.as_str()))
+    };
+    let header = match coding {
+        Coding::Gzip => gzip_header(body).ok_or_else(|| damaged("its header is wrong"))?,
+        Coding::Deflate => 0,
+    };
+    let mut stream = Stream::new(coding, &body[header..]);
+    while !stream.ended {
+        stream.advance().map_err(damaged)?;
+        if stream.out.len() > limit {
+            return Err(GatewayError::TooLarge { limit });
+        }
+        tokio::task::yield_now().await;
+    }
+    stream.check_trailer().map_err(damaged)?;
+    Ok(stream.out.into())
+}
+
+/// A deflate stream on its way.
+struct Stream<'b> {
+    coding: Coding,
+    rest: &'b [u8],
+    inner: Decompress,
+    out: Vec<u8>,
+    /// Of what has come out. Zlib's frame has another sum, which is checked inside.
+    sum: Crc,
+    ended: bool,
+}
+
+impl<'b> Stream<'b> {
+    fn new(coding: Coding, rest: &'b [u8]) -> Self {
+        let inner = Decompress::new(coding == Coding::Deflate);
+        Self { coding, rest, inner, out: Vec::new(), sum: Crc::new(), ended: false }
+    }
+
+    /// Takes at most a slice in and gives at most a slice out.
+    fn advance(&mut self) -> Result<(), &'static str> {
+        let (taken, given) = (self.inner.total_in(), self.inner.total_out());
+        let input = &self.rest[..self.rest.len().min(SLICE)];
+        let before = self.out.len();
+        self.out.resize(before + SLICE, 0);
+        let status = self
+            .inner
+            .decompress(input, &mut self.out[before..], FlushDecompress::None)
+            .map_err(|_| "it is damaged")?;
+        // Both are no more than a slice.
+        let taken = usize::try_from(self.inner.total_in() - taken).unwrap_or(0);
+        let given = usize::try_from(self.inner.total_out() - given).unwrap_or(0);
+        self.out.truncate(before + given);
+        self.rest = &self.rest[taken..];
+        if self.coding == Coding::Gzip {
+            self.sum.update(&self.out[before..]);
+        }
+        self.ended = status == Status::StreamEnd;
+        if !self.ended && taken == 0 && given == 0 {
+            return Err("it is cut off");
+        }
+        Ok(())
+    }
+
+    /// Checks what stands behind the stream: gzip's sum and length there, else nothing.
+    fn check_trailer(&self) -> Result<(), &'static str> {
+        let trailer = match self.coding {
+            Coding::Deflate => Vec::new(),
+            Coding::Gzip => {
+                [self.sum.sum().to_le_bytes(), self.sum.amount().to_le_bytes()].concat()
+            }
+        };
+        if self.rest.len() < trailer.len() {
+            return Err("it is cut off");
+        }
+        if !self.rest.starts_with(&trailer) {
+            return Err("its checksum is wrong");
+        }
+        if self.rest.len() > trailer.len() {
+            return Err("something follows its end");
+        }
+        Ok(())
+    }
+}
+
+/// How long the gzip header is that `body` begins with (RFC 1952, 2.3).
+fn gzip_header(body: &[u8]) -> Option<usize> {
+    let &[0x1f, 0x8b, 8, flags, ..] = body else { return None };
+    if flags & 0xe0 != 0 {
+        return None;
+    }
+    let mut at = 10;
+    if flags & 4 != 0 {
+        let length = body.get(at..at + 2)?;
+        at += 2 + usize::from(u16::from_le_bytes(length.try_into().ok()?));
+    }
+    for text in [8, 16] {
+        if flags & text != 0 {
+            at += body.get(at..)?.iter().position(|&byte| byte == 0)? + 1;
+        }
+    }
+    if flags & 2 != 0 {
+        at += 2;
+    }
+    (at <= body.len()).then_some(at)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use bytes::Bytes;
+    use flate2::write::ZlibEncoder;
+    use flate2::{Compression, GzBuilder};
+    use proptest::prelude::*;
+
+    use super::{Coding, inflate};
+    use crate::error::GatewayError;
+    use crate::http::coding::compress;
+
+    const LIMIT: usize = 1 << 20;
+
+    fn run<T>(future: impl Future<Output = T>) -> T {
+        tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(future)
+    }
+
+    fn inflated(coding: Coding, body: &[u8]) -> Result<Bytes, GatewayError> {
+        run(inflate(coding, body, LIMIT))
+    }
+
+    fn says(coding: Coding, body: &[u8]) -> String {
+        inflated(coding, body).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn every_part_of_a_gzip_header_is_passed_over() {
+        let builder = GzBuilder::new().filename("a.json").comment("c").extra(vec![1, 2, 3]);
+        let mut encoder = builder.write(Vec::new(), Compression::best());
+        encoder.write_all(b"hello").unwrap();
+        let body = encoder.finish().unwrap();
+        assert_eq!(inflated(Coding::Gzip, &body).unwrap(), "hello");
+        for cut in 0..body.len() {
+            assert!(inflated(Coding::Gzip, &body[..cut]).is_err(), "{cut}");
+        }
+        let mut reserved = body;
+        reserved[3] |= 0x80;
+        assert!(says(Coding::Gzip, &reserved).contains("header is wrong"));
+    }
+
+    #[test]
+    fn what_is_not_whole_is_refused() {
+        let text = Bytes::from("0123456789".repeat(100_000).into_bytes());
+        for coding in [Coding::Gzip, Coding::Deflate] {
+            let body = run(compress(coding, &text)).unwrap();
+            assert_eq!(inflated(coding, &body).unwrap(), text);
+            for cut in [1, 4, 9, body.len() / 2] {
+                let error = says(coding, &body[..body.len() - cut]);
+                assert!(error.contains("is cut off"), "{cut}: {error}");
+            }
+            let twice = [&body[..], &body[..]].concat();
+            assert!(says(coding, &twice).contains("something follows"));
+            let mut damaged = body.to_vec();
+            let last = damaged.len() - 1;
+            damaged[last - 5] ^= 1;
+            assert!(inflated(coding, &damaged).is_err());
+            assert!(inflated(coding, b"").is_err());
+            assert!(inflated(coding, b"{\"inputs\": []}").is_err());
+        }
+        let mut sum = run(compress(Coding::Gzip, &text)).unwrap().to_vec();
+        let at = sum.len() - 8;
+        sum[at] ^= 1;
+        assert!(says(Coding::Gzip, &sum).contains("checksum"));
+    }
+
+    /// A thousandfold bomb of which no more is made than the limit.
+    #[test]
+    fn a_bomb_is_stopped_at_the_limit() {
+        let mut encoder = ZlibEncoder::new(Vec::new(), Compression::best());
+        let zeros = vec![0; 1 << 20];
+        (0..64).for_each(|_| encoder.write_all(&zeros).unwrap());
+        let bomb = encoder.finish().unwrap();
+        assert!(bomb.len() < 1 << 17, "{}", bomb.len());
+        let error = inflated(Coding::Deflate, &bomb).unwrap_err();
+        assert!(matches!(error, GatewayError::TooLarge { limit: LIMIT }), "{error}");
+        let mut exact = ZlibEncoder::new(Vec::new(), Compression::best());
+        exact.write_all(&zeros).unwrap();
+        assert_eq!(inflated(Coding::Deflate, &exact.finish().unwrap()).unwrap().len(), LIMIT);
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_inflated_or_refused(body in any::<Vec<u8>>(), begins in any::<bool>()) {
+            let header: &[u8] = if begins { &[0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 0] } else { &[] };
+            let _either = inflated(Coding::Gzip, &[header, &body].concat());
+            let _either = inflated(Coding::Deflate, &body);
+        }
+    }
+}

@@ -1,0 +1,199 @@
+//! Parameters of requests, inputs and outputs: strings, numbers and truth values by name.
+
+use std::collections::btree_map::Entry;
+use std::fmt;
+
+use serde::Deserialize;
+use serde::de::{Deserializer, Error, MapAccess, Visitor};
+use serde_json::{Map, Value, json};
+use sluice_protocol::{Parameter, Parameters, RegionSlice};
+
+use crate::error::GatewayError;
+use crate::tensor_parameters::{check, classes, region, whole};
+
+/// The most parameters that one thing may have.
+const MOST: usize = 1024;
+/// As much of a name as an error repeats, in characters.
+const NAME_LENGTH: usize = 100;
+
+/// Parameters as they came.
+#[derive(Debug, Default)]
+pub(super) struct WireParameters(Parameters);
+
+impl WireParameters {
+    /// The parameters of a request, those with a meaning here checked for their types.
+    pub(super) fn of_request(wire: Option<Self>) -> Result<Parameters, GatewayError> {
+        let Self(parameters) = wire.unwrap_or_default();
+        check(parameters.keys())?;
+        for name in ["priority", "timeout"] {
+            whole(&parameters, name)?;
+        }
+        truth(&parameters, "binary_data_output")?;
+        Ok(parameters)
+    }
+
+    /// How many bytes of the binary part an input has, if it is there.
+    pub(super) fn binary_data_size(&self) -> Result<Option<u64>, GatewayError> {
+        check(self.0.keys())?;
+        whole(&self.0, "binary_data_size")
+    }
+
+    /// The shared memory that an input is in, or an output is to be put into.
+    pub(super) fn region(&self) -> Result<Option<RegionSlice>, GatewayError> {
+        region(&self.0)
+    }
+
+    /// How many classes of an output are wanted in its place.
+    pub(super) fn classes(&self) -> Result<Option<usize>, GatewayError> {
+        classes(&self.0)
+    }
+
+    /// Whether an output is wanted in binary form.
+    pub(super) fn binary_data(&self) -> Result<bool, GatewayError> {
+        check(self.0.keys())?;
+        Ok(truth(&self.0, "binary_data")?.unwrap_or(false))
+    }
+}
+
+fn truth(parameters: &Parameters, name: &str) -> Result<Option<bool>, GatewayError> {
+    match parameters.get(name) {
+        None => Ok(None),
+        Some(Parameter::Bool(value)) => Ok(Some(*value)),
+        Some(_) => Err(wrong_type(name, "true or false")),
+    }
+}
+
+fn wrong_type(name: &str, expected: &str) -> GatewayError {
+    GatewayError::Invalid(format!("parameter {name:?} must be {expected}"))
+}
+
+impl<'de> Deserialize<'de> for WireParameters {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(ParametersVisitor)
+    }
+}
+
+struct ParametersVisitor;
+
+impl<'de> Visitor<'de> for ParametersVisitor {
+    type Value = WireParameters;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object of parameters")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<WireParameters, A::Error> {
+        let mut parameters = Parameters::new();
+        while let Some(name) = map.next_key::<String>()? {
+            if parameters.len() == MOST {
+                return Err(A::Error::custom(format!("more than {MOST} parameters")));
+            }
+            let short: String = name.chars().take(NAME_LENGTH).collect();
+            match parameters.entry(name) {
+                Entry::Occupied(_) => {
+                    return Err(A::Error::custom(format!("parameter {short:?} is given twice")));
+                }
+                Entry::Vacant(free) => {
+                    let Scalar(value) = map.next_value().map_err(|error| {
+                        A::Error::custom(format!("parameter {short:?}: {error}"))
+                    })?;
+                    free.insert(value);
+                }
+            }
+        }
+        Ok(WireParameters(parameters))
+    }
+}
+
+/// A parameter's value.
+struct Scalar(Parameter);
+
+impl<'de> Deserialize<'de> for Scalar {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(ScalarVisitor).map(Self)
+    }
+}
+
+struct ScalarVisitor;
+
+impl Visitor<'_> for ScalarVisitor {
+    type Value = Parameter;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a string, number or truth value")
+    }
+
+    fn visit_bool<E>(self, value: bool) -> Result<Parameter, E> {
+        Ok(Parameter::Bool(value))
+    }
+
+    fn visit_i64<E>(self, value: i64) -> Result<Parameter, E> {
+        Ok(Parameter::Int64(value))
+    }
+
+    fn visit_u64<E>(self, value: u64) -> Result<Parameter, E> {
+        Ok(i64::try_from(value).map_or(Parameter::Uint64(value), Parameter::Int64))
+    }
+
+    fn visit_f64<E>(self, value: f64) -> Result<Parameter, E> {
+        Ok(Parameter::Double(value))
+    }
+
+    fn visit_str<E>(self, value: &str) -> Result<Parameter, E> {
+        Ok(Parameter::String(value.to_owned()))
+    }
+}
+
+/// Parameters of an answer.
+pub(super) fn wire_parameters(parameters: &Parameters) -> Map<String, Value> {
+    let wire = parameters.iter().map(|(name, parameter)| {
+        let value = match parameter {
+            Parameter::Bool(value) => json!(value),
+            Parameter::Int64(value) => json!(value),
+            Parameter::Uint64(value) => json!(value),
+            Parameter::Double(value) => json!(value),
+            Parameter::String(value) => json!(value),
+        };
+        (name.clone(), value)
+    });
+    wire.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use sluice_protocol::Parameter;
+
+    use super::WireParameters;
+
+    #[test]
+    fn values_keep_their_types() {
+        let text = r#"{"a": true, "b": -1, "c": 18446744073709551615, "d": 0.5, "e": "x\n"}"#;
+        let wire: WireParameters = serde_json::from_str(text).unwrap();
+        let parameters = WireParameters::of_request(Some(wire)).unwrap();
+        let expected = [
+            ("a", Parameter::Bool(true)),
+            ("b", Parameter::Int64(-1)),
+            ("c", Parameter::Uint64(u64::MAX)),
+            ("d", Parameter::Double(0.5)),
+            ("e", Parameter::String("x\n".to_owned())),
+        ];
+        assert!(parameters.into_iter().eq(expected.map(|(name, value)| (name.to_owned(), value))));
+    }
+
+    #[test]
+    fn other_values_are_refused_by_name() {
+        for (text, says) in [
+            (r#"{"p": null}"#, "parameter \"p\""),
+            (r#"{"p": [1]}"#, "parameter \"p\""),
+            (r#"{"p": {}}"#, "expected a string, number or truth value"),
+            (r#"{"p": 1, "p": 2}"#, "parameter \"p\" is given twice"),
+            (r#"[1]"#, "expected an object of parameters"),
+        ] {
+            let error = serde_json::from_str::<WireParameters>(text).unwrap_err().to_string();
+            assert!(error.contains(says), "{text}: {error}");
+        }
+        let many: Vec<_> = (0..1025).map(|number| format!("\"p{number}\": 1")).collect();
+        let error = serde_json::from_str::<WireParameters>(&format!("{{{}}}", many.join(",")));
+        assert!(error.unwrap_err().to_string().contains("more than 1024 parameters"));
+    }
+}

@@ -1,0 +1,83 @@
+//! The bare words for which JSON has no number: `NaN`, `Infinity` and `-Infinity`, as Triton,
+//! TensorFlow Serving and Python's `json` write them.
+
+/// `text` with each bare word put as JSON that [`super::elements`] reads as the same number: null,
+/// and numbers past every range. None when there is no such word, so that nothing is copied.
+pub(super) fn replaced(text: &[u8]) -> Option<Vec<u8>> {
+    let mut out: Option<Vec<u8>> = None;
+    let mut copied = 0;
+    let mut at = 0;
+    while at < text.len() {
+        let rest = &text[at..];
+        let (length, number) = match rest[0] {
+            b'"' => {
+                at += string_length(rest);
+                continue;
+            }
+            // What a minus stands before has the sign already.
+            b'I' if rest.starts_with(b"Infinity") => (8, &b"1e999"[..]),
+            b'N' if rest.starts_with(b"NaN") => (3, &b"null"[..]),
+            _ => {
+                at += 1;
+                continue;
+            }
+        };
+        let out = out.get_or_insert_with(|| Vec::with_capacity(text.len() + 1024));
+        out.extend_from_slice(&text[copied..at]);
+        out.extend_from_slice(number);
+        at += length;
+        copied = at;
+    }
+    let mut out = out?;
+    out.extend_from_slice(&text[copied..]);
+    Some(out)
+}
+
+/// How long the string is that `text` begins with, quotes included.
+fn string_length(text: &[u8]) -> usize {
+    let mut escaped = false;
+    let end = text[1..].iter().position(|&byte| {
+        let ends = byte == b'"' && !escaped;
+        escaped = byte == b'\\' && !escaped;
+        ends
+    });
+    end.map_or(text.len(), |end| end + 2)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use sluice_protocol::{Datatype, TensorData};
+
+    use super::replaced;
+    use crate::http::elements::parse;
+
+    #[test]
+    fn bare_words_become_numbers() {
+        let text = r#"[NaN, Infinity,-Infinity ,1, "NaN"]"#;
+        let json = replaced(text.as_bytes()).unwrap();
+        assert_eq!(json, br#"[null, 1e999,-1e999 ,1, "NaN"]"#);
+        let elements = parse("[null,1e999,-1e999]", Datatype::Fp32, 3).unwrap();
+        let TensorData::Fp32(values) = elements.data else { panic!("FP32 was asked for") };
+        assert!(values[0].is_nan());
+        assert_eq!(values[1..], [f32::INFINITY, f32::NEG_INFINITY]);
+        let elements = parse("[1e999,-1e999]", Datatype::Fp64, 2).unwrap();
+        assert_eq!(elements.data, TensorData::Fp64(vec![f64::INFINITY, f64::NEG_INFINITY]));
+    }
+
+    #[test]
+    fn words_in_strings_stay() {
+        for text in [r#"{"Infinity": "NaN", "a\"NaN": ["\\", 1]}"#, r#"["NaN"#, "\"", "{}", ""] {
+            assert_eq!(replaced(text.as_bytes()), None, "{text}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn json_without_words_stays(value in "[\\[\\]{},:\"\\\\NaInfity0-9 -]{0,60}") {
+            if serde_json::from_str::<serde_json::Value>(&value).is_ok() {
+                prop_assert_eq!(replaced(value.as_bytes()), None);
+            }
+        }
+    }
+}

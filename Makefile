@@ -12,6 +12,7 @@ BUDGET_tests := 1800
 BUDGET_scripts := 30
 BUDGET_deploy := 30
 BUDGET_data := 120
+BUDGET_rows := 180
 
 # The programs and the tests find what `make setup` installs by these names. A library that
 # ORT_DYLIB_PATH names takes the place of the installed one.
@@ -56,8 +57,9 @@ test: setup ## format, lints, documentation, all tests, deployment files
 	@$(call suite,deploy) $(SLUICE_PYTHON) tests/python/validate_deploy.py
 	@$(call suite,tests) scripts/cargo-test.sh $(WORKSPACE) --no-fail-fast
 
-test-all: test ## the tests, and what takes a download: the data made again from its source
+test-all: test ## the tests, and what takes longer: the data made again from its source, clients for a minute
 	@$(call suite,data) scripts/online-retail.py --check
+	@SLUICE_DISTINCT_ROWS_SECONDS=30 $(call suite,rows) cargo test $(WORKSPACE) --test clients each_client
 
 clean: ## removes what was built; .tools stays
 	cargo clean

@@ -43,8 +43,9 @@ done
 rm -rf "$folder"
 mkdir -p "$folder"
 "$python" -m venv "$folder" >"$folder/.log" 2>&1 || { tail -n 3 "$folder/.log" >&2; fail "$python could not make $folder"; }
+# Some packages name the Pythons that their makers have tried; the lock is for all from 3.11 on.
 if ! "$folder/bin/python" -m pip install --quiet --disable-pip-version-check --retries 2 --no-deps --require-hashes \
-    --only-binary=:all: --requirement "$requirements" >"$folder/.log" 2>&1; then
+    --ignore-requires-python --only-binary=:all: --requirement "$requirements" >"$folder/.log" 2>&1; then
     tail -n 3 "$folder/.log" >&2
     fail "pip could not install $requirements (its last lines are above); it needs a Python package index within reach"
 fi

@@ -23,6 +23,14 @@
                    where nobody brings them
     vast.onnx      y = -x, both FP32 [4194304, 1048576]: more than any memory
     endless.onnx   y = -x, both FP32 [2^40, 2^40]: more than can be counted
+
+and, with the names that Triton's examples have:
+
+    identity/*.onnx  OUTPUT0 = INPUT0, both [batch, n], one for each datatype that the protocol has
+    add_sub.onnx     OUTPUT0, OUTPUT1 = INPUT0 + INPUT1, INPUT0 - INPUT1, all INT32 [batch, 16]
+    add_sub_one.onnx the same of INT32 [1, 16]: does not batch
+    scores.onnx      OUTPUT0 = 2 INPUT0, both FP32 [batch, 4]: for the classes that lead
+    optional.onnx    OUTPUT0[n] = INPUT0[n] + OFFSET[1], all FP32; OFFSET is 10 unless it is given
 """
 
 import pathlib
@@ -35,6 +43,7 @@ FOLDER = pathlib.Path(__file__).resolve().parent.parent / "gateway/tests/models"
 
 
 def save(name, nodes, inputs, outputs, constants=()):
+    """Writes a graph. A constant with the name of an input is that input's default."""
     value = helper.make_tensor_value_info
     graph = helper.make_graph(
         nodes,
@@ -191,3 +200,49 @@ save(
 )
 for name, shape in (("vast", [1 << 22, 1 << 20]), ("endless", [1 << 40, 1 << 40])):
     save(name, [node("Neg", ["x"], ["y"])], [("x", FP32, shape)], [("y", FP32, shape)])
+
+identity = {
+    "BOOL": BOOL,
+    "UINT8": TensorProto.UINT8,
+    "UINT16": TensorProto.UINT16,
+    "UINT32": TensorProto.UINT32,
+    "UINT64": TensorProto.UINT64,
+    "INT8": TensorProto.INT8,
+    "INT16": TensorProto.INT16,
+    "INT32": TensorProto.INT32,
+    "INT64": INT64,
+    "FP16": FP16,
+    "BF16": BF16,
+    "FP32": FP32,
+    "FP64": TensorProto.DOUBLE,
+    "BYTES": STRING,
+}
+(FOLDER / "identity").mkdir(exist_ok=True)
+for datatype, kind in identity.items():
+    shape = ["batch", "n"]
+    ports = [("INPUT0", kind, shape)], [("OUTPUT0", kind, shape)]
+    save(f"identity/{datatype}", [node("Identity", ["INPUT0"], ["OUTPUT0"])], *ports)
+add_sub = [
+    node(operation, ["INPUT0", "INPUT1"], [output])
+    for operation, output in (("Add", "OUTPUT0"), ("Sub", "OUTPUT1"))
+]
+for name, rows in (("add_sub", "batch"), ("add_sub_one", 1)):
+    ports = [
+        [(f"{side}{number}", TensorProto.INT32, [rows, 16]) for number in (0, 1)]
+        for side in ("INPUT", "OUTPUT")
+    ]
+    save(name, add_sub, *ports)
+save(
+    "scores",
+    [node("Mul", ["INPUT0", "two"], ["OUTPUT0"])],
+    [("INPUT0", FP32, ["batch", 4])],
+    [("OUTPUT0", FP32, ["batch", 4])],
+    [two],
+)
+save(
+    "optional",
+    [node("Add", ["INPUT0", "OFFSET"], ["OUTPUT0"])],
+    [("INPUT0", FP32, ["n"]), ("OFFSET", FP32, [1])],
+    [("OUTPUT0", FP32, ["n"])],
+    [("OFFSET", np.array([10], np.float32))],
+)

@@ -4,8 +4,8 @@
     scripts/test-summary.py LOG BINARIES
 
 LOG is the run's output; BINARIES is that of `cargo test --no-run --message-format json`, which
-names the package of each test binary. Exits with 1 when no test ran, one failed, or, in CI, one
-was ignored.
+names the package of each test binary. The suites of real clients say themselves how many cases
+they ran. Exits with 1 when no test ran, one failed, or, in CI, one was ignored.
 """
 
 import json
@@ -18,6 +18,7 @@ from pathlib import Path
 RUNNING = re.compile(r"^\s*Running .*\((.+)\)$")
 DOC_TESTS = re.compile(r"^\s*Doc-tests (\S+)$")
 RESULT = re.compile(r"^test result: \w+\. (\d+) passed; (\d+) failed; (\d+) ignored;")
+CLIENTS = re.compile(r"clients: (\w+): (\d+ cases, \d+ failed, \d+ skipped)$")
 IGNORED = re.compile(r"^test (.+) \.\.\. ignored")
 COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
@@ -29,6 +30,8 @@ def main():
     print("\ntests by crate")
     for crate, (crate_passed, crate_failed, _) in sorted(counts.items()):
         print(f"{crate_passed + crate_failed:>7}  {crate}")
+    for suite, cases in clients(log):
+        print(f"clients: {suite}: {cases}")
     for test in ignored:
         print(f"not run: {test}")
     print(f"{passed} passed, {failed} failed, {skipped} skipped")
@@ -36,6 +39,13 @@ def main():
     if skipped_in_ci:
         print("tests were skipped, which CI does not allow", file=sys.stderr)
     sys.exit(1 if failed or skipped_in_ci or not passed else 0)
+
+
+def clients(log):
+    """Each suite of real clients, and what it says of its cases."""
+    # Anywhere in a line: cargo may be in the midst of naming the test.
+    found = (CLIENTS.search(line) for line in COLOUR.sub("", log).splitlines())
+    return sorted({match.groups() for match in found if match})
 
 
 def crates_of_binaries(messages):

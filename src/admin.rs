@@ -1,6 +1,7 @@
 //! The admin address of a running gateway, which owns its online store: rows go in there, and
 //! an entity is looked up there.
 
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
@@ -18,6 +19,7 @@ const WRITE: Duration = Duration::from_secs(600);
 pub(crate) struct Admin {
     http: reqwest::Client,
     url: String,
+    token: Option<String>,
 }
 
 impl Admin {
@@ -33,7 +35,19 @@ impl Admin {
         if is_loopback(&parsed) {
             builder = builder.no_proxy();
         }
-        Ok(Self { http: builder.build()?, url })
+        Ok(Self { http: builder.build()?, url, token: None })
+    }
+
+    /// The same with the first bearer token of a file, as the gateway reads it: one a line, blank
+    /// lines and those that begin with `#` ignored.
+    pub(crate) fn with_token_of(mut self, file: &Path) -> anyhow::Result<Self> {
+        let read = || format!("read admin token {}", file.display());
+        let text = std::fs::read_to_string(file).with_context(read)?;
+        let token =
+            text.lines().map(str::trim).find(|line| !line.is_empty() && !line.starts_with('#'));
+        let token = token.context("there is no token in it").with_context(read)?;
+        self.token = Some(token.to_owned());
+        Ok(self)
     }
 
     /// What the gateway serves, as `GET /models` says it.
@@ -73,6 +87,10 @@ impl Admin {
     /// The body of a good answer; the gateway's own words for a bad one.
     async fn answer(&self, request: reqwest::RequestBuilder) -> anyhow::Result<Vec<u8>> {
         let ask = || format!("ask the gateway's admin address {}", self.url);
+        let request = match &self.token {
+            Some(token) => request.bearer_auth(token),
+            None => request,
+        };
         let response = request.send().await.with_context(ask)?;
         let status = response.status();
         let body = response.bytes().await.with_context(ask)?;

@@ -123,6 +123,9 @@ struct StorePlace {
     /// Admin address of the gateway that owns the online store
     #[arg(long, env = "SLUICE_ADMIN_URL", value_name = "URL")]
     admin: Option<String>,
+    /// Bearer tokens of that address, one a line: the first one is sent
+    #[arg(long, env = "SLUICE_ADMIN_TOKEN_FILE", value_name = "FILE")]
+    admin_token_file: Option<PathBuf>,
 }
 
 const EXAMPLES: &str = "Examples:
@@ -272,7 +275,13 @@ enum Store {
 impl Store {
     fn new(place: &StorePlace) -> anyhow::Result<Self> {
         match (&place.admin, &place.state) {
-            (Some(admin), _) => Ok(Self::Gateway(Admin::new(admin)?)),
+            (Some(address), _) => {
+                let admin = Admin::new(address)?;
+                Ok(Self::Gateway(match &place.admin_token_file {
+                    Some(file) => admin.with_token_of(file)?,
+                    None => admin,
+                }))
+            }
             (None, Some(state)) => Ok(Self::Own(state.join(STORE_FILE))),
             (None, None) => bail!("name the online store: --state DIR or --admin URL"),
         }

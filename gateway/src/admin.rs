@@ -1,6 +1,7 @@
 //! The administration: metrics, what is loaded, feature writes, drain. On loopback unless told
 //! otherwise, since whoever reaches it may change what is served.
 
+use std::pin::pin;
 use std::sync::Arc;
 
 use axum::Router;
@@ -10,18 +11,29 @@ use axum::extract::{DefaultBodyLimit, State};
 use axum::http::{Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get, post};
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::server::graceful::{GracefulShutdown, Watcher};
+use hyper_util::service::TowerToHyperService;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
+use tokio::task::JoinSet;
 
+use crate::access::HEALTH_PATHS;
 use crate::catalog::VersionState;
 use crate::error::GatewayError;
+use crate::http::challenge;
+use crate::server::{IDLE_TIMEOUT, pause_after};
 use crate::shared::Shared;
+use crate::tls::{Arrival, Handshakes, Port};
 
 mod features;
 
 /// The largest batch of feature rows in bytes.
 const MAX_ROWS: usize = 1 << 30;
+/// Connections that a port for operators holds at most.
+const MOST_CONNECTIONS: usize = 1000;
 
 /// All routes.
 pub(crate) fn router(shared: Arc<Shared>) -> Router {
@@ -31,25 +43,74 @@ pub(crate) fn router(shared: Arc<Shared>) -> Router {
         .route("/features/rows", post(features::write).layer(DefaultBodyLimit::max(MAX_ROWS)))
         .route("/features/{service}", get(features::read))
         .route("/v2", any(operate))
-        .route("/v2/{*rest}", any(operate).layer(DefaultBodyLimit::max(shared.limits.max_body)))
+        .route("/v2/{*rest}", any(operate).layer(DefaultBodyLimit::max(shared.limits().max_body)))
         .with_state(shared.clone())
         .merge(metrics_router(shared))
         .fallback(|| async { error(StatusCode::NOT_FOUND, "Not Found") })
 }
 
-/// `/metrics` alone.
+/// `/metrics` and health alone.
 pub(crate) fn metrics_router(shared: Arc<Shared>) -> Router {
-    Router::new().route("/metrics", get(metrics)).with_state(shared)
+    let [live_path, ready_path] = HEALTH_PATHS;
+    Router::new()
+        .route("/metrics", get(metrics))
+        .route(live_path, get(live))
+        .route(ready_path, get(ready))
+        .with_state(shared)
 }
 
-/// Serves until `stop` says so.
-pub(crate) async fn serve(listener: TcpListener, router: Router, mut stop: watch::Receiver<bool>) {
-    let stopped = async move {
-        let _sender_is_gone = stop.wait_for(|&stop| stop).await;
-    };
-    let served = axum::serve(listener, router).with_graceful_shutdown(stopped).await;
-    if let Err(error) = served {
-        tracing::error!(%error, "administration stopped");
+/// For probes that have no certificate, where the serving ports want one.
+async fn live() -> axum::Json<Value> {
+    axum::Json(json!({"live": true}))
+}
+
+async fn ready(State(shared): State<Arc<Shared>>) -> Response {
+    let ready = shared.is_ready();
+    let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    (status, axum::Json(json!({"ready": ready, "live": true}))).into_response()
+}
+
+/// Serves `router` on `port` until `stop` says so and the calls under way are answered.
+pub(crate) async fn serve(
+    listener: TcpListener,
+    router: Router,
+    shared: Arc<Shared>,
+    port: Port,
+    mut stop: watch::Receiver<bool>,
+) {
+    let mut stopped = pin!(async move { stop.wait_for(|&stop| stop).await.is_ok() });
+    let graceful = GracefulShutdown::new();
+    // With this future, its connections end too.
+    let mut connections = JoinSet::new();
+    let mut handshakes = Handshakes::default();
+    loop {
+        let room = connections.len() < MOST_CONNECTIONS;
+        tokio::select! {
+            _ = &mut stopped => break,
+            accepted = listener.accept(), if room => match accepted {
+                Ok((stream, _)) => {
+                    let arrival = handshakes.admit(stream, &shared, port);
+                    let (router, shared) = (router.clone(), shared.clone());
+                    let watcher = graceful.watcher();
+                    connections.spawn(serve_connection(arrival, router, shared, watcher));
+                }
+                Err(error) => pause_after(&error).await,
+            },
+            Some(_) = connections.join_next() => {}
+        }
+    }
+    drop((listener, handshakes));
+    graceful.shutdown().await;
+}
+
+async fn serve_connection(arrival: Arrival, router: Router, shared: Arc<Shared>, watcher: Watcher) {
+    let Some(stream) = arrival.secure(&shared).await else { return };
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(IDLE_TIMEOUT)
+        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
+    if let Err(error) = watcher.watch(connection).await {
+        tracing::debug!(%error, "connection to the administration broke off");
     }
 }
 
@@ -86,7 +147,7 @@ async fn operate(
     uri: Uri,
     body: Result<Bytes, BytesRejection>,
 ) -> Response {
-    let limit = shared.limits.max_body;
+    let limit = shared.limits().max_body;
     let body = body.map_err(|rejected| match rejected.status() {
         StatusCode::PAYLOAD_TOO_LARGE => GatewayError::TooLarge { limit },
         _ => GatewayError::Invalid(format!("request body broke off: {}", rejected.body_text())),
@@ -100,6 +161,17 @@ async fn operate(
 async fn drain(State(shared): State<Arc<Shared>>) -> StatusCode {
     shared.set_draining();
     StatusCode::NO_CONTENT
+}
+
+/// What is told to somebody who may not ask.
+pub(crate) fn refusal(refused: &GatewayError) -> Response {
+    let status = StatusCode::from_u16(refused.code().http_status());
+    let mut response =
+        error(status.unwrap_or(StatusCode::INTERNAL_SERVER_ERROR), &refused.message());
+    if let GatewayError::Unauthenticated { unknown } = refused {
+        response.headers_mut().insert(header::WWW_AUTHENTICATE, challenge(*unknown));
+    }
+    response
 }
 
 /// An error as every other port writes it.

@@ -13,11 +13,16 @@ use super::{ENTRY, Key, ResponseCache};
 use crate::counters::Counters;
 use crate::deployment::{Deployment, DeploymentNumber, Output};
 use crate::executor::{Executor, Limits, SchedulePolicy};
+use crate::live::MaxWaiting;
 use crate::metrics::Metrics;
 
 /// A version with outputs y and z.
 fn deployment() -> Deployment {
-    let limits = Limits { max_rows: 1, row_cost: Duration::ZERO, max_waiting: Duration::ZERO };
+    let limits = Limits {
+        max_rows: 1,
+        row_cost: Duration::ZERO,
+        max_waiting: MaxWaiting::new(Duration::ZERO),
+    };
     let model: ModelName = "m".parse().unwrap();
     let metrics = Metrics::new().deployment(&model, ModelVersion(1), &HashMap::new());
     let output = |name: &str, index| Output {

@@ -279,7 +279,8 @@ mod tests {
     use crate::metrics::Metrics;
 
     fn deployment(model: &ModelName) -> Arc<Deployment> {
-        let limits = Limits { max_rows: 1, row_cost: Duration::ZERO, max_waiting: Duration::ZERO };
+        let max_waiting = crate::live::MaxWaiting::new(Duration::ZERO);
+        let limits = Limits { max_rows: 1, row_cost: Duration::ZERO, max_waiting };
         let metrics = Metrics::new().deployment(model, ModelVersion(1), &HashMap::new());
         Arc::new(Deployment {
             model: model.clone(),

@@ -11,6 +11,8 @@ use sluice_registry::Client;
 use crate::control::exposure::Exposure;
 use crate::error::StartError;
 use crate::http::HttpOptions;
+use crate::live::Live;
+use crate::security::Seen;
 use crate::settings::{ModelControlMode, Settings};
 use crate::shared::{Options, RequestLimits};
 
@@ -23,6 +25,18 @@ pub struct Config {
     pub(crate) onnxruntime: Option<PathBuf>,
     pub(crate) options: Options,
     pub(crate) drain_timeout: Duration,
+    pub(crate) written: Written,
+}
+
+/// The settings that a [`Config`] comes from, for reading them again.
+#[derive(Debug)]
+pub(crate) struct Written {
+    /// What flags and the environment said, and the name of the file.
+    pub(crate) given: Box<Settings>,
+    /// The same with the file's.
+    pub(crate) merged: Box<Settings>,
+    /// The files of certificates and tokens when they were read.
+    pub(crate) seen: Seen,
 }
 
 /// Where models come from.
@@ -78,13 +92,13 @@ impl Config {
         let transport =
             settings.transport.resolve().map_err(|complaint| complaints.push(complaint));
         let transport = transport.unwrap_or_default();
-        let http = http(&settings).unwrap_or_else(|complaint| {
-            complaints.push(complaint);
-            HttpOptions::default()
-        });
-        let (Some(source), true) = (source, complaints.is_empty()) else {
+        let http = http(&settings, &mut complaints);
+        let (seen, security) = settings.security.open();
+        let security = security.map_err(|found| complaints.extend(found)).ok();
+        let (Some(source), Some(security), true) = (source, security, complaints.is_empty()) else {
             return Err(StartError::Settings(complaints));
         };
+        let (given, merged) = (Box::new(settings.given()), Box::new(settings.clone()));
         let everywhere = |port| SocketAddr::from((Ipv4Addr::UNSPECIFIED, port));
         let addresses = Addresses {
             http: settings.http.unwrap_or(everywhere(8080)),
@@ -101,33 +115,39 @@ impl Config {
             onnxruntime: settings.onnxruntime,
             options: Options {
                 cores: settings.cores.unwrap_or(cores),
-                limits,
-                dialect: settings.dialect.resolve(),
                 response_cache: settings.response_cache.unwrap_or(0),
                 transport,
                 http,
                 shared_memory: settings.shared_memory.unwrap_or_default(),
-                exposed: Exposure::new(settings.serve_control),
+                live: Live {
+                    limits,
+                    dialect: settings.dialect.resolve(),
+                    exposed: Exposure::new(settings.serve_control),
+                    access: security.access,
+                    tls: security.tls,
+                },
                 state: settings.state,
             },
             drain_timeout: settings.drain_timeout.unwrap_or(Duration::from_secs(20)),
+            written: Written { given, merged, seen },
         })
     }
 }
 
-fn http(settings: &Settings) -> Result<HttpOptions, String> {
+fn http(settings: &Settings, complaints: &mut Vec<String>) -> HttpOptions {
     /// Below this, compressing costs more than it saves.
     const LEAST: usize = 1024;
     let base_path = settings.base_path.as_deref().unwrap_or_default().trim_end_matches('/');
     if !base_path.is_empty() && (!base_path.starts_with('/') || base_path.contains(['?', '#', ' ']))
     {
-        return Err(format!("--base-path {base_path}: must be a path that begins with a slash"));
+        complaints
+            .push(format!("--base-path {base_path}: must be a path that begins with a slash"));
     }
     let compress_replies = settings.compress_replies.filter(|&least| least > 0);
     if compress_replies.is_some_and(|least| least < LEAST) {
-        return Err(format!("--compress-replies must be 0 or at least {LEAST}"));
+        complaints.push(format!("--compress-replies must be 0 or at least {LEAST}"));
     }
-    Ok(HttpOptions { base_path: base_path.to_owned(), compress_replies })
+    HttpOptions { base_path: base_path.to_owned(), compress_replies }
 }
 
 fn source(settings: &Settings) -> Result<Source, String> {

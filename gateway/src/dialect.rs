@@ -2,7 +2,7 @@
 //! defaults suit the stock clients of all three; each can be set to what one of them does.
 
 use clap::{Args, ValueEnum};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 /// The choices in force.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -15,7 +15,7 @@ pub(crate) struct Dialect {
 }
 
 /// The choices as written: what is absent has a default.
-#[derive(Debug, Clone, Default, Args, Deserialize)]
+#[derive(Debug, Clone, Default, Args, Deserialize, Serialize)]
 #[serde(default)]
 pub struct DialectSettings {
     /// Form of gRPC outputs: as the inputs came (mirror), always raw as Triton does it, or both [default: mirror]
@@ -36,7 +36,7 @@ pub struct DialectSettings {
 }
 
 /// How gRPC answers carry their tensors.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum GrpcOutput {
     /// Typed where all inputs came typed, else raw.
@@ -49,7 +49,7 @@ pub enum GrpcOutput {
 }
 
 /// The status of a refusal for overload.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum OverloadStatus {
     /// 429, RESOURCE_EXHAUSTED.
@@ -60,7 +60,7 @@ pub enum OverloadStatus {
 }
 
 /// The key of V1's answer to columns.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 #[allow(missing_docs, reason = "the keys themselves")]
 pub enum ColumnReply {
@@ -70,7 +70,7 @@ pub enum ColumnReply {
 }
 
 /// Numbers that JSON has no form for.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum NanForm {
     /// Written as null.
@@ -81,7 +81,7 @@ pub enum NanForm {
 }
 
 /// What ModelReady says of a model that is not known.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum, Deserialize, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum UnknownReady {
     /// It is not ready.

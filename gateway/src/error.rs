@@ -6,6 +6,7 @@ use sluice_engine::EngineError;
 use sluice_features::FeatureError;
 use sluice_protocol::{Code, ModelName, ModelVersion, ShapeError};
 
+use crate::access::{Protocol, Refusal};
 use crate::control::exposure::ControlGroup;
 use crate::dialect::OverloadStatus;
 
@@ -89,6 +90,12 @@ pub enum GatewayError {
         /// The limit in bytes.
         limit: usize,
     },
+    /// A body in very many very small chunks.
+    #[error("request body comes in more than {most} chunks of a few bytes each")]
+    SmallChunks {
+        /// The most that are taken.
+        most: usize,
+    },
     /// A body encoding that is not understood.
     #[error("{0}")]
     UnsupportedEncoding(String),
@@ -165,6 +172,15 @@ pub enum GatewayError {
         /// Which version was refused, and why.
         reason: String,
     },
+    /// No bearer token, or one that is not known.
+    #[error("{}", if *.unknown { "the bearer token is not one that is accepted here" } else { "a bearer token is needed: send the header Authorization: Bearer TOKEN" })]
+    Unauthenticated {
+        /// There is a token.
+        unknown: bool,
+    },
+    /// Whoever asks may not.
+    #[error("{0}")]
+    PermissionDenied(String),
     /// Features could not be looked up or computed.
     #[error(transparent)]
     Features(#[from] FeatureError),
@@ -196,7 +212,9 @@ impl GatewayError {
             | Self::Invalid(_)
             | Self::Input { .. }
             | Self::LoadRefused { .. } => Code::InvalidArgument,
-            Self::TooLarge { .. } | Self::MessageTooLarge { .. } => Code::TooLarge,
+            Self::TooLarge { .. } | Self::MessageTooLarge { .. } | Self::SmallChunks { .. } => {
+                Code::TooLarge
+            }
             Self::Overloaded { status: OverloadStatus::Exhausted, .. } | Self::TooManyLoads(_) => {
                 Code::Overloaded
             }
@@ -208,7 +226,8 @@ impl GatewayError {
                 Code::Unavailable
             }
             Self::UnsupportedEncoding(_) | Self::Unsupported(_) => Code::Unimplemented,
-            Self::NotExposed(_) => Code::PermissionDenied,
+            Self::Unauthenticated { .. } => Code::Unauthenticated,
+            Self::NotExposed(_) | Self::PermissionDenied(_) => Code::PermissionDenied,
             // Features that are not there yet are not the caller's fault.
             Self::Features(error) if error.code() == Code::FailedPrecondition => Code::Unavailable,
             Self::Features(error) => error.code(),
@@ -247,6 +266,22 @@ impl GatewayError {
     /// An input whose shape and elements disagree.
     pub(crate) fn shape(name: &str, error: &ShapeError) -> Self {
         Self::input(name, error.to_string())
+    }
+}
+
+impl From<Refusal<'_>> for GatewayError {
+    fn from(refusal: Refusal<'_>) -> Self {
+        match refusal {
+            Refusal::NoToken => Self::Unauthenticated { unknown: false },
+            Refusal::UnknownToken => Self::Unauthenticated { unknown: true },
+            Refusal::NotPermitted => Self::PermissionDenied(
+                "the bearer token is good for inference only; this takes an admin token".to_owned(),
+            ),
+            Refusal::Restricted(restriction) => Self::PermissionDenied(format!(
+                "This API is restricted, expecting header '{}'",
+                restriction.header(Protocol::Http)
+            )),
+        }
     }
 }
 

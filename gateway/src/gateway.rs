@@ -12,13 +12,16 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout_at};
 
+use crate::access;
 use crate::admin;
 use crate::config::{Addresses, Config, ModelControl, Source};
 use crate::control::repository::{Action, Command, Loader};
 use crate::error::StartError;
+use crate::reload::{self, Reloader};
 use crate::server::{Listeners, listen, run_core};
 use crate::shared::Shared;
 use crate::source::{Follower, Repository};
+use crate::tls::{Port, Tls};
 
 /// The online store's file in the state folder.
 const STORE_FILE: &str = "online.redb";
@@ -42,6 +45,7 @@ pub struct Gateway {
     loader: Option<JoinHandle<()>>,
     control: JoinSet<()>,
     drain_timeout: Duration,
+    reloader: Arc<Reloader>,
 }
 
 impl Gateway {
@@ -60,8 +64,10 @@ impl Gateway {
             loader: None,
             control: JoinSet::new(),
             drain_timeout: config.drain_timeout,
+            reloader: Arc::new(Reloader::new(shared.clone(), config.written)),
         };
         gateway.start_admin().await?;
+        gateway.control.spawn(gateway.reloader.clone().run(stopped.clone()));
         gateway.control.spawn(keep_house(shared.clone(), stopped.clone()));
         for (index, listeners) in listeners.into_iter().enumerate() {
             let (shared, stopped) = (shared.clone(), stopped.clone());
@@ -72,6 +78,12 @@ impl Gateway {
         let Addresses { http, grpc, admin, .. } = gateway.addresses;
         tracing::info!(%http, %grpc, %admin, cores = gateway.cores.len(), "serving");
         Ok(gateway)
+    }
+
+    /// Reads the settings again and puts in force what can change; what comes of it is logged.
+    /// Does not wait for that.
+    pub fn reload(&self) {
+        self.reloader.ask();
     }
 
     /// Where it listens.
@@ -131,15 +143,32 @@ impl Gateway {
     async fn start_admin(&mut self) -> Result<(), StartError> {
         let (listener, address) = bind("administration", self.addresses.admin).await?;
         self.addresses.admin = address;
-        let router = admin::router(self.shared.clone());
-        self.control.spawn(admin::serve(listener, router, self.stop.subscribe()));
+        self.warn_of_open_administration();
+        let routes = admin::router(self.shared.clone());
+        let routes = routes.merge(reload::routes(self.reloader.clone()));
+        let router = access::guarded(routes, self.shared.clone());
+        let (shared, stop) = (self.shared.clone(), self.stop.subscribe());
+        self.control.spawn(admin::serve(listener, router, shared, Port::Admin, stop));
         if let Some(metrics) = self.addresses.metrics {
             let (listener, address) = bind("metrics", metrics).await?;
             self.addresses.metrics = Some(address);
             let router = admin::metrics_router(self.shared.clone());
-            self.control.spawn(admin::serve(listener, router, self.stop.subscribe()));
+            let (shared, stop) = (self.shared.clone(), self.stop.subscribe());
+            self.control.spawn(admin::serve(listener, router, shared, Port::Metrics, stop));
         }
         Ok(())
+    }
+
+    /// Whoever reaches the admin port may change what is served.
+    fn warn_of_open_administration(&self) {
+        let (address, live) = (self.addresses.admin, self.shared.live());
+        let asks_clients = live.tls.as_ref().is_some_and(Tls::asks_clients);
+        if !address.ip().is_loopback() && live.access.admin.is_none() && !asks_clients {
+            tracing::warn!(
+                %address,
+                "the admin port is open to everybody who reaches this address; set --admin-token-file or --tls-client-ca, or listen on loopback"
+            );
+        }
     }
 
     fn start_source(

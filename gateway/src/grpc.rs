@@ -1,11 +1,13 @@
 //! gRPC: V2 of the inference protocol, health and reflection. Decodes, calls the pipeline,
 //! encodes.
 
+mod access;
 mod body;
 mod call;
 mod codec;
 mod decode;
 mod encode;
+mod flood;
 mod health;
 mod infer;
 mod reflection;
@@ -29,6 +31,7 @@ use sluice_protocol::grpc::{
 use tonic::{Request, Response, Status};
 
 pub(crate) use call::{Reply, answer};
+pub(crate) use flood::FloodGuard;
 pub(crate) use transport::Transport;
 pub use transport::TransportSettings;
 
@@ -68,7 +71,7 @@ impl GrpcInferenceService for InferenceService {
         infer::check_version(&self.0, &version)?;
         let ready = match self.0.catalog.snapshot().resolve(&name, Some(&version)) {
             Ok(_) => true,
-            Err(_) if self.0.dialect.unknown_ready == UnknownReady::False => false,
+            Err(_) if self.0.dialect().unknown_ready == UnknownReady::False => false,
             Err(error) => return Err(error.into()),
         };
         Ok(Response::new(ModelReadyResponse { ready }))

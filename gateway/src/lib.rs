@@ -8,6 +8,7 @@
 //!
 //! The gateway compiles no SQL engine, no registry server and no trainer.
 
+mod access;
 mod admin;
 mod cache;
 mod catalog;
@@ -24,17 +25,21 @@ mod gateway;
 mod grpc;
 mod http;
 mod inputs;
+mod live;
 mod load;
 pub mod logs;
 mod metrics;
 mod model_config;
 mod pipeline;
+mod reload;
+mod security;
 mod server;
 mod settings;
 mod shared;
 mod shutdown;
 mod source;
 mod tensor_parameters;
+mod tls;
 
 pub use config::{Addresses, Config};
 pub use control::exposure::ControlGroup;
@@ -44,5 +49,6 @@ pub use dialect::{
 pub use error::{GatewayError, LoadError, StartError};
 pub use gateway::Gateway;
 pub use grpc::TransportSettings;
+pub use security::SecuritySettings;
 pub use settings::{ModelControlMode, Settings};
 pub use shutdown::run_until_stopped;

@@ -276,7 +276,7 @@ impl Plan {
         let limits = Limits {
             max_rows,
             row_cost: costs.row_cost(max_rows),
-            max_waiting: shared.limits.max_waiting,
+            max_waiting: shared.max_waiting.clone(),
         };
         let workers = WorkerSettings { max_queue_delay: delay };
         Self { choice, instances, limits, policy: scheduling.policy, workers }

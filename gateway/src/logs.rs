@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError};
 
 use clap::{Args, ValueEnum};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use tracing::Level;
 use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::filter::dynamic_filter_fn;
@@ -30,20 +30,25 @@ pub struct LogSettings {
     /// Form of a log line [default: text]
     #[arg(long, value_name = "FORM", env = "SLUICE_LOG_FORMAT", global = true)]
     pub log_format: Option<LogFormat>,
+    /// Whether the levels come from the settings file, or would if it named any.
+    #[arg(skip)]
+    from_file: bool,
 }
 
 impl LogSettings {
     /// These, and where they say nothing, those of the settings file.
     pub fn over(self, settings: &Settings) -> Self {
+        let from_file = self.log.is_none();
         Self {
             log: self.log.or_else(|| settings.log.clone()),
             log_format: self.log_format.or(settings.log_format),
+            from_file,
         }
     }
 }
 
 /// The form of a log line.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum LogFormat {
     /// For people.
@@ -81,9 +86,20 @@ static WANTED: [AtomicBool; 3] =
 
 /// Puts another filter in force.
 type Change = Box<dyn Fn(EnvFilter) -> Result<(), String> + Send + Sync>;
-/// The filter's directives as they were set, and how to change it. Empty before the log is
-/// started.
-static STARTED: OnceLock<(String, Change)> = OnceLock::new();
+/// The log that was started.
+struct Started {
+    /// The filter's directives as they were set.
+    directives: Mutex<String>,
+    /// What they are when nobody says otherwise.
+    default: String,
+    /// Whether the settings file may change them: not where a flag or the environment says what
+    /// they are.
+    from_file: bool,
+    change: Change,
+}
+
+/// Empty before the log is started.
+static STARTED: OnceLock<Started> = OnceLock::new();
 
 /// Starts logging for the process, at `default` where nobody says otherwise. A second call
 /// changes nothing.
@@ -106,7 +122,12 @@ pub fn start(settings: &LogSettings, default: &str) -> Result<LogGuard, String> 
     if tracing_subscriber::registry().with(filter).with(lines).try_init().is_ok() {
         let change: Change =
             Box::new(move |filter| handle.reload(filter).map_err(|error| error.to_string()));
-        let _only_once = STARTED.set((directives.to_owned(), change));
+        let _only_once = STARTED.set(Started {
+            directives: Mutex::new(directives.to_owned()),
+            default: default.to_owned(),
+            from_file: settings.from_file,
+            change,
+        });
     }
     Ok(LogGuard { _writer: guard })
 }
@@ -119,16 +140,34 @@ pub(crate) fn levels() -> Levels {
 /// Changes what is logged, from the next line on.
 pub(crate) fn set_levels(levels: Levels) -> Result<(), String> {
     let mut current = LEVELS.lock().unwrap_or_else(PoisonError::into_inner);
-    if let Some((directives, change)) = STARTED.get()
+    if let Some(started) = STARTED.get()
         && levels.verbose != current.verbose
     {
-        change(parse(&with_verbose(directives, levels.verbose))?)?;
+        let directives = started.directives.lock().unwrap_or_else(PoisonError::into_inner);
+        (started.change)(parse(&with_verbose(&directives, levels.verbose))?)?;
     }
     *current = levels;
     for (wanted, now) in WANTED.iter().zip([levels.info, levels.warning, levels.error]) {
         wanted.store(now, Ordering::Relaxed);
     }
     Ok(())
+}
+
+/// Changes the filter to what the settings file says now, from the next line on. Gives whether that
+/// made a difference.
+pub(crate) fn set_directives(from_file: Option<&str>) -> Result<bool, String> {
+    let Some(started) = STARTED.get().filter(|started| started.from_file) else {
+        return Ok(false);
+    };
+    let new = from_file.unwrap_or(&started.default);
+    let verbose = levels().verbose;
+    let mut directives = started.directives.lock().unwrap_or_else(PoisonError::into_inner);
+    if *directives == new {
+        return Ok(false);
+    }
+    (started.change)(parse(&with_verbose(new, verbose))?)?;
+    new.clone_into(&mut directives);
+    Ok(true)
 }
 
 fn parse(directives: &str) -> Result<EnvFilter, String> {

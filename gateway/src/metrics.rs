@@ -17,6 +17,7 @@ pub(crate) struct Metrics {
     handle: PrometheusHandle,
     unrouted: [Counter; Code::ALL.len()],
     ready: Gauge,
+    failed_handshakes: Counter,
 }
 
 impl Metrics {
@@ -26,12 +27,13 @@ impl Metrics {
             .expect("the buckets are not empty")
             .build_recorder();
         let handle = recorder.handle();
-        let (unrouted, ready) = with_local_recorder(&recorder, || {
+        let (unrouted, ready, failed_handshakes) = with_local_recorder(&recorder, || {
             let unrouted = Code::ALL
                 .map(|code| counter!("sluice_unrouted_requests_total", "code" => code.as_str()));
-            (unrouted, gauge!("sluice_ready"))
+            let failed_handshakes = counter!("sluice_failed_handshakes_total");
+            (unrouted, gauge!("sluice_ready"), failed_handshakes)
         });
-        Self { recorder, handle, unrouted, ready }
+        Self { recorder, handle, unrouted, ready, failed_handshakes }
     }
 
     /// The handles of one deployment, with labels of its operator's own.
@@ -81,6 +83,20 @@ impl Metrics {
     /// A request that reached no deployment.
     pub(crate) fn count_unrouted(&self, code: Code) {
         self.unrouted[code as usize].increment(1);
+    }
+
+    /// A TLS connection that did not come about.
+    pub(crate) fn count_failed_handshake(&self) {
+        self.failed_handshakes.increment(1);
+    }
+
+    /// When the first certificate in use expires, in seconds since 1970.
+    pub(crate) fn set_certificate_expiry(&self, at: i64) {
+        #[expect(clippy::cast_precision_loss, reason = "dates stay far below 2^53 seconds")]
+        let at = at as f64;
+        with_local_recorder(&self.recorder, || {
+            gauge!("sluice_certificate_expiry_timestamp_seconds").set(at);
+        });
     }
 
     pub(crate) fn set_ready(&self, ready: bool) {

@@ -78,6 +78,7 @@ async fn answer<D>(
 where
     D: FnOnce(&Deployment) -> Result<InferRequest, GatewayError>,
 {
+    let timeout = shared.limits().request_timeout;
     let (request, freshness, rows, missed, waiting) = {
         let mut request = decode(deployment)?;
         check_outputs(deployment, &request.outputs)?;
@@ -93,10 +94,11 @@ where
         };
         let Prepared { inputs, optional, rows, freshness } = prepared;
         let (reply, answer) = oneshot::channel();
-        let mut job = Job::new(inputs, rows, Some(shared.limits.request_timeout), reply);
+        let mut job = Job::new(inputs, rows, Some(timeout), reply);
         job.optional = optional;
-        let waiting = submit(shared, deployment, job, answer, terms)?;
-        (request, freshness, rows, missed, waiting)
+        let submitted = job.submitted;
+        let patience = submit(shared, deployment, job, terms)?;
+        (request, freshness, rows, missed, Waiting { answer, submitted, timeout, patience })
     };
     let Ran { outputs, times } = waiting.answer(deployment).await?;
     let outputs = select(deployment, deployment.answered(outputs)?, &request.outputs);
@@ -177,26 +179,25 @@ struct Waiting {
     patience: Option<Patience>,
 }
 
+/// Hands a request's rows to the executor: how long the run's beginning may take, if that is
+/// bounded.
 fn submit(
     shared: &Shared,
     deployment: &Arc<Deployment>,
     job: Job,
-    answer: oneshot::Receiver<Answer>,
     terms: Terms,
-) -> Result<Waiting, GatewayError> {
-    let timeout = shared.limits.request_timeout;
-    let submitted = job.submitted;
-    let entered =
+) -> Result<Option<Patience>, GatewayError> {
+    let submitted =
         Core::with(|core| deployment.executor.submit(core, &deployment.counters, job, terms));
     let model = || deployment.model.clone();
-    let patience = entered.map_err(|refusal| match refusal {
+    submitted.map_err(|refusal| match refusal {
         Refusal::Overloaded(waiting) => {
-            GatewayError::Overloaded { model: model(), waiting, status: shared.dialect.overload }
+            let status = shared.dialect().overload;
+            GatewayError::Overloaded { model: model(), waiting, status }
         }
         Refusal::QueueFull(most) => GatewayError::QueueFull { model: model(), most },
         Refusal::Stopped => GatewayError::Unavailable("taking this model version down"),
-    })?;
-    Ok(Waiting { answer, submitted, timeout, patience })
+    })
 }
 
 impl Waiting {

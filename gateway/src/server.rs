@@ -28,8 +28,10 @@ use tokio::time::Instant;
 
 use crate::error::StartError;
 use crate::executor::Core;
+use crate::grpc::FloodGuard;
 use crate::http::Body;
 use crate::shared::Shared;
+use crate::tls::{Handshakes, Port, Stream};
 use guarded::Guarded;
 
 /// Pending connections that the kernel keeps for a core.
@@ -49,7 +51,7 @@ const MOST_RESETS: usize = 200;
 /// (60 s with many, 600 s at the most), since one that is cut just when a request is sent loses it.
 /// Clients that send nothing on purpose are bounded by [`MOST_CONNECTIONS`]; a head that has begun
 /// must come in the time that an answer may take.
-const IDLE_TIMEOUT: Duration = Duration::from_secs(620);
+pub(crate) const IDLE_TIMEOUT: Duration = Duration::from_secs(620);
 /// The largest head of an HTTP request, and the largest trailers, in bytes.
 const MAX_HEAD: usize = 64 << 10;
 
@@ -107,8 +109,8 @@ pub(crate) fn run_core(
         let _core = Core::start(index);
         let http = TcpListener::from_std(listeners.http)?;
         let grpc = TcpListener::from_std(listeners.grpc)?;
-        let connections = Connections { shared, graceful: GracefulShutdown::new() };
-        accept(&http, &grpc, &connections, stop).await;
+        let mut connections = Connections::new(shared);
+        accept(&http, &grpc, &mut connections, stop).await;
         wind_down(http, grpc, connections, Instant::now() + drain).await;
         Ok(())
     })
@@ -117,7 +119,7 @@ pub(crate) fn run_core(
 async fn accept(
     http: &TcpListener,
     grpc: &TcpListener,
-    connections: &Connections,
+    connections: &mut Connections,
     mut stop: watch::Receiver<bool>,
 ) {
     let mut stopped = pin!(stop.wait_for(|&stop| stop));
@@ -145,7 +147,7 @@ async fn accept(
 async fn wind_down(
     http: TcpListener,
     grpc: TcpListener,
-    connections: Connections,
+    mut connections: Connections,
     deadline: Instant,
 ) {
     let left = deadline.saturating_duration_since(Instant::now());
@@ -167,39 +169,58 @@ async fn wind_down(
     drop((http, grpc));
     // What the last ones have sent already is read before they are told to finish.
     tokio::time::sleep(LAST_READ.min(left / 4)).await;
-    let _forced = tokio::time::timeout_at(deadline, connections.graceful.shutdown()).await;
+    let Connections { graceful, handshakes, .. } = connections;
+    drop(handshakes);
+    let _forced = tokio::time::timeout_at(deadline, graceful.shutdown()).await;
 }
 
 /// Out of file descriptors, usually: trying again at once would only burn the core.
-async fn pause_after(error: &std::io::Error) {
+pub(crate) async fn pause_after(error: &std::io::Error) {
     tracing::warn!(%error, "cannot accept a connection");
     tokio::time::sleep(Duration::from_millis(50)).await;
 }
 
 struct Connections {
     shared: Arc<Shared>,
+    /// Counts connections from the moment that they are accepted.
     graceful: GracefulShutdown,
+    handshakes: Handshakes,
 }
 
 impl Connections {
-    fn serve_http(&self, stream: TcpStream) {
-        let _slower_without = stream.set_nodelay(true);
-        let connection = http_connection(stream, self.shared.clone(), TokioTimer::new());
-        let watched = self.graceful.watch(connection);
-        spawn_local(async move {
-            if let Err(error) = watched.await {
+    fn new(shared: Arc<Shared>) -> Self {
+        let (graceful, handshakes) = (GracefulShutdown::new(), Handshakes::default());
+        Self { shared, graceful, handshakes }
+    }
+
+    fn serve_http(&mut self, stream: TcpStream) {
+        let (shared, watcher) = (self.shared.clone(), self.graceful.watcher());
+        self.secure(stream, Port::Http, async move |stream| {
+            let connection = http_connection(stream, shared, TokioTimer::new());
+            if let Err(error) = watcher.watch(connection).await {
                 tracing::debug!(%error, "HTTP connection broke off");
             }
         });
     }
 
-    fn serve_grpc(&self, stream: TcpStream) {
-        let _slower_without = stream.set_nodelay(true);
-        let connection = grpc_connection(stream, self.shared.clone());
-        let watched = self.graceful.watch(connection);
-        spawn_local(async move {
-            if let Err(error) = watched.await {
+    fn serve_grpc(&mut self, stream: TcpStream) {
+        let (shared, watcher) = (self.shared.clone(), self.graceful.watcher());
+        self.secure(stream, Port::Grpc, async move |stream| {
+            let connection = grpc_connection(stream, shared);
+            if let Err(error) = watcher.watch(connection).await {
                 tracing::debug!(%error, "gRPC connection broke off");
+            }
+        });
+    }
+
+    /// Serves a connection once its handshake is done, if the port speaks TLS. Nobody waits for
+    /// that: others are accepted meanwhile.
+    fn secure(&mut self, stream: TcpStream, port: Port, serve: impl AsyncFnOnce(Stream) + 'static) {
+        let shared = self.shared.clone();
+        let arrival = self.handshakes.admit(stream, &shared, port);
+        spawn_local(async move {
+            if let Some(stream) = arrival.secure(&shared).await {
+                serve(stream).await;
             }
         });
     }
@@ -209,7 +230,7 @@ fn grpc_connection<I>(
     stream: I,
     shared: Arc<Shared>,
 ) -> http2::Connection<
-    TokioIo<I>,
+    TokioIo<FloodGuard<I>>,
     impl Service<Request<Incoming>, Response = crate::grpc::Reply, Error = Infallible>,
     LocalExecutor,
 >
@@ -228,7 +249,7 @@ where
         .max_concurrent_streams(transport.max_streams)
         .max_header_list_size(MOST_HEADERS)
         .max_pending_accept_reset_streams(MOST_RESETS)
-        .serve_connection(TokioIo::new(stream), service)
+        .serve_connection(TokioIo::new(FloodGuard::new(stream)), service)
 }
 
 fn http_connection<I>(
@@ -242,7 +263,7 @@ fn http_connection<I>(
 where
     I: AsyncRead + AsyncWrite + Unpin + 'static,
 {
-    let stream = Guarded::new(stream, shared.limits.request_timeout);
+    let stream = Guarded::new(stream, shared.limits().request_timeout);
     let service = service_fn(move |request| {
         let shared = shared.clone();
         async move {

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use sluice_protocol::toml_fault;
 
 use crate::config::Config;
@@ -16,10 +16,11 @@ use crate::dialect::DialectSettings;
 use crate::error::StartError;
 use crate::grpc::TransportSettings;
 use crate::logs::LogFormat;
+use crate::security::SecuritySettings;
 use source_flags::SourceFlags;
 
 /// Everything that can be set. What is absent has a default.
-#[derive(Debug, Clone, Default, Args, Deserialize)]
+#[derive(Debug, Clone, Default, Args, Deserialize, Serialize)]
 #[serde(default)]
 pub struct Settings {
     // First: what is read after it is taken out of the matches.
@@ -60,7 +61,7 @@ pub struct Settings {
     /// What operators may ask of the HTTP and gRPC ports too: load and unload, logging, shared memory, trace [default: none of it]
     #[arg(long, value_name = "GROUP", env = "SLUICE_SERVE_CONTROL", value_delimiter = ',')]
     pub serve_control: Vec<ControlGroup>,
-    /// A second address that answers nothing but /metrics, for scrapers
+    /// A second address that answers nothing but /metrics and health, for scrapers and probes
     #[arg(long, value_name = "ADDR", env = "SLUICE_METRICS")]
     pub metrics: Option<SocketAddr>,
     /// ONNX Runtime's shared library, version 1.22 or newer
@@ -102,6 +103,9 @@ pub struct Settings {
     #[command(flatten, next_help_heading = "gRPC")]
     #[serde(flatten)]
     pub transport: TransportSettings,
+    #[command(flatten, next_help_heading = "Who may connect and ask")]
+    #[serde(flatten)]
+    pub security: SecuritySettings,
     /// Settings file in TOML; its keys are these flags with underscores
     #[arg(long, value_name = "FILE", env = "SLUICE_CONFIG")]
     #[serde(skip)]
@@ -118,12 +122,16 @@ pub struct Settings {
     pub log_format: Option<LogFormat>,
     /// Keys of the file that nothing reads.
     #[arg(skip)]
-    #[serde(flatten)]
+    #[serde(flatten, skip_serializing)]
     unknown: toml::Table,
+    /// These settings before the file was read.
+    #[arg(skip)]
+    #[serde(skip)]
+    given: Option<Box<Settings>>,
 }
 
 /// What makes the models of a repository come and go.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ModelControlMode {
     /// Changes of the folder, which is looked through now and again.
@@ -138,11 +146,14 @@ pub enum ModelControlMode {
 impl Settings {
     /// Fills what neither a flag nor the environment says from the file, if one is named.
     pub fn with_file(mut self) -> Result<Self, StartError> {
+        let given = self.given.take().unwrap_or_else(|| Box::new(self.clone()));
         self.named.win(&mut self.model_repository, &mut self.registry);
-        match self.config.take() {
-            Some(path) => Ok(self.over(Self::read(&path)?)),
-            None => Ok(self),
-        }
+        let mut settings = match self.config.take() {
+            Some(path) => self.over(Self::read(&path)?),
+            None => self,
+        };
+        settings.given = Some(given);
+        Ok(settings)
     }
 
     /// Reads the file, if that was not done yet, then checks all of it and gives every
@@ -153,6 +164,11 @@ impl Settings {
             tracing::warn!(key, "unknown key in the settings file; is it misspelt?");
         }
         Config::new(settings)
+    }
+
+    /// What flags and the environment say, before the file was read.
+    pub(crate) fn given(&self) -> Self {
+        self.given.as_deref().unwrap_or(self).clone()
     }
 
     fn read(path: &Path) -> Result<Self, StartError> {
@@ -192,12 +208,14 @@ impl Settings {
             drain_timeout: self.drain_timeout.or(file.drain_timeout),
             dialect: self.dialect.over(file.dialect),
             transport: self.transport.over(file.transport),
+            security: self.security.over(file.security),
             config: self.config,
             check: self.check,
             log: self.log.or(file.log),
             log_format: self.log_format.or(file.log_format),
             named: self.named,
             unknown: file.unknown,
+            given: None,
         }
     }
 }

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use arc_swap::{ArcSwap, Guard};
 use sluice_engine::OnnxRuntime;
 use sluice_features::{Definitions, EmbeddedStore};
 use tokio::sync::watch;
@@ -17,6 +18,7 @@ use crate::control::shared_memory::Regions;
 use crate::dialect::Dialect;
 use crate::grpc::Transport;
 use crate::http::HttpOptions;
+use crate::live::{Live, MaxWaiting};
 use crate::metrics::Metrics;
 
 /// The state of one gateway. Nothing in it is locked on the request path.
@@ -29,17 +31,17 @@ pub(crate) struct Shared {
     pub(crate) cores: usize,
     pub(crate) definitions: Option<Definitions>,
     pub(crate) store: Option<Arc<EmbeddedStore>>,
-    pub(crate) limits: RequestLimits,
-    pub(crate) dialect: Dialect,
     /// Answers of models whose deployment says so.
     pub(crate) cache: Option<ResponseCache>,
-    pub(crate) exposed: Exposure,
     pub(crate) http: HttpOptions,
     pub(crate) regions: Regions,
-    pub(crate) state: Option<PathBuf>,
     pub(crate) transport: Transport,
     /// Who loads models from a folder; nobody where they come from a registry.
     pub(crate) loader: OnceLock<Loader>,
+    pub(crate) state: Option<PathBuf>,
+    /// The bound on predicted waiting, for every deployment.
+    pub(crate) max_waiting: MaxWaiting,
+    live: ArcSwap<Live>,
     started: AtomicBool,
     draining: AtomicBool,
     /// Tells what only waits that the end has been announced.
@@ -51,16 +53,14 @@ pub(crate) struct Shared {
 pub(crate) struct Options {
     /// Serving cores.
     pub(crate) cores: usize,
-    pub(crate) limits: RequestLimits,
-    pub(crate) dialect: Dialect,
     /// Bytes of answers to keep; 0 keeps none.
     pub(crate) response_cache: usize,
     pub(crate) transport: Transport,
     pub(crate) http: HttpOptions,
     /// Whether clients may register shared memory.
     pub(crate) shared_memory: bool,
-    /// What operators may ask of the serving ports.
-    pub(crate) exposed: Exposure,
+    /// What can change meanwhile.
+    pub(crate) live: Live,
     /// The folder for what a restart needs.
     pub(crate) state: Option<PathBuf>,
 }
@@ -93,17 +93,8 @@ impl Shared {
         store: Option<Arc<EmbeddedStore>>,
         options: Options,
     ) -> Self {
-        let Options {
-            cores,
-            limits,
-            dialect,
-            response_cache,
-            transport,
-            http,
-            shared_memory,
-            exposed,
-            state,
-        } = options;
+        let Options { cores, response_cache, transport, http, shared_memory, live, state } =
+            options;
         Self {
             catalog: Published::default(),
             metrics: Metrics::new(),
@@ -111,19 +102,46 @@ impl Shared {
             cores,
             definitions,
             store,
-            limits,
-            dialect,
             cache: ResponseCache::new(response_cache),
-            exposed,
             http,
             regions: Regions::new(shared_memory),
-            state,
             transport,
             loader: OnceLock::new(),
+            state,
+            max_waiting: MaxWaiting::new(live.limits.max_waiting),
+            live: ArcSwap::from_pointee(live),
             started: AtomicBool::new(false),
             draining: AtomicBool::new(false),
             drain: watch::Sender::new(false),
         }
+    }
+
+    /// The settings of this moment that can change. Costs a few nanoseconds; not to be kept over
+    /// an await.
+    pub(crate) fn live(&self) -> Guard<Arc<Live>> {
+        self.live.load()
+    }
+
+    /// The bounds of a request that begins now.
+    pub(crate) fn limits(&self) -> RequestLimits {
+        self.live().limits
+    }
+
+    /// How a request that begins now is answered where protocols differ.
+    pub(crate) fn dialect(&self) -> Dialect {
+        self.live().dialect
+    }
+
+    /// The groups that the serving ports answer at this moment.
+    pub(crate) fn exposed(&self) -> Exposure {
+        self.live().exposed
+    }
+
+    /// Exchanges the settings that can change: requests and connections that begin from now on are
+    /// treated by them.
+    pub(crate) fn put_in_force(&self, live: Live) {
+        self.max_waiting.set(live.limits.max_waiting);
+        self.live.store(Arc::new(live));
     }
 
     /// The models that were there at the start are loaded.

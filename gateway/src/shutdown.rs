@@ -1,4 +1,5 @@
-//! SIGTERM and Ctrl-C: the first drains, a second one ends at once.
+//! Signals: SIGHUP reads the settings again; the first SIGTERM or Ctrl-C drains, a second one ends at
+//! once.
 
 use std::time::Duration;
 
@@ -31,10 +32,14 @@ async fn serve(config: Config) -> Result<(), StartError> {
     let system = |source| StartError::System { what: "listen for signals".to_owned(), source };
     // Listening before starting: a stop that comes early must not be lost.
     let mut terminate = signal(SignalKind::terminate()).map_err(system)?;
+    let mut hang_up = signal(SignalKind::hangup()).map_err(system)?;
     let gateway = Gateway::start(config).await?;
-    tokio::select! {
-        _ = terminate.recv() => {}
-        interrupted = tokio::signal::ctrl_c() => interrupted.map_err(system)?,
+    loop {
+        tokio::select! {
+            _ = terminate.recv() => break,
+            interrupted = tokio::signal::ctrl_c() => break interrupted.map_err(system)?,
+            _ = hang_up.recv() => gateway.reload(),
+        }
     }
     tokio::select! {
         () = gateway.drain() => {}

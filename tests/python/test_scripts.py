@@ -164,6 +164,11 @@ test result: ok. 4 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out
         self.assertEqual(dict(counts), {"sluice-protocol": [7, 0, 0], "gateway": [1, 2, 1]})
         self.assertEqual(ignored, ["gateway: slow"])
 
+    def test_suites_of_clients_are_found_anywhere_in_a_line(self):
+        log = "test curl ... clients: curl: 27 cases, 0 failed, 0 skipped\nok\nclients: a_b: 3 cases, 1 failed, 2 skipped\n"
+        found = [("a_b", "3 cases, 1 failed, 2 skipped"), ("curl", "27 cases, 0 failed, 0 skipped")]
+        self.assertEqual(summary.clients(log), found)
+
     def test_a_run_without_tests_has_no_counts(self):
         self.assertEqual(summary.count("error: could not compile\n", {}), ({}, []))
 

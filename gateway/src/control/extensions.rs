@@ -6,7 +6,7 @@ use crate::shared::Shared;
 /// What server metadata lists on `port`. A caller may rely on each of them, there.
 pub(crate) fn extensions(shared: &Shared, port: Port) -> Vec<&'static str> {
     let repository =
-        shared.takes_loads() && shared.exposed.answers(ControlGroup::ModelRepository, port);
+        shared.takes_loads() && shared.exposed().answers(ControlGroup::ModelRepository, port);
     let all = [
         (repository, "model_repository"),
         (repository, "model_repository(unload_dependents)"),

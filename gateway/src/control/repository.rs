@@ -41,7 +41,7 @@ pub(crate) struct Command {
 #[derive(Debug)]
 pub(crate) enum Action {
     /// Loads the model from its folder, or from what is given instead.
-    Load(Option<Given>),
+    Load(Option<Box<Given>>),
     Unload,
 }
 
@@ -248,7 +248,10 @@ async fn order(
 }
 
 /// What a load call brings, if it brings anything.
-fn given(model: &ModelName, parameters: LoadParameters) -> Result<Option<Given>, GatewayError> {
+fn given(
+    model: &ModelName,
+    parameters: LoadParameters,
+) -> Result<Option<Box<Given>>, GatewayError> {
     let (mut config, mut files) = (None, BTreeMap::new());
     for (name, parameter) in parameters {
         match (name.strip_prefix(FILE), parameter) {
@@ -264,7 +267,7 @@ fn given(model: &ModelName, parameters: LoadParameters) -> Result<Option<Given>,
         }
     }
     match config {
-        Some(config) => Given::new(model, &config, files).map(Some),
+        Some(config) => Given::new(model, &config, files).map(|given| Some(given.into())),
         None if files.is_empty() => Ok(None),
         None => Err(GatewayError::Invalid(format!(
             "failed to load '{model}', failed to poll from model repository: files come with the call, so its parameter \"config\" must too"

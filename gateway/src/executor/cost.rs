@@ -6,6 +6,7 @@ use sluice_engine::{Engine, EngineError};
 use sluice_protocol::Tensor;
 
 use super::Refusal;
+use crate::live::MaxWaiting;
 
 /// A row cheaper than this runs on the core that read it: handing it to another thread costs
 /// about as much (a wake-up was measured at 80-170 us on a virtual machine).
@@ -27,14 +28,14 @@ pub(crate) struct CostCurve {
 }
 
 /// How much may run and wait.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(crate) struct Limits {
     /// Rows a batch.
     pub(crate) max_rows: usize,
     /// The measured cost of a row in a batch of that size.
     pub(crate) row_cost: Duration,
     /// Past this much predicted work, requests are refused.
-    pub(crate) max_waiting: Duration,
+    pub(crate) max_waiting: MaxWaiting,
 }
 
 impl Limits {
@@ -46,7 +47,7 @@ impl Limits {
         }
         let rows = u32::try_from(ahead.saturating_add(rows)).unwrap_or(u32::MAX);
         let predicted = self.row_cost.saturating_mul(rows) / workers;
-        if predicted > self.max_waiting {
+        if predicted > self.max_waiting.get() {
             return Err(Refusal::Overloaded(predicted));
         }
         Ok(())
@@ -168,6 +169,7 @@ mod tests {
     use std::time::Duration;
 
     use super::{CostCurve, Limits};
+    use crate::live::MaxWaiting;
 
     fn curve(points: &[(usize, u64)]) -> CostCurve {
         let points = points.iter().map(|&(n, us)| (n, Duration::from_micros(us))).collect();
@@ -176,7 +178,7 @@ mod tests {
 
     #[test]
     fn only_what_waits_behind_other_work_is_refused() {
-        let max_waiting = Duration::from_millis(10);
+        let max_waiting = MaxWaiting::new(Duration::from_millis(10));
         let limits = Limits { max_rows: 8, row_cost: Duration::from_millis(1), max_waiting };
         for (ahead, rows, workers, admitted) in [
             (0, usize::MAX, 1, true),
@@ -189,6 +191,10 @@ mod tests {
             let answer = limits.admit(ahead, rows, workers);
             assert_eq!(answer.is_ok(), admitted, "{rows} behind {ahead}");
         }
+        // The bound may change while a deployment serves.
+        limits.max_waiting.clone().set(Duration::from_millis(11));
+        assert!(limits.admit(1, 10, 1).is_ok());
+        assert!(limits.admit(1, 11, 1).is_err());
     }
 
     /// The three kinds of graph that were measured: batching pays up to 16, up to 4, never.

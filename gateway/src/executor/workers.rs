@@ -49,7 +49,7 @@ impl Workers {
             let worker = Worker {
                 engine,
                 queue: started.queue.clone(),
-                work: Work::new(limits.max_rows),
+                work: Work::new(started.limits.max_rows),
                 counters: counters.clone(),
                 index,
             };
@@ -67,7 +67,7 @@ impl Workers {
             self.enter(&mut job, terms)
         })?;
         self.queue.push(job).map_err(|error| match error {
-            NotQueued::Full => Refusal::Overloaded(self.limits.max_waiting),
+            NotQueued::Full => Refusal::Overloaded(self.limits.max_waiting.get()),
             NotQueued::Closed => Refusal::Stopped,
         })?;
         Ok(patience)

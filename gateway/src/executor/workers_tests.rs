@@ -14,6 +14,7 @@ use crate::counters::Counters;
 use crate::executor::policy::{QueuePolicy, SchedulePolicy};
 use crate::executor::schedule::Schedule;
 use crate::executor::{Answer, Job, Limits, Patience, Refusal, Terms};
+use crate::live::MaxWaiting;
 use crate::metrics::Metrics;
 
 /// Gives its input back, once the test lets it.
@@ -56,7 +57,8 @@ fn start_with(count: usize, max_queue_delay: Duration, policy: SchedulePolicy) -
     let engines = (0..count)
         .map(|_| Box::new(Gated { begun: begun_in.clone(), go: go_out.clone() }) as Box<dyn Engine>)
         .collect();
-    let (row_cost, max_waiting) = (Duration::from_millis(1), Duration::from_millis(50));
+    let row_cost = Duration::from_millis(1);
+    let max_waiting = MaxWaiting::new(Duration::from_millis(50));
     let limits = Limits { max_rows: 4, row_cost, max_waiting };
     let metrics = Metrics::new().deployment(
         &"m".parse::<ModelName>().unwrap(),

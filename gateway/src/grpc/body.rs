@@ -50,7 +50,9 @@ pub(super) struct Body<B> {
     small: BytesMut,
     /// Frames that can be handed on.
     ready: VecDeque<Frame<Bytes>>,
+    /// There is nothing more to read, and perhaps why.
     ended: bool,
+    failed: Option<Box<dyn Error + Send + Sync>>,
 }
 
 /// The first bytes of a message, as far as they have come.
@@ -74,6 +76,7 @@ impl<B> Body<B> {
             small: BytesMut::new(),
             ready: VecDeque::new(),
             ended: false,
+            failed: None,
         }
     }
 
@@ -84,7 +87,7 @@ impl<B> Body<B> {
                 return Err(GatewayError::Invalid("more than one message for one answer".into()));
             }
             if let Some(length) = self.prefix.read(&data) {
-                let limit = self.shared.limits.max_body;
+                let limit = self.shared.limits().max_body;
                 if length > limit {
                     return Err(GatewayError::MessageTooLarge { length, limit });
                 }
@@ -135,9 +138,11 @@ impl<B> Body<B> {
         }
     }
 
-    fn fail(&self, error: GatewayError) -> Box<dyn Error + Send + Sync> {
+    /// Ends the body, behind what can still be handed on.
+    fn fail(&mut self, error: GatewayError) {
         self.shared.metrics.count_unrouted(error.code());
-        Status::from(error).into()
+        self.ended = true;
+        self.failed = Some(Status::from(error).into());
     }
 }
 
@@ -171,7 +176,7 @@ where
                 return Poll::Ready(Some(Ok(frame)));
             }
             if body.ended {
-                return Poll::Ready(None);
+                return Poll::Ready(body.failed.take().map(Err));
             }
             match Pin::new(&mut body.incoming).poll_frame(context) {
                 Poll::Ready(None) => {
@@ -180,19 +185,17 @@ where
                 }
                 Poll::Ready(Some(Err(error))) => return Poll::Ready(Some(Err(error.into()))),
                 Poll::Ready(Some(Ok(frame))) => match frame.into_data() {
-                    Ok(data) => body.take(data).map_err(|error| body.fail(error))?,
+                    Ok(data) => body.take(data).unwrap_or_else(|error| body.fail(error)),
                     Err(trailers) => {
                         body.hand_on();
                         body.ready.push_back(trailers);
                     }
                 },
                 Poll::Pending if body.is_waited_for() => {
-                    let timeout = body.shared.limits.request_timeout;
+                    let timeout = body.shared.limits().request_timeout;
                     let timer = body.timer.get_or_insert_with(|| Box::pin(sleep(timeout)));
                     ready!(timer.as_mut().poll(context));
-                    body.ended = true;
-                    let late = body.fail(GatewayError::BodyTimeout(timeout));
-                    return Poll::Ready(Some(Err(late)));
+                    body.fail(GatewayError::BodyTimeout(timeout));
                 }
                 Poll::Pending => return Poll::Pending,
             }
@@ -203,6 +206,7 @@ where
         self.ready.is_empty()
             && self.pieces.is_empty()
             && self.small.is_empty()
+            && self.failed.is_none()
             && (self.ended || self.incoming.is_end_stream())
     }
 

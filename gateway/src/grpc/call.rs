@@ -16,7 +16,7 @@ use tower::{Service, ServiceExt, service_fn};
 use super::body::{Body, Patience};
 use super::codec::InferCodec;
 use super::health::ServerHealth;
-use super::{InferenceService, infer, reflection, stream};
+use super::{InferenceService, access, infer, reflection, stream};
 use crate::error::GatewayError;
 use crate::shared::Shared;
 
@@ -35,6 +35,9 @@ const TIMEOUT: &str = "grpc-timeout";
 pub(crate) async fn answer(shared: Arc<Shared>, request: Request<Incoming>) -> Reply {
     if !is_grpc(&request) {
         return unsupported_media_type();
+    }
+    if let Err(status) = access::check(&shared, request.uri().path(), request.headers()) {
+        return status.into_http();
     }
     let limit = time_limit(request.headers());
     let answered = dispatch(shared, request);
@@ -76,7 +79,7 @@ async fn dispatch_others(
         path if path.starts_with(REFLECTION) => one(reflection::service(), request).await,
         _ => {
             let service = GrpcInferenceServiceServer::new(InferenceService(shared.clone()))
-                .max_decoding_message_size(shared.limits.max_body)
+                .max_decoding_message_size(shared.limits().max_body)
                 .max_encoding_message_size(usize::MAX)
                 .accept_compressed(CompressionEncoding::Gzip)
                 .accept_compressed(CompressionEncoding::Deflate);
@@ -97,7 +100,7 @@ fn with_body(
 /// made.
 fn framed<C: Codec>(codec: C, shared: &Shared) -> Grpc<C> {
     let framed = Grpc::new(codec)
-        .max_decoding_message_size(shared.limits.max_body)
+        .max_decoding_message_size(shared.limits().max_body)
         .max_encoding_message_size(usize::MAX)
         .accept_compressed(CompressionEncoding::Gzip)
         .accept_compressed(CompressionEncoding::Deflate);

@@ -41,7 +41,12 @@ pub(super) fn request(
         version: Some(deployment.version),
         id: wire.id,
         parameters: parameters.collect::<Result<Parameters, _>>()?,
-        inputs: tensors_of(deployment, regions, wire.inputs, wire.raw_input_contents)?,
+        inputs: named_tensors(
+            deployment.model.as_str(),
+            regions,
+            wire.inputs,
+            wire.raw_input_contents,
+        )?,
         outputs: outputs.map(requested).collect::<Result<_, _>>()?,
     })
 }
@@ -94,8 +99,8 @@ fn mistyped(name: &str, expected: &str) -> GatewayError {
 
 /// The inputs with their elements. Those that have no contents of their own take the raw ones by
 /// turns.
-fn tensors_of(
-    deployment: &Deployment,
+fn named_tensors(
+    model: &str,
     regions: &Regions,
     inputs: Vec<InferInputTensor>,
     raw: Vec<Bytes>,
@@ -117,12 +122,11 @@ fn tensors_of(
                 return Err(GatewayError::Invalid(format!(
                     "contents field must not be specified when using raw_input_contents for {:?} for model {:?}",
                     clip(&input.name),
-                    deployment.model.as_str(),
+                    model,
                 )));
             }
             (Some(contents), false) => Contents::Typed(contents),
             (None, _) => Contents::Raw(raw.next().ok_or_else(|| {
-                let model = deployment.model.as_str();
                 let reason = format!("unable to find data for it in the request for model {model}");
                 GatewayError::input(&input.name, reason)
             })?),
@@ -259,4 +263,91 @@ const fn field(datatype: Datatype) -> &'static str {
 /// As much of a name as an error repeats.
 fn clip(name: &str) -> String {
     name.chars().take(100).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+    use prost::Message;
+    use sluice_protocol::grpc::model_infer_request::InferInputTensor;
+    use sluice_protocol::grpc::{InferParameter, InferTensorContents, ModelInferRequest};
+
+    use super::{Regions, named_tensors, parameter};
+
+    /// Whatever comes, it is decoded or refused, and what is decoded fills its shape.
+    fn take_in(wire: ModelInferRequest) {
+        let parameters = wire.parameters.into_iter();
+        parameters.for_each(|(name, value)| drop(parameter(name, value)));
+        for input in named_tensors("m", &Regions::default(), wire.inputs, wire.raw_input_contents)
+            .into_iter()
+            .flatten()
+        {
+            let elements: i64 = input.tensor.shape().iter().product();
+            assert_eq!(usize::try_from(elements).unwrap(), input.tensor.data().len());
+        }
+    }
+
+    fn contents() -> impl Strategy<Value = InferTensorContents> {
+        let bytes = vec(vec(any::<u8>(), 0..3).prop_map(Bytes::from), 0..3);
+        let whole = (vec(any::<bool>(), 0..3), vec(any::<i32>(), 0..3), vec(any::<u32>(), 0..3));
+        (whole, vec(any::<f32>(), 0..3), bytes).prop_map(|(whole, floats, bytes)| {
+            let (bool_contents, int_contents, uint_contents) = whole;
+            InferTensorContents {
+                bool_contents,
+                int_contents,
+                uint_contents,
+                fp32_contents: floats,
+                bytes_contents: bytes,
+                ..Default::default()
+            }
+        })
+    }
+
+    fn input() -> impl Strategy<Value = InferInputTensor> {
+        let datatype = prop::sample::select(&[
+            "BOOL", "INT8", "INT32", "UINT16", "UINT32", "INT64", "FP16", "FP32", "FP64", "BYTES",
+            "", "FLOAT",
+        ]);
+        let dimension = prop_oneof![-1i64..4, Just(i64::MAX), Just(1 << 32)];
+        let contents = prop::option::of(contents());
+        (datatype, vec(dimension, 0..4), contents).prop_map(|(datatype, shape, contents)| {
+            let (name, datatype) = ("x".to_owned(), datatype.to_owned());
+            InferInputTensor { name, datatype, shape, contents, ..Default::default() }
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn any_message_is_taken_or_refused(
+            inputs in vec(input(), 0..3),
+            raw in vec(vec(any::<u8>(), 0..20), 0..3),
+        ) {
+            let raw_input_contents = raw.into_iter().map(Bytes::from).collect();
+            let wire = ModelInferRequest { inputs, raw_input_contents, ..Default::default() };
+            take_in(wire.clone());
+            take_in(ModelInferRequest { raw_input_contents: Vec::new(), ..wire });
+        }
+
+        #[test]
+        fn any_bytes_are_taken_or_refused(
+            wire in vec(input(), 0..2),
+            noise in vec((any::<prop::sample::Index>(), any::<u8>()), 0..6),
+            parameter in any::<i64>(),
+        ) {
+            use sluice_protocol::grpc::infer_parameter::ParameterChoice::Int64Param;
+            let choice = InferParameter { parameter_choice: Some(Int64Param(parameter)) };
+            let parameters = [("priority".to_owned(), choice)].into_iter().collect();
+            let wire = ModelInferRequest { inputs: wire, parameters, ..Default::default() };
+            let mut bytes = wire.encode_to_vec();
+            for (place, byte) in noise {
+                let index = place.index(bytes.len());
+                bytes[index] = byte;
+            }
+            if let Ok(wire) = ModelInferRequest::decode(&bytes[..]) {
+                take_in(wire);
+            }
+        }
+    }
 }

@@ -116,3 +116,63 @@ fn wire_parameters(parameters: Parameters) -> HashMap<String, InferParameter> {
     });
     wire.collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use sluice_protocol::grpc::model_infer_request::InferInputTensor;
+    use sluice_protocol::grpc::{InferTensorContents, ModelInferRequest};
+    use sluice_protocol::{
+        InferResponse, ModelVersion, NamedTensor, Parameters, Tensor, TensorData,
+    };
+
+    use super::{Form, reply};
+    use crate::dialect::GrpcOutput::{Both, Mirror, Raw};
+
+    #[test]
+    fn an_answer_has_the_form_of_its_question_unless_told_otherwise() {
+        let contents = Some(InferTensorContents::default());
+        let typed = InferInputTensor { contents, ..Default::default() };
+        let bare = InferInputTensor::default();
+        for (inputs, raw, mirrored) in [
+            (vec![typed.clone(), typed.clone()], 0, Form::Typed),
+            (vec![bare.clone()], 1, Form::Raw),
+            // One that comes out of shared memory, for which there is nothing to mirror.
+            (vec![typed, bare.clone()], 0, Form::Raw),
+            (vec![bare], 0, Form::Raw),
+            (vec![], 0, Form::Raw),
+        ] {
+            let raw_input_contents = vec![Bytes::new(); raw];
+            let wire = ModelInferRequest { inputs, raw_input_contents, ..Default::default() };
+            let forms = [Mirror, Raw, Both].map(|choice| Form::of(choice, &wire));
+            assert_eq!(forms, [mirrored, Form::Raw, Form::Both], "{wire:?}");
+        }
+    }
+
+    #[test]
+    fn an_output_without_a_typed_form_makes_all_raw() {
+        let floats = TensorData::Fp32(vec![1.0, 2.0]);
+        let halves = TensorData::Fp16(vec![15360, 16384]);
+        for (data, form, raw, typed) in [
+            (vec![floats.clone()], Form::Typed, 0, vec![true]),
+            (vec![floats.clone(), halves.clone()], Form::Typed, 2, vec![false, false]),
+            (vec![floats.clone(), halves.clone()], Form::Both, 2, vec![true, false]),
+            (vec![floats, halves], Form::Raw, 2, vec![false, false]),
+        ] {
+            let outputs = data.into_iter().map(|data| {
+                let tensor = Tensor::new(vec![2], data).unwrap();
+                NamedTensor { name: "y".to_owned(), tensor }
+            });
+            let response = InferResponse {
+                model: "m".parse().unwrap(),
+                version: ModelVersion(1),
+                id: String::new(),
+                parameters: Parameters::new(),
+                outputs: outputs.collect(),
+            };
+            let reply = reply(response, form);
+            let has_contents = reply.message.outputs.iter().map(|output| output.contents.is_some());
+            assert_eq!((reply.raw.len(), has_contents.collect()), (raw, typed), "{form:?}");
+        }
+    }
+}

@@ -31,7 +31,7 @@ pub(super) async fn answer(shared: &Shared, question: Question) -> Result<Reply,
     let model = std::mem::take(&mut wire.model_name);
     let version = std::mem::take(&mut wire.model_version);
     check_version(shared, &version)?;
-    let form = Form::of(shared.dialect.grpc_output, &wire);
+    let form = Form::of(shared.dialect().grpc_output, &wire);
     let answered = pipeline::infer(shared, &model, Some(&version), |to| {
         decode::request(to, &shared.regions, wire)
     })
@@ -57,7 +57,7 @@ pub(super) fn check_version(shared: &Shared, version: &str) -> Result<(), Gatewa
 pub(super) fn status(shared: &Shared, error: &GatewayError) -> Status {
     let mut status = Status::from(error);
     if let GatewayError::Overloaded { waiting, .. } = error {
-        if shared.dialect.overload == OverloadStatus::Unavailable {
+        if shared.dialect().overload == OverloadStatus::Unavailable {
             status = Status::unavailable(status.message());
         }
         let pushback = waiting.as_millis().clamp(1, 60_000).to_string();

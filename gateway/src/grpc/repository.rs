@@ -38,7 +38,7 @@ pub(super) async fn load(
     shared: &Shared,
     request: RepositoryModelLoadRequest,
 ) -> Result<Response<RepositoryModelLoadResponse>, Status> {
-    shared.exposed.check(ControlGroup::ModelRepository, Port::Serving)?;
+    shared.exposed().check(ControlGroup::ModelRepository, Port::Serving)?;
     let model = model(request.repository_name, request.model_name)?;
     let model = repository::load(shared, &model, parameters(request.parameters)?).await?;
     let answer = RepositoryModelLoadResponse { model_name: model.into(), is_loaded: true };
@@ -49,7 +49,7 @@ pub(super) async fn unload(
     shared: &Shared,
     request: RepositoryModelUnloadRequest,
 ) -> Result<Response<RepositoryModelUnloadResponse>, Status> {
-    shared.exposed.check(ControlGroup::ModelRepository, Port::Serving)?;
+    shared.exposed().check(ControlGroup::ModelRepository, Port::Serving)?;
     let model = model(request.repository_name, request.model_name)?;
     let model = repository::unload(shared, &model, parameters(request.parameters)?).await?;
     let answer = RepositoryModelUnloadResponse { model_name: model.into(), is_unloaded: true };

@@ -112,7 +112,7 @@ struct Done {
 impl Answers {
     /// Begins with the questions that are there, as far as there is room.
     fn read(&mut self, context: &mut Context<'_>) {
-        while self.running.len() < MOST_RUNNING && self.bytes <= self.shared.limits.max_body {
+        while self.running.len() < MOST_RUNNING && self.bytes <= self.shared.limits().max_body {
             let Some(questions) = &mut self.questions else { return };
             match questions.poll_next_unpin(context) {
                 Poll::Ready(Some(Ok(question))) => self.begin(question),

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use clap::Args;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 /// The choices in force.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,7 +19,7 @@ pub(crate) struct Transport {
 }
 
 /// The choices as written: what is absent has a default.
-#[derive(Debug, Clone, Default, Args, Deserialize)]
+#[derive(Debug, Clone, Default, Args, Deserialize, Serialize)]
 #[serde(default)]
 pub struct TransportSettings {
     /// Compress answers for clients that accept gzip or deflate: less to send, more to compute [default: false]

@@ -12,6 +12,11 @@ use crate::shared::RequestLimits;
 
 /// Room for a body of which nothing has come yet, however long it says that it will be.
 const FIRST_ROOM: usize = 256 << 10;
+/// As many chunks as a body may come in, however small they are; it is Triton's bound, too. Each
+/// costs some processor time, a thousandfold of what its bytes do when it is one byte.
+const MOST_SMALL_CHUNKS: usize = 65_536;
+/// What is no small chunk, in bytes on average.
+const SMALL_CHUNK: usize = 64;
 
 /// The whole body, uncompressed. One that says it is too long is refused unread; one that does not
 /// come in the time that an answer may take is given up.
@@ -45,6 +50,7 @@ async fn collect(
 ) -> Result<Bytes, GatewayError> {
     let mut only = Bytes::new();
     let mut joined = BytesMut::new();
+    let mut chunks = 0;
     while let Some(frame) = incoming.frame().await {
         let frame = frame
             .map_err(|error| GatewayError::Invalid(format!("request body broke off: {error}")))?;
@@ -54,14 +60,18 @@ async fn collect(
         if length > limit {
             return Err(GatewayError::TooLarge { limit });
         }
+        chunks += 1;
+        if chunks > MOST_SMALL_CHUNKS && length / chunks < SMALL_CHUNK {
+            return Err(GatewayError::SmallChunks { most: MOST_SMALL_CHUNKS });
+        }
         if length == piece.len() {
             only = piece;
             continue;
         }
         if joined.capacity() < length {
             // What has come vouches for more, up to what was announced.
-            let more = announced.min((2 * length).max(FIRST_ROOM)).max(length);
-            joined.reserve(more - joined.len());
+            let vouched = (16 * joined.len()).max(FIRST_ROOM);
+            joined.reserve(announced.min(vouched).max(length) - joined.len());
         }
         joined.extend_from_slice(&std::mem::take(&mut only));
         joined.extend_from_slice(&piece);

@@ -1,5 +1,6 @@
 //! HTTP: V1 and V2 of the inference protocol. Decodes, calls the pipeline, encodes.
 
+mod access;
 mod body;
 mod coding;
 mod elements;
@@ -25,7 +26,7 @@ use crate::control::extensions::extensions;
 use crate::error::GatewayError;
 use crate::pipeline;
 use crate::shared::Shared;
-pub(crate) use reply::Body;
+pub(crate) use reply::{Body, challenge};
 use route::Route;
 
 /// How HTTP is served.
@@ -77,8 +78,9 @@ async fn receive<'p>(
     incoming: Incoming,
 ) -> Result<(Route<'p>, Bytes), GatewayError> {
     let route = Route::parse(&head.method, path)?;
+    access::check(shared, &route, &head.headers)?;
     if let Some(group) = route.group() {
-        shared.exposed.check(group, Port::Serving)?;
+        shared.exposed().check(group, Port::Serving)?;
     }
     let body = match route {
         Route::Infer { .. }
@@ -86,7 +88,7 @@ async fn receive<'p>(
         | Route::RepositoryIndex
         | Route::RepositoryLoad { .. }
         | Route::RepositoryUnload { .. } => {
-            body::read(&head.headers, incoming, shared.limits).await?
+            body::read(&head.headers, incoming, shared.limits()).await?
         }
         _ => Bytes::new(),
     };
@@ -106,16 +108,13 @@ async fn dispatch(
             let response = pipeline::infer(shared, &model, version.as_deref(), |deployment| {
                 let body = v2::Split::new(headers, &body)?;
                 let (request, wanted) =
-                    v2::decode(deployment, &shared.regions, body, shared.dialect.nan)?;
+                    v2::decode(deployment, &shared.regions, body, shared.dialect().nan)?;
                 form = wanted;
                 Ok(request)
             })
             .await?;
-            let reply = v2::encode(&response, &form, shared.dialect.nan)?;
-            Ok(match shared.http.compress_replies {
-                Some(least) => reply::compressed(reply, headers, least).await,
-                None => reply,
-            })
+            let reply = v2::encode(&response, &form, shared.dialect().nan)?;
+            Ok(compressed(shared, headers, reply).await)
         }
         Route::Predict { model, version } => {
             let mut form = v1::ReplyForm::Columns;
@@ -125,7 +124,7 @@ async fn dispatch(
                 Ok(request)
             })
             .await?;
-            Ok(v1::encode(&response, form))
+            Ok(compressed(shared, headers, v1::encode(&response, form)).await)
         }
         Route::Alive => Ok(reply::json(200, &json!({"status": "alive"}))),
         Route::Live => Ok(reply::json(200, &json!({"live": true}))),
@@ -165,6 +164,14 @@ async fn dispatch(
         Route::RepositoryLoad { model } => repository::load(shared, &model, body).await,
         Route::RepositoryUnload { model } => repository::unload(shared, &model, &body).await,
         Route::NamedRepository => Err(repository::named()),
+    }
+}
+
+/// A prediction as its caller wants it, where answers are compressed at all.
+async fn compressed(shared: &Shared, headers: &HeaderMap, reply: Response<Body>) -> Response<Body> {
+    match shared.http.compress_replies {
+        Some(least) => reply::compressed(reply, headers, least).await,
+        None => reply,
     }
 }
 

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use futures::FutureExt;
 use http::header::{
     ACCEPT_ENCODING, ALLOW, CONNECTION, CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderValue,
-    RETRY_AFTER,
+    RETRY_AFTER, WWW_AUTHENTICATE,
 };
 use http::{Response, StatusCode};
 use http_body_util::{BodyExt, Full};
@@ -67,6 +67,9 @@ pub(super) fn error(error: &GatewayError) -> Response<Body> {
         GatewayError::MethodNotAllowed { allowed, .. } => {
             headers.insert(ALLOW, HeaderValue::from_static(allowed));
         }
+        GatewayError::Unauthenticated { unknown } => {
+            headers.insert(WWW_AUTHENTICATE, challenge(*unknown));
+        }
         GatewayError::Overloaded { waiting, .. } => {
             headers.insert(RETRY_AFTER, HeaderValue::from(waiting.as_secs().max(1)));
         }
@@ -77,10 +80,17 @@ pub(super) fn error(error: &GatewayError) -> Response<Body> {
             headers.insert(ACCEPT_ENCODING, HeaderValue::from_static(coding::CODINGS));
         }
         // The rest of the body may still come; nobody will read it.
-        GatewayError::BodyTimeout(_) | GatewayError::TooLarge { .. } => {
+        GatewayError::BodyTimeout(_)
+        | GatewayError::TooLarge { .. }
+        | GatewayError::SmallChunks { .. } => {
             headers.insert(CONNECTION, HeaderValue::from_static("close"));
         }
         _ => {}
     }
     response
+}
+
+/// What a request without a token that is good is asked for, as RFC 6750 has it.
+pub(crate) const fn challenge(unknown: bool) -> HeaderValue {
+    HeaderValue::from_static(if unknown { "Bearer error=\"invalid_token\"" } else { "Bearer" })
 }

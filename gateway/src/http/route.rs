@@ -84,7 +84,7 @@ impl<'p> Route<'p> {
     }
 
     fn of_v2_model(model: &'p str, rest: &[&'p str]) -> Option<Self> {
-        let model = decode(model)?;
+        let model = decode(model).filter(|model| !model.is_empty())?;
         let (version, rest) = match *rest {
             ["versions", version, ref rest @ ..] => (Some(digits(version)?), rest),
             _ => (None, rest),

@@ -77,7 +77,7 @@ impl Serving {
         let limits = Limits {
             max_rows: 4,
             row_cost: Duration::from_millis(1),
-            max_waiting: self.shared.limits.max_waiting,
+            max_waiting: self.shared.max_waiting.clone(),
         };
         let metrics = self.shared.metrics.deployment(&model, ModelVersion(1), &HashMap::new());
         let counters = Arc::new(Counters::new(1, 1, metrics));
@@ -298,8 +298,8 @@ async fn overload_is_told_with_the_status_that_was_chosen() {
     ] {
         on_a_core(async move {
             let serving = Serving::start(200 * MILLISECOND, SchedulePolicy::default(), |options| {
-                options.dialect = Dialect { overload, ..Dialect::default() };
-                options.limits.max_waiting = MILLISECOND;
+                options.live.dialect = Dialect { overload, ..Dialect::default() };
+                options.live.limits.max_waiting = MILLISECOND;
             });
             let later = async |delay: u32, value: f32| {
                 tokio::time::sleep(delay * MILLISECOND).await;

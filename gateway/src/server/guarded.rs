@@ -94,13 +94,16 @@ impl<S: AsyncRead + Unpin> AsyncRead for Guarded<S> {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
+        if this.framing.is_refused() {
+            return Poll::Ready(Ok(()));
+        }
         let before = buffer.filled().len();
         let Poll::Ready(read) = Pin::new(&mut this.stream).poll_read(cx, buffer) else {
             return this.poll_head(cx);
         };
         if let Err(at) = this.framing.follow(&buffer.filled()[before..]) {
-            // Hyper answers 400 to a byte that may stand nowhere, after all that came before it,
-            // and reads no further.
+            // Hyper answers 400 to a byte that may stand nowhere, and to an end in the middle of a
+            // message, after all that came before it.
             buffer.filled_mut()[before + at] = 0;
             buffer.set_filled(before + at + 1);
         }
@@ -252,6 +255,7 @@ mod tests {
         let mut read = vec![0; 60];
         let count = server.read(&mut read).await.unwrap();
         assert_eq!(&read[..count], b"GET / HTTP/1.1\0");
+        assert_eq!(server.read(&mut read).await.unwrap(), 0);
     }
 
     #[tokio::test]

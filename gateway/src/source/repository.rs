@@ -26,8 +26,8 @@ pub(crate) struct Repository {
 
 /// What a load call loads a model from.
 enum Origin {
-    Folder(ModelFolder),
-    Given(Given),
+    Folder(Box<ModelFolder>),
+    Given(Box<Given>),
 }
 
 impl Repository {
@@ -75,7 +75,7 @@ impl Repository {
         &mut self,
         shared: &Shared,
         model: &ModelName,
-        given: Option<Given>,
+        given: Option<Box<Given>>,
         stopped: impl Fn() -> bool,
     ) -> Result<(), GatewayError> {
         let is_given = given.is_some();
@@ -109,7 +109,7 @@ impl Repository {
         }
         settle(shared, model, &prepared, |version| wanted.contains(version));
         match origin {
-            Origin::Folder(folder) if !is_given => drop(self.seen.insert(model.clone(), folder)),
+            Origin::Folder(folder) if !is_given => drop(self.seen.insert(model.clone(), *folder)),
             // The next load without anything given must load the folder's own.
             Origin::Folder(_) | Origin::Given(_) => drop(self.seen.remove(model)),
         }
@@ -177,7 +177,11 @@ impl Repository {
         self.faults = faults;
     }
 
-    fn origin(&mut self, model: &ModelName, given: Option<Given>) -> Result<Origin, GatewayError> {
+    fn origin(
+        &mut self,
+        model: &ModelName,
+        given: Option<Box<Given>>,
+    ) -> Result<Origin, GatewayError> {
         let config = match given {
             Some(given) if given.has_files() => return Ok(Origin::Given(given)),
             Some(given) => Some(given.config),
@@ -195,7 +199,7 @@ impl Repository {
         for (path, error) in &faults {
             tracing::warn!(path = %path.display(), error, "cannot read a part of the model repository");
         }
-        Ok(Origin::Folder(folder))
+        Ok(Origin::Folder(folder.into()))
     }
 
     /// Whether a version is loaded as the folder has it now.

@@ -195,7 +195,7 @@ async fn unknown_things_are_not_found() {
     for (path, says) in [
         ("/v2/models/other/infer", "'other' is not found"),
         ("/v2/models/scale/versions/9/infer", "version 9 is not found; available: 2"),
-        ("/v2/models/scale/versions/x/infer", "version x is not found"),
+        ("/v2/models/scale/versions/x/infer", "Not Found: /v2/models/scale/versions/x/infer"),
         ("/v1/models/other:predict", "'other' is not found"),
         ("/v2/models/..%2f..%2fetc/infer", "is not found"),
         ("/v2/nothing", "Not Found: /v2/nothing"),
@@ -249,7 +249,7 @@ async fn bodies_past_the_limit_or_encoded_are_refused() {
     assert!(body["error"].as_str().unwrap().contains("limit of 1000 bytes"), "{body}");
     let request = running.client.post(running.url("/v2/models/scale/infer"));
     let (status, body) = answer(request.header("Content-Encoding", "br").body("x")).await;
-    assert_eq!(status, 415, "{body}");
+    assert_eq!(status, 501, "{body}");
     assert_eq!(running.get("/v2/models/scale/infer").await.0, 405);
     assert_eq!(running.get("/nowhere").await.0, 404);
     assert_eq!(running.post("/v2/models/other/infer", "{}").await.0, 404);
@@ -262,7 +262,7 @@ async fn bodies_past_the_limit_or_encoded_are_refused() {
     broken_off.read_to_end(&mut Vec::new()).await.unwrap();
     let metrics = running.metrics().await;
     for (code, count) in
-        [("too_large", 1), ("unsupported_media_type", 1), ("not_found", 2), ("invalid_argument", 2)]
+        [("too_large", 1), ("unimplemented", 1), ("not_found", 2), ("invalid_argument", 2)]
     {
         let line = format!("sluice_unrouted_requests_total{{code=\"{code}\"}} {count}\n");
         assert!(metrics.contains(&line), "{line}{metrics}");

@@ -110,7 +110,7 @@ async fn time_to_drain(gateway: sluice_gateway::Gateway) -> Duration {
 /// A file that a reader waits at for as long as the handle that this gives is kept. The handle
 /// comes once somebody reads. A thread of its own waits for that: one of the runtime would keep a
 /// test that fails from ending.
-fn hanging_file(path: &Path) -> oneshot::Receiver<std::fs::File> {
+pub(crate) fn hanging_file(path: &Path) -> oneshot::Receiver<std::fs::File> {
     assert!(Command::new("mkfifo").arg(path).status().unwrap().success());
     let path = path.to_owned();
     let (give, handle) = oneshot::channel();

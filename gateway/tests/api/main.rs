@@ -1,14 +1,27 @@
 //! The gateway from outside: real ports, real ONNX Runtime, models from a folder.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+mod access;
 mod bad_input;
 mod cache;
+mod certificates;
+mod configuration;
+mod content_coding;
 mod drain;
+mod framing;
+mod grpc_stream;
+mod grpc_v2;
+mod h2_faults;
+mod http_v2;
 mod inference;
 mod lifecycle;
 mod metadata;
 mod overload;
+mod raw_call;
+mod reload;
+mod repository;
 mod schedule;
 mod settings;
 mod statistics;
 mod support;
+mod tls;

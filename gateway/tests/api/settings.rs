@@ -5,7 +5,7 @@ use std::process::{Command, Stdio};
 
 /// Runs `sluice-gateway --check` with nothing in the environment but `variables`. Gives whether
 /// the settings are fine, and what is said about them.
-fn check(arguments: &[&str], variables: &[(&str, &str)]) -> (bool, String) {
+pub(crate) fn check(arguments: &[&str], variables: &[(&str, &str)]) -> (bool, String) {
     let output = Command::new(env!("CARGO_BIN_EXE_sluice-gateway"))
         .env_clear()
         .envs(variables.iter().copied())
@@ -72,5 +72,89 @@ fn the_file_says_how_to_log_unless_a_flag_or_the_environment_does() {
     for (text, says) in [("log_format = \"xml\"\n", "xml"), ("log = \"x=y=z\"\n", "x=y=z")] {
         let (fine, said) = run(text, &[], &[]);
         assert!(!fine && said.contains(says), "{said}");
+    }
+}
+
+#[test]
+fn how_http_is_served() {
+    let registry = "--registry=http://localhost:5000";
+    for (flag, says) in [
+        ("--base-path=/a/b", ""),
+        ("--base-path=/a/", ""),
+        ("--base-path=/", ""),
+        ("--base-path=a", "--base-path a: must be a path that begins with a slash"),
+        ("--base-path=/a?b", "must be a path"),
+        ("--compress-replies=0", ""),
+        ("--compress-replies=1024", ""),
+        ("--compress-replies=10", "--compress-replies must be 0 or at least 1024"),
+    ] {
+        let (fine, said) = check(&[registry, flag], &[]);
+        assert_eq!(fine, says.is_empty(), "{flag}: {said}");
+        assert!(said.contains(says), "{flag}: {said}");
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let file = write(folder.path(), "base_path = \"a\"\ncompress_replies = 10\n");
+    let (fine, said) = check(&[registry, "--config", &file], &[]);
+    assert!(
+        !fine && said.contains("--base-path a") && said.contains("--compress-replies"),
+        "{said}"
+    );
+    let variables = [("SLUICE_BASE_PATH", "/a"), ("SLUICE_COMPRESS_REPLIES", "0")];
+    let (fine, said) = check(&[registry, "--config", &file], &variables);
+    assert!(fine, "{said}");
+}
+
+#[test]
+fn what_makes_models_come_and_go_is_one_thing() {
+    let folder = tempfile::tempdir().unwrap();
+    let models = folder.path().to_str().unwrap();
+    let file = write(
+        folder.path(),
+        "model_control = \"explicit\"\nload_model = [\"a\", \"b\"]\nserve_control = [\"model-repository\", \"shared-memory\"]\n",
+    );
+    let repository = ["--model-repository", models];
+    let registry = ["--registry", "http://localhost:5000"];
+    let needs_explicit = "--load-model goes with --model-control explicit";
+    for (source, arguments, variables, says) in [
+        (repository, vec!["--model-control", "poll"], vec![], None),
+        (repository, vec!["--model-control", "none"], vec![], None),
+        (repository, vec!["--model-control", "explicit"], vec![], None),
+        (repository, vec!["--config", &file], vec![], None),
+        (repository, vec![], vec![("SLUICE_MODEL_CONTROL", "explicit")], None),
+        (
+            repository,
+            vec!["--config", &file, "--model-control", "poll"],
+            vec![],
+            Some(needs_explicit),
+        ),
+        (repository, vec!["--load-model", "a"], vec![], Some(needs_explicit)),
+        (repository, vec!["--model-control=none", "--load-model=*"], vec![], Some(needs_explicit)),
+        (
+            repository,
+            vec!["--model-control=explicit", "--load-model=a", "--load-model=*"],
+            vec![],
+            None,
+        ),
+        (
+            repository,
+            vec!["--model-control=explicit", "--load-model=a,../b"],
+            vec![],
+            Some("\"../b\""),
+        ),
+        (repository, vec!["--model-control=sometimes"], vec![], Some("explicit")),
+        (repository, vec!["--serve-control=logging,trace"], vec![], None),
+        (
+            repository,
+            vec![],
+            vec![("SLUICE_SERVE_CONTROL", "everything")],
+            Some("model-repository"),
+        ),
+        (registry, vec!["--model-control=explicit"], vec![], Some("of a registry come and go")),
+    ] {
+        let arguments = [&source[..], &arguments[..]].concat();
+        let (fine, said) = check(&arguments, &variables);
+        assert_eq!(fine, says.is_none(), "{arguments:?} {variables:?}: {said}");
+        assert!(said.contains(says.unwrap_or_default()), "{arguments:?} {variables:?}: {said}");
+        assert!(!said.contains("unknown key"), "{said}");
     }
 }

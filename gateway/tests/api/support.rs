@@ -29,7 +29,7 @@ pub(crate) struct Running {
 pub(crate) struct Process {
     child: Child,
     log: Option<JoinHandle<Vec<String>>>,
-    _folder: tempfile::TempDir,
+    pub(crate) folder: tempfile::TempDir,
     caller: Caller,
 }
 
@@ -132,13 +132,25 @@ impl Process {
         });
         let addresses = said.recv_timeout(Duration::from_secs(30)).unwrap();
         let caller = Caller::new(addresses);
-        let process = Self { child, log: Some(log), _folder: folder, caller };
+        let process = Self { child, log: Some(log), folder, caller };
         wait_until("ready", async || process.get("/v2/health/ready").await.0 == 200).await;
         process
     }
 
-    /// Ends the process and looks at what it has logged: no error, and no panic.
-    pub(crate) async fn end_without_an_error(mut self) {
+    /// The process's number.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// What the kernel says of it, from `/proc/PID/status`.
+    pub(crate) fn status(&self, key: &str) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(':'));
+        line.unwrap().split_whitespace().next().unwrap().parse().unwrap()
+    }
+
+    /// Ends the process and looks at what it has logged: no error, and no panic. Gives the log.
+    pub(crate) async fn end_without_an_error(mut self) -> Vec<Value> {
         assert!(Command::new("kill").arg(self.child.id().to_string()).status().unwrap().success());
         // Connections of this test's own are asked to leave, so their tasks must go on meanwhile.
         let mut status = None;
@@ -149,10 +161,13 @@ impl Process {
         .await;
         let status = status.unwrap();
         assert!(status.success(), "{status}");
-        for line in self.log.take().unwrap().join().unwrap() {
+        let lines = self.log.take().unwrap().join().unwrap().into_iter();
+        let entries = lines.map(|line| {
             let entry: Value = serde_json::from_str(&line).unwrap_or_default();
             assert!(entry["level"].is_string() && entry["level"] != "ERROR", "{line}");
-        }
+            entry
+        });
+        entries.collect()
     }
 }
 

@@ -1,0 +1,39 @@
+//! Which API a route belongs to, and whether a request may ask for it. The route is what was found
+//! in the path, so that no way of writing a path gets around this.
+
+use http::HeaderMap;
+
+use super::route::Route;
+use crate::access::{Api, ApiGroup, Demand, Protocol};
+use crate::error::GatewayError;
+use crate::shared::Shared;
+
+/// Whether whoever sent `headers` may ask for `route`.
+pub(super) fn check(
+    shared: &Shared,
+    route: &Route<'_>,
+    headers: &HeaderMap,
+) -> Result<(), GatewayError> {
+    let live = shared.live();
+    live.access.check(api(route), headers, Protocol::Http).map_err(GatewayError::from)
+}
+
+/// Every route belongs to one group; a new one must be given its own here.
+const fn api(route: &Route<'_>) -> Api {
+    let (group, demand) = match route {
+        Route::Alive | Route::Live | Route::Ready | Route::ModelReady { .. } => {
+            (ApiGroup::Health, Demand::Nothing)
+        }
+        Route::Server | Route::Models | Route::Metadata { .. } | Route::ModelStatus { .. } => {
+            (ApiGroup::Metadata, Demand::Use)
+        }
+        Route::Config { .. } => (ApiGroup::ModelConfig, Demand::Use),
+        Route::Statistics { .. } => (ApiGroup::Statistics, Demand::Use),
+        Route::RepositoryIndex => (ApiGroup::ModelRepository, Demand::Use),
+        Route::RepositoryLoad { .. } | Route::RepositoryUnload { .. } | Route::NamedRepository => {
+            (ApiGroup::ModelRepository, Demand::Control)
+        }
+        Route::Infer { .. } | Route::Predict { .. } => (ApiGroup::Inference, Demand::Use),
+    };
+    Api::new(group, demand)
+}

@@ -1,0 +1,260 @@
+//! Clients that misuse HTTP/2: they are cut off, and nobody else notices.
+
+use std::time::{Duration, Instant};
+
+use prost::Message;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use crate::grpc_v2::ones;
+use crate::inference::connect;
+use crate::raw_call::{INFER, framed};
+use crate::support::{Caller, Process, serve_with, within};
+
+const DATA: u8 = 0;
+const HEADERS: u8 = 1;
+const PRIORITY: u8 = 2;
+const RESET: u8 = 3;
+const SETTINGS: u8 = 4;
+const PING: u8 = 6;
+const WINDOW_UPDATE: u8 = 8;
+const CONTINUATION: u8 = 9;
+const END_STREAM: u8 = 1;
+const END_HEADERS: u8 = 4;
+const ACK: u8 = 1;
+
+fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
+    [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
+}
+
+/// A header as HPACK has it when nothing is compressed.
+fn header(name: &str, value: &str) -> Vec<u8> {
+    let text = |text: &str| [&[u8::try_from(text.len()).unwrap()], text.as_bytes()].concat();
+    [vec![0], text(name), text(value)].concat()
+}
+
+fn call_headers() -> Vec<u8> {
+    let headers = [
+        (":method", "POST"),
+        (":scheme", "http"),
+        (":path", INFER),
+        (":authority", "x"),
+        ("content-type", "application/grpc"),
+        ("te", "trailers"),
+    ];
+    headers.into_iter().flat_map(|(name, value)| header(name, value)).collect()
+}
+
+async fn open(caller: &Caller) -> TcpStream {
+    let mut stream = TcpStream::connect(caller.addresses.grpc).await.unwrap();
+    stream.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await.unwrap();
+    stream.write_all(&frame(SETTINGS, 0, 0, &[])).await.unwrap();
+    stream
+}
+
+/// Sends `flood` again and again until the server has enough: how many bytes that took.
+async fn until_cut_off(stream: TcpStream, mut flood: impl FnMut() -> Vec<u8>) -> usize {
+    let (mut read, mut write) = stream.into_split();
+    // What is answered must be read, or the server could not write.
+    let reading = tokio::spawn(async move {
+        let mut sink = vec![0; 1 << 16];
+        while read.read(&mut sink).await.is_ok_and(|read| read > 0) {}
+    });
+    let mut sent = 0;
+    let sending = async {
+        while !reading.is_finished() {
+            let bytes = flood();
+            if write.write_all(&bytes).await.is_err() {
+                return;
+            }
+            sent += bytes.len();
+            tokio::task::yield_now().await;
+        }
+    };
+    within("the connection's end", sending).await;
+    sent
+}
+
+/// Asks over and over: the longest that an answer took.
+async fn neighbour(process: &Process) -> tokio::task::JoinHandle<Duration> {
+    let mut client = connect(process).await;
+    tokio::spawn(async move {
+        let (mut slowest, until) = (Duration::ZERO, Instant::now() + Duration::from_secs(1));
+        while Instant::now() < until {
+            let begun = Instant::now();
+            client.model_infer(ones("scale", 1)).await.unwrap();
+            slowest = slowest.max(begun.elapsed());
+        }
+        slowest
+    })
+}
+
+/// Faults 12 and 13.
+#[tokio::test(flavor = "multi_thread")]
+async fn floods_are_cut_off_and_hurt_nobody() {
+    let process = Process::start(&[("scale", 1, "scale.onnx")], &[]).await;
+    let question = framed(&ones("scale", 1).encode_to_vec());
+    let broken_off = {
+        let mut stream = 1;
+        move || {
+            let mut bytes = Vec::new();
+            for _ in 0..100 {
+                bytes.extend(frame(HEADERS, END_HEADERS, stream, &call_headers()));
+                bytes.extend(frame(DATA, END_STREAM, stream, &question));
+                bytes.extend(frame(RESET, 0, stream, &8u32.to_be_bytes()));
+                stream += 2;
+            }
+            bytes
+        }
+    };
+    // A window of nothing more is against the rules: the server itself resets the stream.
+    let made_to_reset = {
+        let mut stream = 1;
+        move || {
+            let mut bytes = Vec::new();
+            for _ in 0..100 {
+                bytes.extend(frame(HEADERS, END_HEADERS, stream, &call_headers()));
+                bytes.extend(frame(WINDOW_UPDATE, 0, stream, &[0; 4]));
+                stream += 2;
+            }
+            bytes
+        }
+    };
+    let mut begun = false;
+    let empty_data = move || {
+        let opening = frame(HEADERS, END_HEADERS, 1, &call_headers());
+        let first = if std::mem::replace(&mut begun, true) { Vec::new() } else { opening };
+        [first, frame(DATA, 0, 1, &[]).repeat(100)].concat()
+    };
+    let mut begun = false;
+    let endless_headers = move || {
+        let opening = frame(HEADERS, 0, 1, &call_headers());
+        let first = if std::mem::replace(&mut begun, true) { Vec::new() } else { opening };
+        let more = frame(CONTINUATION, 0, 1, &header("a", &"b".repeat(100)));
+        [first, more.repeat(100)].concat()
+    };
+    let again = |bytes: Vec<u8>| move || bytes.repeat(100);
+    let window = [0, 3, 0, 0, 0, 100];
+    let floods: [(&str, Box<dyn FnMut() -> Vec<u8> + Send>); 8] = [
+        ("rapid reset", Box::new(broken_off)),
+        ("made to reset", Box::new(made_to_reset)),
+        ("empty data", Box::new(empty_data)),
+        ("endless headers", Box::new(endless_headers)),
+        ("pings", Box::new(again(frame(PING, 0, 0, &[7; 8])))),
+        ("settings", Box::new(again(frame(SETTINGS, 0, 0, &window)))),
+        ("priorities", Box::new(again(frame(PRIORITY, 0, 1, &[0, 0, 0, 3, 1])))),
+        ("windows", Box::new(again(frame(WINDOW_UPDATE, 0, 0, &1u32.to_be_bytes())))),
+    ];
+    for (what, flood) in floods {
+        let neighbour = neighbour(&process).await;
+        let (begun, before) = (Instant::now(), cpu_time(&process));
+        let sent = until_cut_off(open(&process).await, flood).await;
+        let (took, cost) = (begun.elapsed(), cpu_time(&process) - before);
+        assert!(sent < 20_000_000, "{what}: {sent} bytes were taken");
+        assert!(took < Duration::from_secs(5), "{what}: cut off after {took:?}");
+        assert!(cost < Duration::from_secs(5), "{what}: cost {cost:?}");
+        let slowest = neighbour.await.unwrap();
+        assert!(slowest < Duration::from_secs(2), "{what}: a neighbour waited {slowest:?}");
+    }
+    // What was broken off was not run: every run is one that a neighbour waited for.
+    let metrics = process.metrics().await;
+    let count = |series: &str| -> u64 {
+        let found = metrics.lines().find_map(|line| line.strip_prefix(series));
+        found.map_or(0, |count| count.trim().parse().unwrap())
+    };
+    let asked = count("sluice_requests_total{model=\"scale\",version=\"1\",code=\"ok\"}");
+    let run = count("sluice_rows_total{model=\"scale\",version=\"1\"}");
+    assert!(run <= asked + 10, "{run} rows for {asked} questions");
+    process.end_without_an_error().await;
+}
+
+/// The processor time that the process has taken.
+fn cpu_time(process: &Process) -> Duration {
+    let stat = std::fs::read_to_string(format!("/proc/{}/stat", process.id())).unwrap();
+    let fields: Vec<&str> = stat.rsplit(") ").next().unwrap().split(' ').collect();
+    let ticks = |index: usize| fields[index].parse::<u64>().unwrap();
+    Duration::from_millis((ticks(11) + ticks(12)) * 10)
+}
+
+/// Frames up to one of `kind`: that one's payload. None when the connection ends before.
+async fn payload_of(stream: &mut TcpStream, kind: u8) -> Option<Vec<u8>> {
+    loop {
+        let mut head = [0; 9];
+        stream.read_exact(&mut head).await.ok()?;
+        let [high, middle, low, found, flags, ..] = head;
+        let mut payload = vec![0; u32::from_be_bytes([0, high, middle, low]) as usize];
+        stream.read_exact(&mut payload).await.ok()?;
+        if found == kind && (kind != SETTINGS || flags & ACK == 0) {
+            return Some(payload);
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_server_says_how_much_it_takes() {
+    let running = serve_with(&[("scale", 1, "scale.onnx")], |settings| {
+        settings.transport.grpc_max_streams = Some(7);
+    })
+    .await;
+    let mut stream = open(&running).await;
+    let settings = within("settings", payload_of(&mut stream, SETTINGS)).await.unwrap();
+    let value = |id: u16| {
+        let found = settings.chunks(6).find(|one| one[..2] == id.to_be_bytes());
+        found.map(|one| u32::from_be_bytes(one[2..].try_into().unwrap()))
+    };
+    // Concurrent streams, and the size of headers.
+    assert_eq!((value(3), value(6)), (Some(7), Some(16 * 1024)));
+}
+
+/// Clients may ask whether the server is there as often as they like within reason.
+#[tokio::test]
+async fn clients_may_ping_often() {
+    let running = serve_with(&[("scale", 1, "scale.onnx")], |_| {}).await;
+    let mut stream = open(&running).await;
+    for number in 0..2000u64 {
+        let ping = number.to_be_bytes();
+        stream.write_all(&frame(PING, 0, 0, &ping)).await.unwrap();
+        let pong = within("an answer", payload_of(&mut stream, PING)).await.unwrap();
+        assert_eq!(pong, ping);
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_does_not_answer_is_gone() {
+    let running = serve_with(&[("scale", 1, "scale.onnx")], |settings| {
+        settings.transport.grpc_keepalive_time = Some(Duration::from_millis(200));
+        settings.transport.grpc_keepalive_timeout = Some(Duration::from_millis(200));
+    })
+    .await;
+    // One that answers stays.
+    let mut client = connect(&running).await;
+    client.model_infer(ones("scale", 1)).await.unwrap();
+    let mut silent = open(&running).await;
+    let begun = Instant::now();
+    within("a ping", payload_of(&mut silent, PING)).await.unwrap();
+    assert_eq!(within("the end", payload_of(&mut silent, 99)).await, None);
+    assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+    client.model_infer(ones("scale", 1)).await.unwrap();
+}
+
+/// Metadata past the limit costs its own call, and the connection at worst.
+#[tokio::test]
+async fn too_many_headers_are_refused() {
+    let running = serve_with(&[("scale", 1, "scale.onnx")], |_| {}).await;
+    let mut stream = open(&running).await;
+    let many: Vec<u8> =
+        (0..250).flat_map(|number| header(&format!("a{number}"), &"b".repeat(100))).collect();
+    let headers = [call_headers(), many].concat();
+    let (first, rest) = headers.split_at(16_000);
+    stream.write_all(&frame(HEADERS, END_STREAM, 1, first)).await.unwrap();
+    stream.write_all(&frame(CONTINUATION, END_HEADERS, 1, rest)).await.unwrap();
+    // A status of its own: a name out of HPACK's table, and the literal 431 in Huffman's code.
+    let refused = within("a refusal", payload_of(&mut stream, HEADERS)).await.unwrap();
+    assert_eq!(refused, [0x48, 0x82, 0x68, 0x17, 0xff][..refused.len()]);
+    let mut client = connect(&running).await;
+    client.model_infer(ones("scale", 1)).await.unwrap();
+    let metrics = running.metrics().await;
+    let asked = "sluice_requests_total{model=\"scale\",version=\"1\",code=\"ok\"} 1\n";
+    assert!(metrics.contains(asked), "{metrics}");
+}

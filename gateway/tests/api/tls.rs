@@ -1,0 +1,292 @@
+//! TLS on every port: who gets in, who is cut, and certificates that change meanwhile.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use rustls::HandshakeKind;
+use serde_json::json;
+use sluice_gateway::{SecuritySettings, Settings};
+use sluice_protocol::grpc::ServerLiveRequest;
+use sluice_protocol::grpc::grpc_inference_service_client::GrpcInferenceServiceClient;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use crate::certificates::{Authority, Signed, TlsClient, Usage, ask, json};
+use crate::settings::check;
+use crate::support::{Running, serve_with, wait_until, within};
+
+const PREDICT: (&str, &str) = ("POST /v1/models/m:predict", r#"{"instances": [[1, 2]]}"#);
+
+/// A gateway whose certificate lies in `folder`.
+async fn serve_tls(
+    folder: &Path,
+    server: &Signed,
+    adjust: impl FnOnce(&mut SecuritySettings),
+) -> Running {
+    let (certificate, key) = server.write(folder);
+    let adjust = |settings: &mut Settings| {
+        settings.metrics = Some("127.0.0.1:0".parse().unwrap());
+        settings.security.tls_certificate = Some(certificate);
+        settings.security.tls_key = Some(key);
+        adjust(&mut settings.security);
+    };
+    serve_with(&[("m", 1, "scale.onnx")], adjust).await
+}
+
+async fn grpc_live(client: &TlsClient, running: &Running) -> Result<bool, tonic::Status> {
+    let channel = client.channel(running.addresses.grpc).await;
+    let channel = channel.map_err(|error| tonic::Status::unavailable(error.to_string()))?;
+    let mut client = GrpcInferenceServiceClient::new(channel);
+    Ok(client.server_live(ServerLiveRequest {}).await?.into_inner().live)
+}
+
+/// How many handshakes the metrics say have failed.
+async fn failed_handshakes(client: &TlsClient, running: &Running) -> u64 {
+    let (_, text) = client.get(running.addresses.metrics.unwrap(), "/metrics").await;
+    let line = text.lines().find(|line| line.starts_with("sluice_failed_handshakes_total"));
+    line.and_then(|line| line.rsplit(' ').next()?.parse().ok()).unwrap_or(0)
+}
+
+/// How a client that was here before is let in.
+async fn second_handshake(client: &TlsClient, address: SocketAddr) -> Option<HandshakeKind> {
+    assert_eq!(client.get(address, "/v2/health/live").await.0, 200);
+    let stream = client.connect(address, &["h2", "http/1.1"]).await.unwrap();
+    stream.get_ref().1.handshake_kind()
+}
+
+#[tokio::test]
+async fn every_port_speaks_tls() {
+    let folder = tempfile::tempdir().unwrap();
+    let authority = Authority::new();
+    let running = serve_tls(folder.path(), &authority.sign(Usage::Server), |_| {}).await;
+    let client = TlsClient::new(&[&authority], None);
+    let addresses = running.addresses;
+
+    let (status, body) = client.ask(addresses.http, PREDICT.0, PREDICT.1).await.unwrap();
+    assert_eq!((status, json(&body)), (200, json!({"predictions": [[3.0, 5.0]]})));
+    assert!(grpc_live(&client, &running).await.unwrap());
+    assert_eq!(client.get(addresses.admin, "/models").await.0, 200);
+    let (status, metrics) = client.get(addresses.metrics.unwrap(), "/metrics").await;
+    // 1 January 2100.
+    let expiry = "sluice_certificate_expiry_timestamp_seconds 4102444800";
+    assert!(status == 200 && metrics.contains(expiry), "{metrics}");
+    assert_eq!(client.get(addresses.metrics.unwrap(), "/v2/health/ready").await.0, 200);
+
+    let negotiated = async |address, protocols: &[&str]| {
+        let stream = client.connect(address, protocols).await.unwrap();
+        stream.get_ref().1.alpn_protocol().map(|name| String::from_utf8_lossy(name).into_owned())
+    };
+    let both = ["h2", "http/1.1"];
+    assert_eq!(negotiated(addresses.http, &both).await.as_deref(), Some("http/1.1"));
+    assert_eq!(negotiated(addresses.grpc, &both).await.as_deref(), Some("h2"));
+    assert_eq!(negotiated(addresses.http, &[]).await, None);
+    assert!(client.connect(addresses.grpc, &["http/1.1"]).await.is_err());
+
+    assert_eq!(second_handshake(&client, addresses.http).await, Some(HandshakeKind::Resumed));
+
+    let stranger = TlsClient::new(&[&Authority::new()], None);
+    assert!(stranger.connect(addresses.http, &[]).await.is_err());
+}
+
+#[tokio::test]
+async fn a_client_without_tls_is_cut_and_a_silent_one_keeps_nobody_out() {
+    let folder = tempfile::tempdir().unwrap();
+    let authority = Authority::new();
+    let running = serve_tls(folder.path(), &authority.sign(Usage::Server), |_| {}).await;
+    let client = TlsClient::new(&[&authority], None);
+    let addresses = running.addresses;
+    let before = failed_handshakes(&client, &running).await;
+    let ports = [addresses.http, addresses.grpc, addresses.admin, addresses.metrics.unwrap()];
+    for address in ports {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        stream.write_all(b"GET /v2/health/live HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+        let mut answer = Vec::new();
+        within("the cut", stream.read_to_end(&mut answer)).await.unwrap();
+        assert!(!answer.starts_with(b"HTTP/"), "{}", String::from_utf8_lossy(&answer));
+        // What comes is an alert of TLS.
+        assert_eq!(answer.first(), Some(&21), "{answer:?}");
+    }
+    // The cut is seen before it is counted.
+    let counted = async || failed_handshakes(&client, &running).await == before + 4;
+    wait_until("the count of the cuts", counted).await;
+
+    let mut silent = Vec::new();
+    for address in ports.iter().cycle().take(200) {
+        silent.push(TcpStream::connect(address).await.unwrap());
+    }
+    let begun = Instant::now();
+    assert_eq!(client.get(addresses.http, "/v2/health/live").await.0, 200);
+    assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+    // Nor do they hold up the end, though a handshake has 10 s.
+    let begun = Instant::now();
+    running.gateway.drain().await;
+    assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+    drop(silent);
+}
+
+#[tokio::test]
+async fn clients_need_a_certificate_of_the_authority() {
+    let folder = tempfile::tempdir().unwrap();
+    let (servers, clients) = (Authority::new(), Authority::new());
+    let client_ca = folder.path().join("ca.crt");
+    std::fs::write(&client_ca, clients.pem()).unwrap();
+    let server = servers.sign(Usage::Server);
+    let running = serve_tls(folder.path(), &server, |security| {
+        security.tls_client_ca = Some(client_ca);
+    })
+    .await;
+    let addresses = running.addresses;
+    let known = TlsClient::new(&[&servers], Some(&clients.sign(Usage::Client)));
+    assert!(grpc_live(&known, &running).await.unwrap());
+    let mut kept = known.connect(addresses.http, &[]).await.unwrap();
+    // Each connection proves its certificate anew.
+    assert_eq!(second_handshake(&known, addresses.http).await, Some(HandshakeKind::Full));
+
+    let stranger = Authority::new().sign(Usage::Client);
+    let expired = clients.sign_until(Usage::Client, 2020);
+    let server_only = clients.sign(Usage::Server);
+    let wrong = [None, Some(&stranger), Some(&expired), Some(&server_only)];
+    for (index, own) in wrong.into_iter().enumerate() {
+        let client = TlsClient::new(&[&servers], own);
+        let before = failed_handshakes(&client, &running).await;
+        for address in [addresses.http, addresses.admin] {
+            // With TLS 1.3 the client learns of it after its part of the handshake.
+            let asked = client.ask(address, "GET /v2/health/live", "").await;
+            assert!(asked.is_err(), "client {index}: {asked:?}");
+        }
+        assert!(grpc_live(&client, &running).await.is_err(), "client {index}");
+        let counted = async || failed_handshakes(&client, &running).await >= before + 3;
+        wait_until("the count of the failed handshakes", counted).await;
+        // Scrapers and probes have none.
+        let metrics = addresses.metrics.unwrap();
+        assert_eq!(client.get(metrics, "/v2/health/live").await.0, 200, "client {index}");
+        // The others notice nothing.
+        assert_eq!(ask(&mut kept, PREDICT.0, PREDICT.1).await.unwrap().0, 200);
+        assert_eq!(known.get(addresses.admin, "/models").await.0, 200);
+    }
+}
+
+/// Clients that ask on connections of their own, one a request and one for all of them.
+#[tokio::test(flavor = "multi_thread")]
+async fn certificates_change_under_load_without_a_lost_request() {
+    let folder = tempfile::tempdir().unwrap();
+    let (first, second) = (Authority::new(), Authority::new());
+    let running = serve_tls(folder.path(), &first.sign(Usage::Server), |_| {}).await;
+    let address = running.addresses.http;
+    let client = TlsClient::new(&[&first, &second], None);
+    let stop = Arc::new(AtomicBool::new(false));
+    let asked = Arc::new(AtomicUsize::new(0));
+    let askers: Vec<_> = (0..4)
+        .map(|index| {
+            let (client, stop, asked) = (client.clone(), stop.clone(), asked.clone());
+            tokio::spawn(async move {
+                let mut kept = client.connect(address, &[]).await.unwrap();
+                while !stop.load(Ordering::Relaxed) {
+                    let answer = if index < 2 {
+                        ask(&mut kept, PREDICT.0, PREDICT.1).await
+                    } else {
+                        client.ask(address, PREDICT.0, PREDICT.1).await
+                    };
+                    assert_eq!(answer.unwrap().0, 200);
+                    asked.fetch_add(1, Ordering::Relaxed);
+                    tokio::time::sleep(Duration::from_millis(2)).await;
+                }
+            })
+        })
+        .collect();
+
+    let second_only = TlsClient::new(&[&second], None);
+    let takes = async |client: &TlsClient| client.connect(address, &[]).await.is_ok();
+    assert!(!takes(&second_only).await);
+    let rotated = second.sign_until(Usage::Server, 2101);
+    rotated.write(folder.path());
+    wait_until("the second certificate", async || takes(&second_only).await).await;
+    // 1 January 2101.
+    let expiry = "sluice_certificate_expiry_timestamp_seconds 4133980800";
+    let (_, metrics) = client.get(running.addresses.metrics.unwrap(), "/metrics").await;
+    assert!(metrics.contains(expiry), "{metrics}");
+
+    // A key that does not fit leaves the certificate as it was.
+    std::fs::write(folder.path().join("tls.key"), first.sign(Usage::Server).key).unwrap();
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    assert!(takes(&second_only).await);
+    let first_only = TlsClient::new(&[&first], None);
+    first.sign(Usage::Server).write(folder.path());
+    wait_until("the first certificate", async || takes(&first_only).await).await;
+
+    stop.store(true, Ordering::Relaxed);
+    for asker in askers {
+        asker.await.unwrap();
+    }
+    assert!(asked.load(Ordering::Relaxed) > 100);
+}
+
+#[test]
+fn what_is_wrong_with_the_files_is_told_at_the_start() {
+    let folder = tempfile::tempdir().unwrap();
+    let write = |name: &str, text: &str| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let authority = Authority::new();
+    let signed = authority.sign(Usage::Server);
+    let certificate = write("tls.crt", &signed.certificate);
+    let key = write("tls.key", &signed.key);
+    let other_key = write("other.key", &authority.sign(Usage::Server).key);
+    let text = write("text", "no certificate\n");
+    let broken = write("broken", &signed.certificate.replace("MII", "M!I"));
+    let not_der = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
+    let not_der = write("not-der", not_der);
+    let encrypted = signed.key.replace("PRIVATE KEY", "ENCRYPTED PRIVATE KEY");
+    let encrypted = write("encrypted", &encrypted);
+    let models = folder.path().to_str().unwrap();
+    for (flags, says) in [
+        (vec![("certificate", &*certificate), ("key", &key)], vec![]),
+        (vec![("certificate", &certificate)], vec!["--tls-certificate asks for --tls-key"]),
+        (vec![("key", &key)], vec!["--tls-key asks for --tls-certificate"]),
+        (vec![("client-ca", &certificate)], vec!["--tls-client-ca asks for --tls-certificate"]),
+        (
+            vec![("certificate", "/gone.crt"), ("key", "/gone.key"), ("client-ca", "/gone.ca")],
+            vec![
+                "--tls-certificate /gone.crt: No such file",
+                "--tls-key /gone.key: No such file",
+                "--tls-client-ca /gone.ca: No such file",
+            ],
+        ),
+        (
+            vec![("certificate", &text), ("key", &text), ("client-ca", &text)],
+            vec![
+                "text: there is no certificate in PEM",
+                "text: there is no private key in PEM",
+                "--tls-client-ca",
+            ],
+        ),
+        (vec![("certificate", &key), ("key", &key)], vec!["tls.key: there is no certificate"]),
+        (vec![("certificate", &broken), ("key", &key)], vec!["broken: its certificate in PEM"]),
+        (vec![("certificate", &not_der), ("key", &key)], vec!["not-der: the certificate cannot"]),
+        (vec![("certificate", &certificate), ("key", &encrypted)], vec!["key is encrypted"]),
+        (
+            vec![("certificate", &certificate), ("key", &other_key)],
+            vec!["other.key: the key does not fit --tls-certificate", "tls.crt"],
+        ),
+        (
+            vec![("certificate", &certificate), ("key", &key), ("client-ca", &not_der)],
+            vec!["--tls-client-ca", "not-der: a certificate cannot be used"],
+        ),
+    ] {
+        let flags: Vec<String> =
+            flags.into_iter().map(|(flag, file)| format!("--tls-{flag}={file}")).collect();
+        let mut arguments = vec!["--model-repository", models];
+        arguments.extend(flags.iter().map(String::as_str));
+        let (fine, said) = check(&arguments, &[]);
+        assert_eq!(fine, says.is_empty(), "{flags:?}: {said}");
+        for says in says {
+            assert!(said.contains(says), "{flags:?}: {said}");
+        }
+        assert!(!said.contains(&signed.key[40..60]), "{said}");
+    }
+}

@@ -21,6 +21,8 @@
     fill.onnx      y = zeros of the shape[2] that is asked for: takes as much memory as its input says
     shift.onnx     y[batch, 2] = factor[2] x[batch, 2] + offset[batch, 2]: factor is 2 and offset is 0
                    where nobody brings them
+    look.onnx      y[picked] = table[entries][index[picked]]: inputs of different lengths
+    blob.onnx      blob STRING [batch, n] -> blob_bytes, unchanged
     vast.onnx      y = -x, both FP32 [4194304, 1048576]: more than any memory
     endless.onnx   y = -x, both FP32 [2^40, 2^40]: more than can be counted
 
@@ -197,6 +199,18 @@ save(
     [("x", FP32, ["batch", 2]), ("factor", FP32, [2]), ("offset", FP32, ["batch", 2])],
     [("y", FP32, ["batch", 2])],
     [("factor", np.full(2, 2, np.float32)), ("offset", np.zeros((1, 2), np.float32))],
+)
+save(
+    "look",
+    [node("Gather", ["table", "index"], ["y"])],
+    [("table", FP32, ["entries"]), ("index", INT64, ["picked"])],
+    [("y", FP32, ["picked"])],
+)
+save(
+    "blob",
+    [node("Identity", ["blob"], ["blob_bytes"])],
+    [("blob", STRING, ["batch", "n"])],
+    [("blob_bytes", STRING, ["batch", "n"])],
 )
 for name, shape in (("vast", [1 << 22, 1 << 20]), ("endless", [1 << 40, 1 << 40])):
     save(name, [node("Neg", ["x"], ["y"])], [("x", FP32, shape)], [("y", FP32, shape)])

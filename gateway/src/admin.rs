@@ -24,6 +24,7 @@ use crate::access::HEALTH_PATHS;
 use crate::catalog::VersionState;
 use crate::error::GatewayError;
 use crate::http::challenge;
+use crate::metrics::CONTENT_TYPE;
 use crate::server::{IDLE_TIMEOUT, pause_after};
 use crate::shared::Shared;
 use crate::tls::{Arrival, Handshakes, Port};
@@ -115,8 +116,7 @@ async fn serve_connection(arrival: Arrival, router: Router, shared: Arc<Shared>,
 }
 
 async fn metrics(State(shared): State<Arc<Shared>>) -> Response {
-    let content_type = "text/plain; version=0.0.4; charset=utf-8";
-    ([(header::CONTENT_TYPE, content_type)], shared.render_metrics()).into_response()
+    ([(header::CONTENT_TYPE, CONTENT_TYPE)], shared.render_metrics()).into_response()
 }
 
 /// What is loaded, what answers, and what was refused and why.

@@ -1,30 +1,12 @@
 //! What is found again, what is not, and how much is kept.
 
-use std::collections::HashMap;
-use std::sync::Arc;
-use std::time::Duration;
-
-use sluice_protocol::grpc::ModelConfig;
-use sluice_protocol::{
-    Datatype, ModelName, ModelVersion, NamedTensor, RequestedOutput, Tensor, TensorData,
-};
+use sluice_protocol::{Datatype, NamedTensor, RequestedOutput, Tensor, TensorData};
 
 use super::{ENTRY, Key, ResponseCache};
-use crate::counters::Counters;
-use crate::deployment::{Deployment, DeploymentNumber, Output};
-use crate::executor::{Executor, Limits, SchedulePolicy};
-use crate::live::MaxWaiting;
-use crate::metrics::Metrics;
+use crate::deployment::{Deployment, Output, idle};
 
 /// A version with outputs y and z.
 fn deployment() -> Deployment {
-    let limits = Limits {
-        max_rows: 1,
-        row_cost: Duration::ZERO,
-        max_waiting: MaxWaiting::new(Duration::ZERO),
-    };
-    let model: ModelName = "m".parse().unwrap();
-    let metrics = Metrics::new().deployment(&model, ModelVersion(1), &HashMap::new());
     let output = |name: &str, index| Output {
         name: name.to_owned(),
         datatype: Datatype::Fp32,
@@ -33,20 +15,8 @@ fn deployment() -> Deployment {
         index,
         labels: None,
     };
-    Deployment {
-        model,
-        version: ModelVersion(1),
-        number: DeploymentNumber::next(),
-        inputs: Vec::new(),
-        outputs: vec![output("y", 0), output("z", 1)],
-        batches: true,
-        max_batch_size: None,
-        config: ModelConfig::default(),
-        cached: true,
-        features: None,
-        executor: Executor::ticks(Vec::new(), limits, SchedulePolicy::default()),
-        counters: Arc::new(Counters::new(1, 0, metrics)),
-    }
+    let outputs = vec![output("y", 0), output("z", 1)];
+    Deployment { outputs, cached: true, ..idle::deployment(&"m".parse().unwrap(), &[]) }
 }
 
 fn key(deployment: &Deployment, wanted: &[RequestedOutput], inputs: &[Tensor]) -> Key {

@@ -26,6 +26,8 @@ pub(crate) struct Model {
     pub(crate) loading: BTreeSet<ModelVersion>,
     /// Versions that were taken out by a call.
     unloaded: BTreeSet<ModelVersion>,
+    /// Names for versions, whether or not they are loaded.
+    pub(crate) labels: BTreeMap<String, ModelVersion>,
     default: Option<ModelVersion>,
     /// Whether requests that name no version were ever answered.
     had_default: bool,
@@ -64,6 +66,29 @@ impl Catalog {
                 deployed.ok_or_else(|| known.lacks(name, version, text))
             }
         }
+    }
+
+    /// The deployment that `label` names.
+    pub(crate) fn resolve_label(
+        &self,
+        model: &str,
+        label: &str,
+    ) -> Result<&Arc<Deployment>, GatewayError> {
+        let unknown = GatewayError::UnknownModel { model: clip(model), reason: None };
+        let (name, known) = self.models.get_key_value(model).ok_or(unknown)?;
+        let named = |version| known.versions.get(version);
+        known.labels.get(label).and_then(named).ok_or_else(|| {
+            let usable = known.labels.iter().filter(|(_, version)| named(version).is_some());
+            let usable: Vec<&str> = usable.map(|(label, _)| label.as_str()).collect();
+            let usable = match usable.as_slice() {
+                [] => "none".to_owned(),
+                some => some.join(", "),
+            };
+            let label = clip(label);
+            GatewayError::NotFound(format!(
+                "Unrecognized servable version label: {label:?} of model {name}; available: {usable}"
+            ))
+        })
     }
 
     /// A model, whether or not one of its versions is loaded.
@@ -265,37 +290,15 @@ pub(crate) fn listed_versions(
 
 #[cfg(test)]
 mod tests {
-    use std::collections::HashMap;
     use std::sync::Arc;
-    use std::time::Duration;
 
-    use sluice_protocol::grpc::ModelConfig;
     use sluice_protocol::{ModelName, ModelVersion};
 
     use super::{Model, Published};
-    use crate::counters::Counters;
-    use crate::deployment::{Deployment, DeploymentNumber};
-    use crate::executor::{Executor, Limits, SchedulePolicy};
-    use crate::metrics::Metrics;
+    use crate::deployment::{Deployment, idle};
 
     fn deployment(model: &ModelName) -> Arc<Deployment> {
-        let max_waiting = crate::live::MaxWaiting::new(Duration::ZERO);
-        let limits = Limits { max_rows: 1, row_cost: Duration::ZERO, max_waiting };
-        let metrics = Metrics::new().deployment(model, ModelVersion(1), &HashMap::new());
-        Arc::new(Deployment {
-            model: model.clone(),
-            version: ModelVersion(1),
-            number: DeploymentNumber::next(),
-            inputs: Vec::new(),
-            outputs: Vec::new(),
-            batches: false,
-            max_batch_size: None,
-            config: ModelConfig::default(),
-            cached: false,
-            features: None,
-            executor: Executor::ticks(Vec::new(), limits, SchedulePolicy::default()),
-            counters: Arc::new(Counters::new(1, 0, metrics)),
-        })
+        Arc::new(idle::deployment(model, &[]))
     }
 
     #[test]

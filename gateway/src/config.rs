@@ -13,7 +13,7 @@ use crate::error::StartError;
 use crate::http::HttpOptions;
 use crate::live::Live;
 use crate::security::Seen;
-use crate::settings::{ModelControlMode, Settings};
+use crate::settings::{CloudEvents, ModelControlMode, Settings};
 use crate::shared::{Options, RequestLimits};
 
 /// Everything that a gateway runs by.
@@ -147,7 +147,16 @@ fn http(settings: &Settings, complaints: &mut Vec<String>) -> HttpOptions {
     if compress_replies.is_some_and(|least| least < LEAST) {
         complaints.push(format!("--compress-replies must be 0 or at least {LEAST}"));
     }
-    HttpOptions { base_path: base_path.to_owned(), compress_replies }
+    let cloud_events = settings.cloud_events.resolve().unwrap_or_else(|complaint| {
+        complaints.push(complaint);
+        CloudEvents::default()
+    });
+    HttpOptions {
+        base_path: base_path.to_owned(),
+        compress_replies,
+        cloud_events,
+        serve_metrics: settings.serve_metrics.unwrap_or_default(),
+    }
 }
 
 fn source(settings: &Settings) -> Result<Source, String> {

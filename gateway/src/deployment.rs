@@ -158,3 +158,48 @@ const fn wire_datatype(data_type: sluice_features::DataType) -> Datatype {
         DataType::String | DataType::Date | DataType::Timestamp => Datatype::Bytes,
     }
 }
+
+/// Deployments that run nothing, for tests of what is around them.
+#[cfg(test)]
+pub(crate) mod idle {
+    use std::collections::HashMap;
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use sluice_protocol::grpc::ModelConfig;
+    use sluice_protocol::{Datatype, ModelName, ModelVersion};
+
+    use super::{Deployment, DeploymentNumber, Input};
+    use crate::counters::Counters;
+    use crate::executor::{Executor, Limits, SchedulePolicy};
+    use crate::live::MaxWaiting;
+    use crate::metrics::Metrics;
+
+    /// Version 1 of a model with these inputs: names, datatypes and shapes.
+    pub(crate) fn deployment(model: &ModelName, inputs: &[(&str, Datatype, &[i64])]) -> Deployment {
+        let max_waiting = MaxWaiting::new(Duration::ZERO);
+        let limits = Limits { max_rows: 1, row_cost: Duration::ZERO, max_waiting };
+        let metrics = Metrics::new().deployment(model, ModelVersion(1), &HashMap::new());
+        let input = |&(name, datatype, shape): &(&str, Datatype, &[i64])| Input {
+            name: name.to_owned(),
+            datatype,
+            shape: shape.to_vec(),
+            reshape: None,
+            optional: false,
+        };
+        Deployment {
+            model: model.clone(),
+            version: ModelVersion(1),
+            number: DeploymentNumber::next(),
+            inputs: inputs.iter().map(input).collect(),
+            outputs: Vec::new(),
+            batches: true,
+            max_batch_size: None,
+            config: ModelConfig::default(),
+            cached: false,
+            features: None,
+            executor: Executor::ticks(Vec::new(), limits, SchedulePolicy::default()),
+            counters: Arc::new(Counters::new(1, 0, metrics)),
+        }
+    }
+}

@@ -50,5 +50,5 @@ pub use error::{GatewayError, LoadError, StartError};
 pub use gateway::Gateway;
 pub use grpc::TransportSettings;
 pub use security::SecuritySettings;
-pub use settings::{ModelControlMode, Settings};
+pub use settings::{CloudEventSettings, ModelControlMode, Settings};
 pub use shutdown::run_until_stopped;

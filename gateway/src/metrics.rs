@@ -10,6 +10,9 @@ use sluice_protocol::{Code, ModelName, ModelVersion};
 
 use crate::counters::{BUCKETS, BucketTotals, Totals};
 
+/// The type of the exposition text.
+pub(crate) const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
+
 /// One gateway's recorder. It is not the process's global one, so that a process can hold
 /// several gateways, as the tests do.
 pub(crate) struct Metrics {

@@ -35,11 +35,24 @@ pub(crate) async fn infer<D>(
 where
     D: FnOnce(&Deployment) -> Result<InferRequest, GatewayError>,
 {
-    let started = Instant::now();
     let routed = shared.catalog.snapshot().resolve(model, version).cloned();
     let deployment = routed.inspect_err(|error| shared.metrics.count_unrouted(error.code()))?;
-    let mut count = Count { deployment: &deployment, started, outcome: Err(Code::Cancelled) };
-    let answered = answer(shared, &deployment, decode).await;
+    infer_on(shared, &deployment, |deployment| decode(deployment).map(Some)).await
+}
+
+/// The same, by a deployment that was routed to in another way. `decode` may find that nothing is
+/// asked; then nothing is run, and no output is answered.
+pub(crate) async fn infer_on<D>(
+    shared: &Shared,
+    deployment: &Arc<Deployment>,
+    decode: D,
+) -> Result<InferResponse, GatewayError>
+where
+    D: FnOnce(&Deployment) -> Result<Option<InferRequest>, GatewayError>,
+{
+    let started = Instant::now();
+    let mut count = Count { deployment, started, outcome: Err(Code::Cancelled) };
+    let answered = answer(shared, deployment, decode).await;
     count.outcome = match &answered {
         Ok((_, ran)) => Ok(*ran),
         Err(error) => Err(error.code()),
@@ -76,11 +89,13 @@ async fn answer<D>(
     decode: D,
 ) -> Result<(InferResponse, Option<RowsAndTimes>), GatewayError>
 where
-    D: FnOnce(&Deployment) -> Result<InferRequest, GatewayError>,
+    D: FnOnce(&Deployment) -> Result<Option<InferRequest>, GatewayError>,
 {
     let timeout = shared.limits().request_timeout;
     let (request, freshness, rows, missed, waiting) = {
-        let mut request = decode(deployment)?;
+        let Some(mut request) = decode(deployment)? else {
+            return Ok((respond(deployment, String::new(), None, Vec::new()), None));
+        };
         check_outputs(deployment, &request.outputs)?;
         let terms = terms(&request.parameters)?;
         let given = std::mem::take(&mut request.inputs);

@@ -221,7 +221,9 @@ async fn reload(State(reloader): State<Arc<Reloader>>) -> Response {
 /// The settings that can change while the gateway runs. All others take a restart.
 fn live_keys() -> BTreeSet<String> {
     let mut keys: BTreeSet<String> =
-        ["max_body", "request_timeout", "max_waiting", "log"].map(str::to_owned).into();
+        ["max_body", "request_timeout", "max_waiting", "serve_control", "log"]
+            .map(str::to_owned)
+            .into();
     keys.extend(table(&DialectSettings::default()).into_iter().map(|(key, _)| key));
     keys.extend(table(&SecuritySettings::default()).into_iter().map(|(key, _)| key));
     keys

@@ -1,5 +1,6 @@
 //! Settings as written: flags, environment variables and `sluice.toml`, in that order.
 
+mod cloud_events;
 mod source_flags;
 
 use std::net::SocketAddr;
@@ -17,6 +18,8 @@ use crate::error::StartError;
 use crate::grpc::TransportSettings;
 use crate::logs::LogFormat;
 use crate::security::SecuritySettings;
+pub use cloud_events::CloudEventSettings;
+pub(crate) use cloud_events::CloudEvents;
 use source_flags::SourceFlags;
 
 /// Everything that can be set. What is absent has a default.
@@ -64,6 +67,9 @@ pub struct Settings {
     /// A second address that answers nothing but /metrics and health, for scrapers and probes
     #[arg(long, value_name = "ADDR", env = "SLUICE_METRICS")]
     pub metrics: Option<SocketAddr>,
+    /// Answer /metrics on the HTTP port too, as KServe does [default: false]
+    #[arg(long, value_name = "BOOL", env = "SLUICE_SERVE_METRICS", num_args = 0..=1, default_missing_value = "true")]
+    pub serve_metrics: Option<bool>,
     /// ONNX Runtime's shared library, version 1.22 or newer
     #[arg(long, value_name = "FILE", env = "SLUICE_ONNXRUNTIME")]
     pub onnxruntime: Option<PathBuf>,
@@ -106,6 +112,9 @@ pub struct Settings {
     #[command(flatten, next_help_heading = "Who may connect and ask")]
     #[serde(flatten)]
     pub security: SecuritySettings,
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub cloud_events: CloudEventSettings,
     /// Settings file in TOML; its keys are these flags with underscores
     #[arg(long, value_name = "FILE", env = "SLUICE_CONFIG")]
     #[serde(skip)]
@@ -148,6 +157,7 @@ impl Settings {
     pub fn with_file(mut self) -> Result<Self, StartError> {
         let given = self.given.take().unwrap_or_else(|| Box::new(self.clone()));
         self.named.win(&mut self.model_repository, &mut self.registry);
+        self.cloud_events = self.cloud_events.or_kserve(|name| std::env::var(name).ok());
         let mut settings = match self.config.take() {
             Some(path) => self.over(Self::read(&path)?),
             None => self,
@@ -196,6 +206,7 @@ impl Settings {
             admin: self.admin.or(file.admin),
             serve_control: or(self.serve_control, file.serve_control),
             metrics: self.metrics.or(file.metrics),
+            serve_metrics: self.serve_metrics.or(file.serve_metrics),
             onnxruntime: self.onnxruntime.or(file.onnxruntime),
             cores: self.cores.or(file.cores),
             max_body: self.max_body.or(file.max_body),
@@ -209,6 +220,7 @@ impl Settings {
             dialect: self.dialect.over(file.dialect),
             transport: self.transport.over(file.transport),
             security: self.security.over(file.security),
+            cloud_events: self.cloud_events.over(file.cloud_events),
             config: self.config,
             check: self.check,
             log: self.log.or(file.log),

@@ -10,23 +10,17 @@ const REGION_SIZE: &str = "shared_memory_byte_size";
 const REGION_OFFSET: &str = "shared_memory_offset";
 /// How many of an output's classes are wanted in its place.
 const CLASSES: &str = "classification";
-/// What asks for something that is not done here. Ignoring one would answer another question than
-/// the one that was asked.
-const UNSERVED: [&str; 3] = ["sequence_id", "sequence_start", "sequence_end"];
 /// What a server's own parameters begin with.
 const RESERVED: &str = "triton_";
 
-/// Refuses the first of `names` that asks for what is not done here.
-pub(crate) fn check<'n>(names: impl Iterator<Item = &'n String>) -> Result<(), GatewayError> {
-    for name in names {
-        if UNSERVED.contains(&name.as_str()) || name.starts_with(RESERVED) {
-            let name: String = name.chars().take(100).collect();
-            return Err(GatewayError::Invalid(format!(
-                "parameter {name:?} asks for what this server does not do"
-            )));
-        }
-    }
-    Ok(())
+/// Refuses the first of `names` that is a server's own. Those of sequences pass: a model without
+/// sequences answers each request by itself, as Triton lets it.
+pub(crate) fn check<'n>(mut names: impl Iterator<Item = &'n String>) -> Result<(), GatewayError> {
+    let Some(name) = names.find(|name| name.starts_with(RESERVED)) else { return Ok(()) };
+    let name: String = name.chars().take(100).collect();
+    Err(GatewayError::Invalid(format!(
+        "parameter {name:?}: parameter keys starting with '{RESERVED}' are reserved and should not be specified"
+    )))
 }
 
 /// The part of a region that a tensor's parameters name.

@@ -7,14 +7,19 @@ use crate::shared::Shared;
 pub(crate) fn extensions(shared: &Shared, port: Port) -> Vec<&'static str> {
     let repository =
         shared.takes_loads() && shared.exposed().answers(ControlGroup::ModelRepository, port);
+    let logging = shared.exposed().answers(ControlGroup::Logging, port);
+    let shared_memory =
+        shared.regions.is_enabled() && shared.exposed().answers(ControlGroup::SharedMemory, port);
     let all = [
         (repository, "model_repository"),
         (repository, "model_repository(unload_dependents)"),
         (true, "schedule_policy"),
         (true, "model_configuration"),
+        (shared_memory, "system_shared_memory"),
         (true, "binary_tensor_data"),
         (true, "parameters"),
         (true, "statistics"),
+        (logging, "logging"),
     ];
     all.into_iter().filter(|(works, _)| *works).map(|(_, name)| name).collect()
 }

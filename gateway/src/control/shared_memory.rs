@@ -34,6 +34,24 @@ pub(crate) struct Region {
     object: File,
 }
 
+/// Refuses a region of a GPU's memory: models run on the CPU here.
+pub(crate) fn no_cuda() -> GatewayError {
+    let reason = "this server runs models on the CPU; use system shared memory";
+    GatewayError::Unsupported(format!("failed to register CUDA shared memory region: {reason}"))
+}
+
+/// That there is none, where one is asked for by name.
+pub(crate) fn no_cuda_region(name: Option<&str>) -> Result<(), GatewayError> {
+    match name.filter(|name| !name.is_empty()) {
+        None => Ok(()),
+        Some(name) => {
+            let name = clip(name);
+            let text = format!("Unable to find cuda shared memory region: '{name}'");
+            Err(GatewayError::NotFound(text))
+        }
+    }
+}
+
 /// All regions. Requests read a snapshot; a region that is unregistered meanwhile stays open for
 /// those that use it.
 #[derive(Debug, Default)]
@@ -145,7 +163,7 @@ impl Regions {
     fn locate(&self, slice: &RegionSlice) -> Result<(Arc<Region>, u64), GatewayError> {
         let regions = self.by_name.load();
         let region = regions.get(&slice.region).ok_or_else(|| {
-            invalid(format!(
+            GatewayError::NotFound(format!(
                 "Unable to find shared memory region: '{}'; register it first",
                 clip(&slice.region)
             ))

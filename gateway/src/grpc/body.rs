@@ -103,6 +103,21 @@ impl<B> Body<B> {
         Ok(())
     }
 
+    /// Whether `data` is exactly one message, the body's next, as nearly all are: it need not be
+    /// kept then.
+    fn is_next(&mut self, data: &[u8]) -> bool {
+        let is_between = self.prefix.filled == 0 && self.ready.is_empty();
+        if !is_between || self.handed_on && self.patience == Patience::Body {
+            return false;
+        }
+        let length = Prefix::default().read(data);
+        let fits =
+            |length| length <= self.shared.limits().max_body && data.len() == PREFIX + length;
+        let is_next = length.is_some_and(fits);
+        self.handed_on |= is_next;
+        is_next
+    }
+
     fn keep(&mut self, piece: Bytes) {
         let is_whole = self.missing == 0 && self.pieces.is_empty() && self.small.is_empty();
         if is_whole || piece.len() >= SMALL_PIECE {
@@ -185,6 +200,9 @@ where
                 }
                 Poll::Ready(Some(Err(error))) => return Poll::Ready(Some(Err(error.into()))),
                 Poll::Ready(Some(Ok(frame))) => match frame.into_data() {
+                    Ok(data) if body.is_next(&data) => {
+                        return Poll::Ready(Some(Ok(Frame::data(data))));
+                    }
                     Ok(data) => body.take(data).unwrap_or_else(|error| body.fail(error)),
                     Err(trailers) => {
                         body.hand_on();

@@ -122,10 +122,11 @@ impl<I: AsyncRead + Unpin> AsyncRead for FloodGuard<I> {
         let connection = &mut *self;
         let before = buffer.filled().len();
         let read = Pin::new(&mut connection.inner).poll_read(context, buffer);
-        if let Some(opening) = &mut connection.opening {
-            if read.is_pending() && opening.as_mut().poll(context).is_ready() {
-                return Poll::Ready(Err(ErrorKind::TimedOut.into()));
-            }
+        if read.is_pending()
+            && let Some(opening) = &mut connection.opening
+            && opening.as_mut().poll(context).is_ready()
+        {
+            return Poll::Ready(Err(ErrorKind::TimedOut.into()));
         }
         if !connection.frames.read(&buffer.filled()[before..]) {
             return Poll::Ready(Err(io::Error::other("too many frames that only cost")));

@@ -4,6 +4,7 @@
 use http::HeaderMap;
 
 use super::route::Route;
+use super::v1;
 use crate::access::{Api, ApiGroup, Demand, Protocol};
 use crate::error::GatewayError;
 use crate::shared::Shared;
@@ -24,16 +25,23 @@ const fn api(route: &Route<'_>) -> Api {
         Route::Alive | Route::Live | Route::Ready | Route::ModelReady { .. } => {
             (ApiGroup::Health, Demand::Nothing)
         }
-        Route::Server | Route::Models | Route::Metadata { .. } | Route::ModelStatus { .. } => {
-            (ApiGroup::Metadata, Demand::Use)
-        }
+        Route::Server | Route::Models | Route::Metadata { .. } => (ApiGroup::Metadata, Demand::Use),
+        Route::RegionStatus { .. }
+        | Route::RegionRegister { .. }
+        | Route::RegionUnregister { .. } => (ApiGroup::SharedMemory, Demand::Control),
+        Route::LogSettings | Route::LogUpdate => (ApiGroup::Logging, Demand::Control),
+        Route::V1(v1::Route::Status(_)) => (ApiGroup::Health, Demand::Nothing),
+        Route::V1(v1::Route::Models | v1::Route::Metadata(_)) => (ApiGroup::Metadata, Demand::Use),
+        Route::V1(v1::Route::Call(..)) => (ApiGroup::Inference, Demand::Use),
+        Route::Generate { .. } => (ApiGroup::Inference, Demand::Use),
+        Route::Metrics => (ApiGroup::Statistics, Demand::Use),
         Route::Config { .. } => (ApiGroup::ModelConfig, Demand::Use),
         Route::Statistics { .. } => (ApiGroup::Statistics, Demand::Use),
         Route::RepositoryIndex => (ApiGroup::ModelRepository, Demand::Use),
         Route::RepositoryLoad { .. } | Route::RepositoryUnload { .. } | Route::NamedRepository => {
             (ApiGroup::ModelRepository, Demand::Control)
         }
-        Route::Infer { .. } | Route::Predict { .. } => (ApiGroup::Inference, Demand::Use),
+        Route::Infer { .. } => (ApiGroup::Inference, Demand::Use),
     };
     Api::new(group, demand)
 }

@@ -1,13 +1,18 @@
 //! HTTP: V1 and V2 of the inference protocol. Decodes, calls the pipeline, encodes.
 
 mod access;
+mod base64;
 mod body;
+mod cloud_events;
 mod coding;
 mod elements;
+mod generate;
+mod logging;
 mod reply;
 mod repository;
 mod route;
 mod rows;
+mod shared_memory;
 mod statistics;
 mod v1;
 mod v2;
@@ -17,7 +22,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use http::request::Parts;
-use http::{HeaderMap, Method, Request, Response};
+use http::{HeaderMap, HeaderValue, Method, Request, Response};
 use hyper::body::Incoming;
 use serde_json::json;
 
@@ -25,6 +30,7 @@ use crate::control::exposure::Port;
 use crate::control::extensions::extensions;
 use crate::error::GatewayError;
 use crate::pipeline;
+use crate::settings::CloudEvents;
 use crate::shared::Shared;
 pub(crate) use reply::{Body, challenge};
 use route::Route;
@@ -36,6 +42,9 @@ pub(crate) struct HttpOptions {
     pub(crate) base_path: String,
     /// Answers of at least so many bytes are compressed for those who ask for it.
     pub(crate) compress_replies: Option<usize>,
+    pub(crate) cloud_events: CloudEvents,
+    /// Whether /metrics is answered too.
+    pub(crate) serve_metrics: bool,
 }
 
 /// Answers one request. It never fails: an error is an answer too.
@@ -55,7 +64,7 @@ pub(crate) async fn handle(shared: Arc<Shared>, request: Request<Incoming>) -> R
 
 /// Answers one request on the administration port, for what both ports know.
 pub(crate) async fn handle_operator(
-    shared: &Shared,
+    shared: &Arc<Shared>,
     method: &Method,
     path: &str,
     body: Result<Bytes, GatewayError>,
@@ -83,11 +92,22 @@ async fn receive<'p>(
         shared.exposed().check(group, Port::Serving)?;
     }
     let body = match route {
+        Route::Metrics if !shared.http.serve_metrics => {
+            let reason = "/metrics; it is on the admin port, and here with --serve-metrics";
+            return Err(GatewayError::NoRoute(reason.to_owned()));
+        }
         Route::Infer { .. }
-        | Route::Predict { .. }
         | Route::RepositoryIndex
         | Route::RepositoryLoad { .. }
-        | Route::RepositoryUnload { .. } => {
+        | Route::RepositoryUnload { .. }
+        | Route::RegionRegister { .. }
+        | Route::RegionUnregister { .. }
+        | Route::LogUpdate => body::read(&head.headers, incoming, shared.limits()).await?,
+        Route::V1(ref route) if route.has_body() => {
+            body::read(&head.headers, incoming, shared.limits()).await?
+        }
+        Route::Generate { .. } => {
+            generate::check_encoding(&head.headers)?;
             body::read(&head.headers, incoming, shared.limits()).await?
         }
         _ => Bytes::new(),
@@ -96,7 +116,7 @@ async fn receive<'p>(
 }
 
 async fn dispatch(
-    shared: &Shared,
+    shared: &Arc<Shared>,
     port: Port,
     route: Route<'_>,
     headers: &HeaderMap,
@@ -115,16 +135,6 @@ async fn dispatch(
             .await?;
             let reply = v2::encode(&response, &form, shared.dialect().nan)?;
             Ok(compressed(shared, headers, reply).await)
-        }
-        Route::Predict { model, version } => {
-            let mut form = v1::ReplyForm::Columns;
-            let response = pipeline::infer(shared, &model, version.as_deref(), |deployment| {
-                let (request, wanted) = v1::decode(deployment, &body)?;
-                form = wanted;
-                Ok(request)
-            })
-            .await?;
-            Ok(compressed(shared, headers, v1::encode(&response, form)).await)
         }
         Route::Alive => Ok(reply::json(200, &json!({"status": "alive"}))),
         Route::Live => Ok(reply::json(200, &json!({"live": true}))),
@@ -156,14 +166,29 @@ async fn dispatch(
             let deployment = catalog.resolve(&model, version.as_deref())?;
             Ok(reply::json(200, &deployment.config.to_json()))
         }
-        Route::ModelStatus { model } => {
-            let catalog = shared.catalog.snapshot();
-            v1::model_status(&catalog, &model)
-        }
         Route::RepositoryIndex => repository::index(shared, &body).await,
         Route::RepositoryLoad { model } => repository::load(shared, &model, body).await,
         Route::RepositoryUnload { model } => repository::unload(shared, &model, &body).await,
         Route::NamedRepository => Err(repository::named()),
+        Route::RegionStatus { memory, region } => Ok(reply::json(
+            200,
+            &shared_memory::status(&shared.regions, memory, region.as_deref())?,
+        )),
+        Route::RegionRegister { memory, region } => {
+            shared_memory::register(&shared.regions, memory, &region, &body)?;
+            Ok(reply::json(200, &json!({})))
+        }
+        Route::RegionUnregister { memory, region } => {
+            shared_memory::unregister(&shared.regions, memory, region.as_deref());
+            Ok(reply::json(200, &json!({})))
+        }
+        Route::LogSettings => Ok(reply::json(200, &logging::read())),
+        Route::LogUpdate => Ok(reply::json(200, &logging::write(&body)?)),
+        Route::V1(route) => v1::handle(shared, route, headers, &body).await,
+        Route::Generate { model, version, stream } => {
+            generate::handle(shared, &model, version.as_deref(), &body, stream).await
+        }
+        Route::Metrics => Ok(metrics(shared.clone()).await),
     }
 }
 
@@ -178,4 +203,11 @@ async fn compressed(shared: &Shared, headers: &HeaderMap, reply: Response<Body>)
 fn ready(shared: &Shared) -> Response<Body> {
     let ready = shared.is_ready();
     reply::json(if ready { 200 } else { 503 }, &json!({"ready": ready, "live": true}))
+}
+
+/// Rendered elsewhere, since it takes its time and frees what has ended.
+async fn metrics(shared: Arc<Shared>) -> Response<Body> {
+    let rendered = tokio::task::spawn_blocking(move || shared.render_metrics()).await;
+    let text = HeaderValue::from_static(crate::metrics::CONTENT_TYPE);
+    reply::with_body(200, text, rendered.expect("rendering does not panic").into())
 }

@@ -4,6 +4,7 @@ use std::borrow::Cow;
 
 use http::Method;
 
+use super::v1;
 use crate::control::exposure::{ControlGroup, Port};
 use crate::error::GatewayError;
 
@@ -31,17 +32,17 @@ pub(super) enum Route<'p> {
         model: Option<Cow<'p, str>>,
         version: Option<Cow<'p, str>>,
     },
-    ModelStatus {
-        model: Cow<'p, str>,
-    },
     Infer {
         model: Cow<'p, str>,
         version: Option<Cow<'p, str>>,
     },
-    Predict {
+    V1(v1::Route<'p>),
+    Generate {
         model: Cow<'p, str>,
         version: Option<Cow<'p, str>>,
+        stream: bool,
     },
+    Metrics,
     RepositoryIndex,
     RepositoryLoad {
         model: Cow<'p, str>,
@@ -51,12 +52,37 @@ pub(super) enum Route<'p> {
     },
     /// The same of a repository that is named: there is one, which has no name.
     NamedRepository,
+    RegionStatus {
+        memory: Memory,
+        region: Option<Cow<'p, str>>,
+    },
+    RegionRegister {
+        memory: Memory,
+        region: Cow<'p, str>,
+    },
+    RegionUnregister {
+        memory: Memory,
+        region: Option<Cow<'p, str>>,
+    },
+    LogSettings,
+    LogUpdate,
+}
+
+/// Whose memory a region is of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Memory {
+    System,
+    Cuda,
 }
 
 impl<'p> Route<'p> {
     /// The route, or 404 for a path that names nothing, 405 for the wrong method.
     pub(super) fn parse(method: &Method, path: &'p str) -> Result<Self, GatewayError> {
         let route = Self::of_path(path).ok_or_else(|| GatewayError::NoRoute(clip(path)))?;
+        let route = match route {
+            Self::LogSettings if method == Method::POST => Self::LogUpdate,
+            route => route,
+        };
         let allowed = route.method();
         if method != allowed && !(method == Method::HEAD && allowed == "GET") {
             let (method, path) = (method.to_string(), clip(path));
@@ -72,13 +98,18 @@ impl<'p> Route<'p> {
             ["v2", "health", "live"] => Self::Live,
             ["v2", "health", "ready"] => Self::Ready,
             ["v2"] => Self::Server,
-            ["v1" | "v2", "models"] => Self::Models,
+            ["v2", "models"] => Self::Models,
             // It wins over the metadata of a model of that name.
             ["v2", "models", "stats"] => Self::Statistics { model: None, version: None },
             ["v2", "models", model, ref rest @ ..] => Self::of_v2_model(model, rest)?,
             ["v2", "repository", ref rest @ ..] => Self::of_repository(rest)?,
-            ["v1", "models", last] => Self::of_v1_model(last, None)?,
-            ["v1", "models", model, "versions", last] => Self::of_v1_model(last, Some(model))?,
+            ["v2", "systemsharedmemory", ref rest @ ..] => Self::of_memory(Memory::System, rest)?,
+            ["v2", "cudasharedmemory", ref rest @ ..] => Self::of_memory(Memory::Cuda, rest)?,
+            ["v2", "logging"] => Self::LogSettings,
+            ["metrics"] => Self::Metrics,
+            [first, ref rest @ ..] if first.eq_ignore_ascii_case("v1") => {
+                Self::V1(v1::Route::parse(rest)?)
+            }
             _ => return None,
         })
     }
@@ -95,6 +126,8 @@ impl<'p> Route<'p> {
             ["config"] => Self::Config { model, version },
             ["stats"] => Self::Statistics { model: Some(model), version },
             ["infer"] => Self::Infer { model, version },
+            ["generate"] => Self::Generate { model, version, stream: false },
+            ["generate_stream"] => Self::Generate { model, version, stream: true },
             _ => return None,
         })
     }
@@ -109,12 +142,30 @@ impl<'p> Route<'p> {
         })
     }
 
+    fn of_memory(memory: Memory, rest: &[&'p str]) -> Option<Self> {
+        let (region, verb) = match *rest {
+            [verb] => (None, verb),
+            ["region", region, verb] => (Some(decode(region)?), verb),
+            _ => return None,
+        };
+        Some(match (verb, region) {
+            ("status", region) => Self::RegionStatus { memory, region },
+            ("register", Some(region)) => Self::RegionRegister { memory, region },
+            ("unregister", region) => Self::RegionUnregister { memory, region },
+            _ => return None,
+        })
+    }
+
     /// Which calls for operators it belongs to, if it is one.
     pub(super) const fn group(&self) -> Option<ControlGroup> {
         match self {
             Self::RepositoryLoad { .. } | Self::RepositoryUnload { .. } => {
                 Some(ControlGroup::ModelRepository)
             }
+            Self::RegionStatus { .. }
+            | Self::RegionRegister { .. }
+            | Self::RegionUnregister { .. } => Some(ControlGroup::SharedMemory),
+            Self::LogSettings | Self::LogUpdate => Some(ControlGroup::Logging),
             _ => None,
         }
     }
@@ -134,31 +185,18 @@ impl<'p> Route<'p> {
             )
     }
 
-    /// `name:predict`, `name` or, behind `versions`, `7:predict`. The colon may come encoded.
-    fn of_v1_model(last: &'p str, model: Option<&'p str>) -> Option<Self> {
-        let last = decode(last)?;
-        let (name, verb) = match last.rsplit_once(':') {
-            None if model.is_none() => return Some(Self::ModelStatus { model: last }),
-            None => return None,
-            Some((name, verb)) => (name.to_owned(), verb),
-        };
-        if verb != "predict" {
-            return None;
-        }
-        Some(match model {
-            None => Self::Predict { model: name.into(), version: None },
-            Some(model) => Self::Predict { model: decode(model)?, version: Some(name.into()) },
-        })
-    }
-
     const fn method(&self) -> &'static str {
         match self {
+            Self::V1(route) => route.method(),
             Self::Infer { .. }
-            | Self::Predict { .. }
+            | Self::Generate { .. }
             | Self::RepositoryIndex
             | Self::RepositoryLoad { .. }
             | Self::RepositoryUnload { .. }
-            | Self::NamedRepository => "POST",
+            | Self::NamedRepository
+            | Self::RegionRegister { .. }
+            | Self::RegionUnregister { .. }
+            | Self::LogUpdate => "POST",
             Self::Alive
             | Self::Live
             | Self::Ready
@@ -168,7 +206,9 @@ impl<'p> Route<'p> {
             | Self::ModelReady { .. }
             | Self::Config { .. }
             | Self::Statistics { .. }
-            | Self::ModelStatus { .. } => "GET",
+            | Self::Metrics
+            | Self::RegionStatus { .. }
+            | Self::LogSettings => "GET",
         }
     }
 }
@@ -189,7 +229,7 @@ fn digits(part: &str) -> Option<Cow<'_, str>> {
 }
 
 /// Undoes percent-encoding, once. None when it is broken or not UTF-8.
-fn decode(part: &str) -> Option<Cow<'_, str>> {
+pub(super) fn decode(part: &str) -> Option<Cow<'_, str>> {
     if !part.contains('%') {
         return Some(part.into());
     }
@@ -234,14 +274,11 @@ mod tests {
         };
         assert_eq!(post("/v2/models/a/infer").unwrap(), infer("a", None));
         assert_eq!(post("/v2/models/a%20b/versions/3/infer").unwrap(), infer("a b", Some("3")));
-        let predict = |model: &'static str, version: Option<&'static str>| Route::Predict {
-            model: model.into(),
-            version: version.map(Into::into),
-        };
-        assert_eq!(post("/v1/models/a:predict").unwrap(), predict("a", None));
-        assert_eq!(post("/v1/models/a%3Apredict").unwrap(), predict("a", None));
-        assert_eq!(post("/v1/models/a/versions/2:predict").unwrap(), predict("a", Some("2")));
-        assert_eq!(get("/v1/models/a").unwrap(), Route::ModelStatus { model: "a".into() });
+        let stream = |stream| Route::Generate { model: "a".into(), version: None, stream };
+        assert_eq!(post("/v2/models/a/generate").unwrap(), stream(false));
+        assert_eq!(post("/v2/models/a/generate_stream").unwrap(), stream(true));
+        assert!(matches!(post("/V1/models/a:predict").unwrap(), Route::V1(_)));
+        assert!(matches!(get("/v1/models/a").unwrap(), Route::V1(_)));
         let statistics = |model: Option<&'static str>, version: Option<&'static str>| {
             let (model, version) = (model.map(Into::into), version.map(Into::into));
             Route::Statistics { model, version }

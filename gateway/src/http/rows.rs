@@ -1,54 +1,50 @@
 //! V1's rows (`instances`) and columns (`inputs`) as tensors.
 //!
-//! An object is read with a bound on its entries, since a body has room for far more names than
-//! any model takes, and each of them would be compared and stored.
+//! Values stay text until they are parsed into a tensor's memory. An object is read with a bound
+//! on its entries, since a body has room for far more names than any model takes, and each of
+//! them would be compared and stored.
 //!
 //! A null is a missing value: NaN in a float input of the graph, and a raw field that need not
 //! be there is filled with its default. Anything else has no missing value and is refused.
 
+use std::borrow::Cow;
+
+use serde::Deserialize;
 use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
-use serde_json::{Map, Value};
+use serde_json::Value;
+use serde_json::value::RawValue;
 use sluice_features::Field;
 use sluice_protocol::{Datatype, NamedTensor, Tensor, TensorData};
 
+use super::base64::Base64;
 use super::elements;
 use crate::deployment::Deployment;
 use crate::error::GatewayError;
 use crate::inputs;
 
-/// Tensors of a list of rows: objects of named values, or bare values of the only input.
+/// Tensors of a list of rows: objects of named values, or bare values of the only input. None
+/// when there is no row.
 pub(super) fn rows_to_tensors(
     deployment: &Deployment,
     text: &str,
-) -> Result<Vec<NamedTensor>, GatewayError> {
+) -> Result<Option<Vec<NamedTensor>>, GatewayError> {
     let Some(inner) = text.strip_prefix('[').map(str::trim_start) else {
-        return Err(invalid("\"instances\" must be a list"));
+        return Err(invalid(
+            "Expecting 'instances' to be an list/array: it must be a list of rows",
+        ));
     };
     if inner.starts_with(']') {
-        return Err(invalid("\"instances\" is empty"));
+        return Ok(None);
     }
-    if !inner.starts_with('{') {
-        return Ok(vec![only_input(deployment, text)?]);
+    if !is_named(deployment, inner) {
+        return Ok(Some(vec![only_input(deployment, text, "instances is a plain list")?]));
     }
-    let rows: Vec<Map<String, Value>> = read("instances", text, ObjectsSeed(deployment))?;
-    let Some(first) = rows.first() else { return Ok(Vec::new()) };
-    for (index, row) in rows.iter().enumerate().filter(|(_, row)| row.len() > first.len()) {
-        if let Some(name) = row.keys().find(|name| !first.contains_key(*name)) {
-            let reason = format!("is in instance {index} but not in instance 0");
-            return Err(GatewayError::input(name, reason));
-        }
+    let table = read("instances", text, TableSeed(deployment))?;
+    let mut tensors = Vec::with_capacity(table.columns.len());
+    for column in &table.columns {
+        tensors.extend(column_to_tensor(deployment, &column.name, &column.text, table.rows)?);
     }
-    let mut tensors = Vec::with_capacity(first.len());
-    for name in first.keys() {
-        let mut column = Vec::with_capacity(rows.len());
-        for (index, row) in rows.iter().enumerate() {
-            column.push(row.get(name).ok_or_else(|| {
-                GatewayError::input(name, format!("is missing in instance {index}"))
-            })?);
-        }
-        tensors.extend(column_to_tensor(deployment, name, &column)?);
-    }
-    Ok(tensors)
+    Ok(Some(tensors))
 }
 
 /// Tensors of an object of columns, or of the bare column of the only input.
@@ -56,16 +52,13 @@ pub(super) fn columns_to_tensors(
     deployment: &Deployment,
     text: &str,
 ) -> Result<Vec<NamedTensor>, GatewayError> {
-    if !text.starts_with('{') {
-        return Ok(vec![only_input(deployment, text)?]);
+    if !is_named(deployment, text) {
+        return Ok(vec![only_input(deployment, text, "inputs is a plain value/list")?]);
     }
-    let columns = read("inputs", text, ObjectSeed(deployment))?;
+    let columns = read("inputs", text, ColumnsSeed(deployment))?;
     let mut tensors = Vec::with_capacity(columns.len());
     for (name, column) in &columns {
-        let Value::Array(values) = column else {
-            return Err(GatewayError::input(name, "must be a list of rows"));
-        };
-        tensors.extend(column_to_tensor(deployment, name, &values.iter().collect::<Vec<_>>())?);
+        tensors.extend(column_to_tensor(deployment, name, column.get(), 0)?);
     }
     Ok(tensors)
 }
@@ -74,56 +67,69 @@ fn invalid(text: &str) -> GatewayError {
     GatewayError::Invalid(text.to_owned())
 }
 
+/// Whether `text` begins with an object of names and not with a bare value, as bytes in base64
+/// are one. An input that is called like the key of such an object keeps its name.
+fn is_named(deployment: &Deployment, text: &str) -> bool {
+    let takes_b64 = || deployment.inputs.iter().any(|spec| spec.name == "b64");
+    text.starts_with('{') && (!Base64::leads(text) || takes_b64())
+}
+
 /// Bare values: those of the graph's only input, parsed straight into its memory.
-fn only_input(deployment: &Deployment, text: &str) -> Result<NamedTensor, GatewayError> {
+fn only_input(
+    deployment: &Deployment,
+    text: &str,
+    what: &str,
+) -> Result<NamedTensor, GatewayError> {
     let mut required = deployment.inputs.iter().filter(|input| !input.optional);
     let (Some(spec), None) = (required.next(), required.next()) else {
         return Err(GatewayError::Invalid(format!(
-            "model {} has several inputs, so every instance must be an object of them",
+            "{what}, but model {} has several inputs, so that objects of them are expected",
             deployment.model
         )));
     };
     tensor(&spec.name, text, spec.datatype, 0)
 }
 
-/// One value a row, each a scalar or a nested list, as the input's datatype if the graph has
-/// such an input, else (a raw field) as what the JSON says.
+/// A column's text, one value a row, each a scalar or a nested list: as the input's datatype if
+/// the graph has such an input, else (a raw field) as what the JSON says.
 fn column_to_tensor(
     deployment: &Deployment,
     name: &str,
-    column: &[&Value],
+    text: &str,
+    rows: usize,
 ) -> Result<Option<NamedTensor>, GatewayError> {
     if let Some(own) = deployment.inputs.iter().find(|spec| spec.name == name) {
-        return as_tensor(name, column, own.datatype).map(Some);
+        return tensor(name, text, own.datatype, rows).map(Some);
     }
+    let values: Vec<Value> = serde_json::from_str(text)
+        .map_err(|_| GatewayError::input(name, "must be a list of rows"))?;
     let fields = deployment.features.iter().flat_map(|features| features.plan.request_fields());
-    raw_field(name, column, fields.filter(|field| !field.required).find(|field| field.name == name))
+    let optional = fields.filter(|field| !field.required).find(|field| field.name == name);
+    raw_field(name, &values, optional)
 }
 
 /// A raw field's column. `optional` is the field if it need not be there: then its default
 /// stands for a null, and a column of nothing else is none.
 fn raw_field(
     name: &str,
-    column: &[&Value],
+    column: &[Value],
     optional: Option<&Field>,
 ) -> Result<Option<NamedTensor>, GatewayError> {
-    let Some(field) = optional.filter(|_| column.iter().any(|value| value.is_null())) else {
+    let Some(field) = optional.filter(|_| column.iter().any(Value::is_null)) else {
         return as_tensor(name, column, json_datatype(name, column, false)?).map(Some);
     };
-    if column.iter().all(|value| value.is_null()) {
+    if column.iter().all(Value::is_null) {
         return Ok(None);
     }
     let default = field.default.to_json();
-    let or_default =
-        |value: &&'_ Value| if value.is_null() { default.clone() } else { (*value).clone() };
+    let or_default = |value: &Value| if value.is_null() { default.clone() } else { value.clone() };
     let filled: Vec<Value> = column.iter().map(or_default).collect();
-    let filled: Vec<&Value> = filled.iter().collect();
     as_tensor(name, &filled, json_datatype(name, &filled, true)?).map(Some)
 }
 
 fn as_tensor(
     name: &str,
-    column: &[&Value],
+    column: &[Value],
     datatype: Datatype,
 ) -> Result<NamedTensor, GatewayError> {
     let text = serde_json::to_string(column).expect("a JSON value is JSON");
@@ -137,7 +143,7 @@ fn tensor(
     expected: usize,
 ) -> Result<NamedTensor, GatewayError> {
     let refuse = |reason: String| GatewayError::input(name, reason);
-    let parsed = elements::parse(text, datatype, expected).map_err(refuse)?;
+    let parsed = elements::parse_or_base64(text, datatype, expected).map_err(refuse)?;
     let shape = parsed.shape.ok_or_else(|| refuse("has rows of different shapes".to_owned()))?;
     named(name, &shape, parsed.data)
 }
@@ -150,13 +156,14 @@ fn named(name: &str, shape: &[usize], data: TensorData) -> Result<NamedTensor, G
 
 /// The datatype of a raw field's values. A null that no default replaced can only stand among
 /// numbers, as NaN.
-fn json_datatype(name: &str, column: &[&Value], optional: bool) -> Result<Datatype, GatewayError> {
+fn json_datatype(name: &str, column: &[Value], optional: bool) -> Result<Datatype, GatewayError> {
     let mut found = None;
     let mut null = None;
     for (index, value) in column.iter().enumerate() {
         let own = match value {
             Value::Bool(_) => Datatype::Bool,
             Value::String(_) => Datatype::Bytes,
+            Value::Object(object) if Base64::is(object) => Datatype::Bytes,
             Value::Number(number) if number.is_i64() => Datatype::Int64,
             Value::Number(_) => Datatype::Fp64,
             Value::Null => {
@@ -201,67 +208,161 @@ fn read<'t, S: DeserializeSeed<'t>>(
     })
 }
 
-/// A list of objects, each as [`ObjectSeed`] reads it.
-struct ObjectsSeed<'d>(&'d Deployment);
+/// A list of objects, turned into columns.
+#[derive(Debug, Default)]
+struct Table {
+    columns: Vec<ColumnText>,
+    /// Rows that are complete.
+    rows: usize,
+}
 
-impl<'de> DeserializeSeed<'de> for ObjectsSeed<'_> {
-    type Value = Vec<Map<String, Value>>;
+/// The JSON list of one name's values.
+#[derive(Debug)]
+struct ColumnText {
+    name: String,
+    text: String,
+    /// How many values it has.
+    values: usize,
+}
 
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
+impl Table {
+    /// Adds a value of the row that is being read. The first row says which columns there are.
+    fn add(&mut self, name: &str, value: &str) -> Result<(), GatewayError> {
+        let rows = self.rows;
+        let Some(column) = self.columns.iter_mut().find(|column| column.name == name) else {
+            if rows > 0 {
+                return Err(GatewayError::input(name, "is not in instance 0"));
+            }
+            let text = format!("[{value}");
+            self.columns.push(ColumnText { name: name.to_owned(), text, values: 1 });
+            return Ok(());
+        };
+        if column.values > rows {
+            return Err(GatewayError::input(name, "is given twice"));
+        }
+        column.text.push(',');
+        column.text.push_str(value);
+        column.values += 1;
+        Ok(())
+    }
+
+    /// Ends the row that is being read.
+    fn end_row(&mut self) -> Result<(), GatewayError> {
+        let rows = self.rows;
+        if let Some(column) = self.columns.iter().find(|column| column.values == rows) {
+            let reason = format!("is missing in instance {rows}");
+            return Err(GatewayError::input(&column.name, reason));
+        }
+        self.rows += 1;
+        Ok(())
+    }
+}
+
+struct TableSeed<'d>(&'d Deployment);
+
+impl<'de> DeserializeSeed<'de> for TableSeed<'_> {
+    type Value = Table;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Table, D::Error> {
         deserializer.deserialize_seq(self)
     }
 }
 
-impl<'de> Visitor<'de> for ObjectsSeed<'_> {
-    type Value = Vec<Map<String, Value>>;
+impl<'de> Visitor<'de> for TableSeed<'_> {
+    type Value = Table;
 
     fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("a list of objects")
     }
 
-    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Self::Value, A::Error> {
-        let mut rows = Vec::new();
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Table, A::Error> {
+        let mut table = Table::default();
         loop {
-            let row = list.next_element_seed(ObjectSeed(self.0));
-            match row
-                .map_err(|error| A::Error::custom(format!("instance {}: {error}", rows.len())))?
-            {
-                Some(row) => rows.push(row),
-                None => return Ok(rows),
+            let index = table.rows;
+            let row = list.next_element_seed(RowSeed(self.0, &mut table));
+            let row =
+                row.map_err(|error| A::Error::custom(format!("instance {index}: {error}")))?;
+            if row.is_none() {
+                table.columns.iter_mut().for_each(|column| column.text.push(']'));
+                return Ok(table);
             }
+            table.end_row().map_err(A::Error::custom)?;
         }
     }
 }
 
-/// An object with no more entries than the model takes, and none twice.
-struct ObjectSeed<'d>(&'d Deployment);
+/// One object of a list, added to the table.
+struct RowSeed<'d>(&'d Deployment, &'d mut Table);
 
-impl<'de> DeserializeSeed<'de> for ObjectSeed<'_> {
-    type Value = Map<String, Value>;
+impl<'de> DeserializeSeed<'de> for RowSeed<'_> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_map(self)
+    }
+}
+
+impl<'de> Visitor<'de> for RowSeed<'_> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("an object, as the first one is")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, entries: A) -> Result<(), A::Error> {
+        let Self(deployment, table) = self;
+        visit_entries(deployment, entries, |name, value| table.add(&name, value.get()))
+    }
+}
+
+/// An object of columns, none of them twice.
+struct ColumnsSeed<'d>(&'d Deployment);
+
+impl<'de> DeserializeSeed<'de> for ColumnsSeed<'_> {
+    type Value = Vec<(Cow<'de, str>, &'de RawValue)>;
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
         deserializer.deserialize_map(self)
     }
 }
 
-impl<'de> Visitor<'de> for ObjectSeed<'_> {
-    type Value = Map<String, Value>;
+impl<'de> Visitor<'de> for ColumnsSeed<'_> {
+    type Value = Vec<(Cow<'de, str>, &'de RawValue)>;
 
     fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("an object, as the first one is")
+        f.write_str("an object of columns")
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Self::Value, A::Error> {
-        let mut object = Map::new();
-        while let Some(name) = entries.next_key::<String>()? {
-            inputs::check_count(self.0, object.len() + 1).map_err(A::Error::custom)?;
-            if object.contains_key(&name) {
-                return Err(A::Error::custom(GatewayError::input(&name, "is given twice")));
+    fn visit_map<A: MapAccess<'de>>(self, entries: A) -> Result<Self::Value, A::Error> {
+        let mut columns = Vec::new();
+        visit_entries(self.0, entries, |name, value| {
+            if columns.iter().any(|(other, _)| *other == name) {
+                return Err(GatewayError::input(&name, "is given twice"));
             }
-            object.insert(name, entries.next_value()?);
-        }
-        Ok(object)
+            columns.push((name, value));
+            Ok(())
+        })?;
+        Ok(columns)
     }
+}
+
+/// Hands every entry to `take`, as long as there are no more of them than the model takes.
+fn visit_entries<'de, A: MapAccess<'de>>(
+    deployment: &Deployment,
+    mut entries: A,
+    mut take: impl FnMut(Cow<'de, str>, &'de RawValue) -> Result<(), GatewayError>,
+) -> Result<(), A::Error> {
+    #[derive(Deserialize)]
+    struct Name<'n>(#[serde(borrow)] Cow<'n, str>);
+
+    let mut count = 0;
+    while let Some(Name(name)) = entries.next_key()? {
+        count += 1;
+        inputs::check_count(deployment, count).map_err(A::Error::custom)?;
+        let value = entries.next_value()?;
+        take(name, value).map_err(A::Error::custom)?;
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -277,8 +378,8 @@ mod tests {
     }
 
     fn column(values: &Value, optional: Option<&Field>) -> Result<Option<TensorData>, String> {
-        let values: Vec<&Value> = values.as_array().unwrap().iter().collect();
-        let tensor = raw_field("f", &values, optional).map_err(|error| error.to_string())?;
+        let values = values.as_array().unwrap();
+        let tensor = raw_field("f", values, optional).map_err(|error| error.to_string())?;
         Ok(tensor.map(|named| named.tensor.into_parts().1))
     }
 
@@ -292,6 +393,22 @@ mod tests {
             (json!(["a", null]), &text, Some(TensorData::Bytes(vec!["a".into(), "d".into()]))),
         ] {
             assert_eq!(column(&values, Some(optional)), Ok(expected), "{values}");
+        }
+    }
+
+    #[test]
+    fn texts_may_be_in_base64() {
+        let texts = TensorData::Bytes(vec!["hi".into(), "a".into()]);
+        assert_eq!(column(&json!([{"b64": "aGk="}, "a"]), None), Ok(Some(texts)));
+        let error = column(&json!([{"b64": "aGk="}, 1]), None).unwrap_err();
+        assert!(error.contains("BYTES before instance 1 and INT64 in it"), "{error}");
+        for (value, says) in [
+            (json!([{"b64": 1}]), "is no single value in instance 0"),
+            (json!([{"b64": "", "a": ""}]), "is no single value in instance 0"),
+            (json!([{"b64": "*"}]), "Unable to base64 decode"),
+        ] {
+            let error = column(&value, None).unwrap_err();
+            assert!(error.contains(says), "{value}: {error}");
         }
     }
 

@@ -3,7 +3,8 @@
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use crate::control::shared_memory::Regions;
+use super::route::Memory;
+use crate::control::shared_memory::{Regions, no_cuda, no_cuda_region};
 use crate::error::GatewayError;
 
 /// What a register call's body says.
@@ -15,8 +16,16 @@ struct Register {
     byte_size: u64,
 }
 
-/// `GET /v2/systemsharedmemory[/region/{region}]/status`: a list of regions.
-pub(super) fn status(regions: &Regions, region: Option<&str>) -> Result<Value, GatewayError> {
+/// `GET /v2/systemsharedmemory[/region/{region}]/status`: a list of regions. There are none of a
+/// GPU's memory.
+pub(super) fn status(
+    regions: &Regions,
+    memory: Memory,
+    region: Option<&str>,
+) -> Result<Value, GatewayError> {
+    if memory == Memory::Cuda {
+        return no_cuda_region(region).map(|()| json!([]));
+    }
     let listed = regions.status(region)?;
     let list = listed.iter().map(|region| {
         json!({
@@ -30,7 +39,15 @@ pub(super) fn status(regions: &Regions, region: Option<&str>) -> Result<Value, G
 }
 
 /// `POST /v2/systemsharedmemory/region/{region}/register`.
-pub(super) fn register(regions: &Regions, region: &str, body: &[u8]) -> Result<(), GatewayError> {
+pub(super) fn register(
+    regions: &Regions,
+    memory: Memory,
+    region: &str,
+    body: &[u8],
+) -> Result<(), GatewayError> {
+    if memory == Memory::Cuda {
+        return Err(no_cuda());
+    }
     let Register { key, offset, byte_size } = serde_json::from_slice(body).map_err(|error| {
         GatewayError::Invalid(format!(
             "a region is registered by {{\"key\": TEXT, \"offset\": BYTES, \"byte_size\": BYTES}}: {error}"
@@ -39,11 +56,19 @@ pub(super) fn register(regions: &Regions, region: &str, body: &[u8]) -> Result<(
     regions.register(region, &key, offset, byte_size)
 }
 
+/// `POST /v2/systemsharedmemory[/region/{region}]/unregister`. Clients clear what may be left of an
+/// earlier run, also of a GPU's memory, so that there is nothing does not matter.
+pub(super) fn unregister(regions: &Regions, memory: Memory, region: Option<&str>) {
+    if memory == Memory::System {
+        regions.unregister(region);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::json;
 
-    use super::{register, status};
+    use super::{Memory, register, status, unregister};
     use crate::control::shared_memory::Regions;
 
     #[test]
@@ -58,9 +83,21 @@ mod tests {
             (r#"{"key": 1, "byte_size": 1}"#, "invalid type"),
             (r#"{"key": "/k", "byte_size": 1, "offset": 1e30}"#, "invalid type"),
         ] {
-            let error = register(&regions, "r", body.as_bytes()).unwrap_err().to_string();
+            let error =
+                register(&regions, Memory::System, "r", body.as_bytes()).unwrap_err().to_string();
             assert!(error.contains(says), "{body}: {error}");
         }
-        assert_eq!(status(&regions, None).unwrap(), json!([]));
+        assert_eq!(status(&regions, Memory::System, None).unwrap(), json!([]));
+    }
+
+    #[test]
+    fn there_is_no_memory_of_a_gpu() {
+        let regions = Regions::new(true);
+        assert_eq!(status(&regions, Memory::Cuda, None).unwrap(), json!([]));
+        unregister(&regions, Memory::Cuda, None);
+        let unknown = status(&regions, Memory::Cuda, Some("r")).unwrap_err().to_string();
+        assert!(unknown.contains("Unable to find cuda shared memory region: 'r'"), "{unknown}");
+        let refused = register(&regions, Memory::Cuda, "r", b"{}").unwrap_err().to_string();
+        assert!(refused.contains("failed to register"), "{refused}");
     }
 }

@@ -1,268 +1,106 @@
 //! The V1 protocol, in the style of TensorFlow Serving's REST: rows (`instances`) or columns
-//! (`inputs`) in, `predictions` or `outputs` back.
+//! (`inputs`) in, `predictions` or `outputs` back; models' status and signatures.
+
+mod answer;
+mod metadata;
+mod request;
+mod route;
+mod status;
 
 use bytes::Bytes;
-use http::{HeaderName, HeaderValue, Response};
-use serde::ser::{SerializeMap, SerializeSeq, Serializer};
-use serde::{Deserialize, Serialize};
-use serde_json::value::RawValue;
-use serde_json::{Value, json};
-use sluice_protocol::{
-    InferRequest, InferResponse, NamedTensor, Parameter, Parameters, Tensor, TensorData,
-};
+use http::{HeaderMap, Response, StatusCode};
+use serde_json::json;
 
-use super::rows::{columns_to_tensors, rows_to_tensors};
-use super::v2::Element;
-use super::{Body, reply};
+use super::{Body, compressed, reply};
 use crate::catalog::Catalog;
 use crate::deployment::Deployment;
 use crate::error::GatewayError;
-use crate::pipeline::{DEGRADED_VIEWS, FEATURES_AS_OF};
+use crate::pipeline;
+use crate::shared::Shared;
+pub(super) use route::Route;
+use route::{Pick, Target, Verb};
 
-/// Whether the caller sent rows (and how many) or columns, and so gets them back.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum ReplyForm {
-    Rows(usize),
-    Columns,
-}
-
-#[derive(Deserialize)]
-struct WireRequest<'b> {
-    #[serde(borrow, default)]
-    instances: Option<&'b RawValue>,
-    #[serde(borrow, default)]
-    inputs: Option<&'b RawValue>,
-}
-
-/// Reads a request, and the form of its answer.
-pub(super) fn decode(
-    deployment: &Deployment,
+/// Answers a request for a path below `/v1`.
+pub(super) async fn handle(
+    shared: &Shared,
+    route: Route<'_>,
+    headers: &HeaderMap,
     body: &Bytes,
-) -> Result<(InferRequest, ReplyForm), GatewayError> {
-    let wire: WireRequest<'_> = serde_json::from_slice(body).map_err(|error| {
-        GatewayError::Invalid(format!("request body is no predict request: {error}"))
-    })?;
-    let (inputs, form) = match (wire.instances, wire.inputs) {
-        (Some(rows), None) => {
-            let inputs = rows_to_tensors(deployment, rows.get())?;
-            let rows = inputs.first().and_then(|input| input.tensor.rows()).unwrap_or(0);
-            (inputs, ReplyForm::Rows(rows))
+) -> Result<Response<Body>, GatewayError> {
+    let catalog = || shared.catalog.snapshot();
+    match route {
+        Route::Models => {
+            let catalog = catalog();
+            let names: Vec<_> = catalog.models().into_keys().collect();
+            Ok(reply::json(200, &json!({"models": names})))
         }
-        (None, Some(columns)) => {
-            (columns_to_tensors(deployment, columns.get())?, ReplyForm::Columns)
+        Route::Status(target) => status::answer(&catalog(), &target),
+        Route::Metadata(target) => {
+            Ok(reply::json(200, &metadata::signature(resolve(&catalog(), &target)?)))
         }
-        (Some(_), Some(_)) => return Err(invalid("request has both \"instances\" and \"inputs\"")),
-        (None, None) => return Err(invalid("request has neither \"instances\" nor \"inputs\"")),
-    };
-    let request = InferRequest {
-        model: deployment.model.clone(),
-        version: Some(deployment.version),
-        id: String::new(),
-        parameters: Parameters::new(),
-        inputs,
-        outputs: Vec::new(),
-    };
-    Ok((request, form))
-}
-
-fn invalid(text: &str) -> GatewayError {
-    GatewayError::Invalid(text.to_owned())
-}
-
-/// Writes an answer. What V1 has no place for in the body goes into headers.
-///
-/// Rows are answered by rows where every output has a row for each of them. A graph that does
-/// not batch need not give that; then `predictions` holds the outputs whole, the bare value of
-/// a single one or an object of several, as columns are answered.
-pub(super) fn encode(response: &InferResponse, form: ReplyForm) -> Response<Body> {
-    let outputs = response.outputs.as_slice();
-    let by_row = |rows| outputs.iter().all(|output| output.tensor.rows() == Some(rows));
-    let mut reply = match form {
-        ReplyForm::Rows(rows) if by_row(rows) => {
-            reply::json(200, &json_object("predictions", &Rows(outputs, rows)))
+        Route::Call(Verb::Predict, target) => {
+            let answered = predict(shared, &target, headers, body).await;
+            answered.or_else(unready)
         }
-        ReplyForm::Rows(_) => reply::json(200, &json_object("predictions", &Columns(outputs))),
-        ReplyForm::Columns => reply::json(200, &json_object("outputs", &Columns(outputs))),
-    };
-    let facts = [
-        (FEATURES_AS_OF, HeaderName::from_static("sluice-features-as-of")),
-        (DEGRADED_VIEWS, HeaderName::from_static("sluice-degraded-views")),
-    ];
-    for (parameter, header) in facts {
-        let Some(Parameter::String(text)) = response.parameters.get(parameter) else { continue };
-        if let Ok(value) = HeaderValue::from_str(text) {
-            reply.headers_mut().insert(header, value);
-        }
-    }
-    reply
-}
-
-/// An object of one key.
-fn json_object<'v, T: Serialize>(key: &'v str, value: &'v T) -> impl Serialize + 'v {
-    std::collections::BTreeMap::from([(key, value)])
-}
-
-/// Outputs by row: bare values of a single output, objects of several. All have so many rows.
-struct Rows<'r>(&'r [NamedTensor], usize);
-
-impl Serialize for Rows<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let Self(outputs, rows) = *self;
-        let mut list = serializer.serialize_seq(Some(rows))?;
-        for row in 0..rows {
-            match outputs {
-                [only] => list.serialize_element(&Nested::row(&only.tensor, row))?,
-                several => list.serialize_element(&RowObject(several, row))?,
-            }
-        }
-        list.end()
+        Route::Call(verb, target) => resolve(&catalog(), &target)
+            .and_then(|deployment| refuse(verb, deployment))
+            .or_else(unready),
     }
 }
 
-struct RowObject<'r>(&'r [NamedTensor], usize);
-
-impl Serialize for RowObject<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut object = serializer.serialize_map(Some(self.0.len()))?;
-        for output in self.0 {
-            object.serialize_entry(&output.name, &Nested::row(&output.tensor, self.1))?;
-        }
-        object.end()
+/// The deployment that a path means.
+fn resolve<'c>(
+    catalog: &'c Catalog,
+    target: &Target<'_>,
+) -> Result<&'c std::sync::Arc<Deployment>, GatewayError> {
+    match &target.pick {
+        Pick::Default => catalog.resolve(&target.model, None),
+        Pick::Version(version) => catalog.resolve(&target.model, Some(version)),
+        Pick::Label(label) => catalog.resolve_label(&target.model, label),
     }
 }
 
-/// Outputs by name: the bare value of a single output, an object of several.
-struct Columns<'r>(&'r [NamedTensor]);
-
-impl Serialize for Columns<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        if let [only] = self.0 {
-            return Nested::whole(&only.tensor).serialize(serializer);
-        }
-        let mut object = serializer.serialize_map(Some(self.0.len()))?;
-        for output in self.0 {
-            object.serialize_entry(&output.name, &Nested::whole(&output.tensor))?;
-        }
-        object.end()
-    }
-}
-
-/// Elements as nested lists of `shape`, beginning at `start`.
-struct Nested<'r> {
-    data: &'r TensorData,
-    shape: &'r [i64],
-    start: usize,
-}
-
-impl<'r> Nested<'r> {
-    fn whole(tensor: &'r Tensor) -> Self {
-        Self { data: tensor.data(), shape: tensor.shape(), start: 0 }
-    }
-
-    fn row(tensor: &'r Tensor, row: usize) -> Self {
-        let width = tensor.data().len() / tensor.rows().unwrap_or(1).max(1);
-        let shape = tensor.shape().get(1..).unwrap_or_default();
-        Self { data: tensor.data(), shape, start: row * width }
-    }
-}
-
-impl Serialize for Nested<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let Some((&length, inner)) = self.shape.split_first() else {
-            return Element(self.data, self.start).serialize(serializer);
-        };
-        let length = usize::try_from(length).unwrap_or(0);
-        let width: usize = inner.iter().map(|&size| usize::try_from(size).unwrap_or(0)).product();
-        let mut list = serializer.serialize_seq(Some(length))?;
-        for index in 0..length {
-            let start = self.start + index * width;
-            list.serialize_element(&Nested { data: self.data, shape: inner, start })?;
-        }
-        list.end()
-    }
-}
-
-/// `GET /v1/models/{model}`: KServe's keys and TensorFlow Serving's in one object.
-pub(super) fn model_status(catalog: &Catalog, name: &str) -> Result<Response<Body>, GatewayError> {
-    let Some(model) = catalog.model(name) else {
-        return Err(catalog.resolve(name, None).map(drop).expect_err("the model is unknown"));
-    };
-    let loaded = model.versions.keys().map(|version| version_status(*version, None));
-    let refused =
-        model.refused.iter().map(|(version, reason)| version_status(*version, Some(reason)));
-    let versions: Vec<Value> = loaded.chain(refused).collect();
-    let mut body = json!({"name": name, "ready": true, "model_version_status": versions});
-    let Err(error) = catalog.resolve(name, None) else { return Ok(reply::json(200, &body)) };
-    body["ready"] = false.into();
-    body["error"] = error.message().into();
-    Ok(reply::json(503, &body))
-}
-
-fn version_status(version: sluice_protocol::ModelVersion, refused: Option<&str>) -> Value {
-    let (state, code) =
-        if refused.is_none() { ("AVAILABLE", "OK") } else { ("END", "FAILED_PRECONDITION") };
-    json!({
-        "version": version.to_string(),
-        "state": state,
-        "status": {"error_code": code, "error_message": refused.unwrap_or_default()},
+async fn predict(
+    shared: &Shared,
+    target: &Target<'_>,
+    headers: &HeaderMap,
+    body: &Bytes,
+) -> Result<Response<Body>, GatewayError> {
+    let routed = resolve(&shared.catalog.snapshot(), target).cloned();
+    let deployment = routed.inspect_err(|error| shared.metrics.count_unrouted(error.code()))?;
+    let (nan, events) = (shared.dialect().nan, &shared.http.cloud_events);
+    let mut form = None;
+    let response = pipeline::infer_on(shared, &deployment, |deployment| {
+        let (request, wanted) = request::decode(deployment, headers, body, nan, events)?;
+        form = Some(wanted);
+        Ok(request)
     })
+    .await?;
+    let form = form.expect("a request that was answered was decoded");
+    let reply = answer::encode(&response, &form, shared)?;
+    Ok(compressed(shared, headers, reply).await)
 }
 
-#[cfg(test)]
-mod tests {
-    use http_body_util::BodyExt;
-    use serde_json::{Value, json};
-    use sluice_protocol::{
-        InferResponse, ModelName, ModelVersion, NamedTensor, Parameters, Tensor, TensorData,
-    };
-
-    use super::{ReplyForm, encode};
-
-    fn output(name: &str, shape: &[i64], data: Vec<f32>) -> NamedTensor {
-        let tensor = Tensor::new(shape.to_vec(), TensorData::Fp32(data)).unwrap();
-        NamedTensor { name: name.to_owned(), tensor }
-    }
-
-    fn check(outputs: Vec<NamedTensor>, rows: usize, expected: &Value) {
-        let response = InferResponse {
-            model: "m".parse::<ModelName>().unwrap(),
-            version: ModelVersion(1),
-            id: String::new(),
-            parameters: Parameters::new(),
-            outputs,
-        };
-        let body = encode(&response, ReplyForm::Rows(rows)).into_body();
-        let body = collected(body);
-        assert_eq!(&serde_json::from_slice::<Value>(&body).unwrap(), expected);
-    }
-
-    fn collected(body: crate::http::Body) -> bytes::Bytes {
-        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-        runtime.block_on(body.collect()).unwrap().to_bytes()
-    }
-
-    #[test]
-    fn outputs_with_a_row_for_each_instance_are_split() {
-        let a = || output("a", &[2], vec![1.0, 2.0]);
-        let b = || output("b", &[2, 1], vec![3.0, f32::NAN]);
-        check(vec![a()], 2, &json!({"predictions": [1.0, 2.0]}));
-        let rows = json!([{"a": 1.0, "b": [3.0]}, {"a": 2.0, "b": [null]}]);
-        check(vec![a(), b()], 2, &json!({"predictions": rows}));
-        check(vec![], 1, &json!({"predictions": [{}]}));
-    }
-
-    #[test]
-    fn other_outputs_are_answered_whole() {
-        let scalar = || output("s", &[], vec![7.0]);
-        let three = || output("t", &[3], vec![1.0, 2.0, 3.0]);
-        let none = || output("n", &[0, 4], vec![]);
-        check(vec![scalar()], 1, &json!({"predictions": 7.0}));
-        check(vec![none()], 1, &json!({"predictions": []}));
-        for (outputs, expected) in [
-            (vec![three(), scalar()], json!({"t": [1.0, 2.0, 3.0], "s": 7.0})),
-            (vec![three(), none()], json!({"t": [1.0, 2.0, 3.0], "n": []})),
-        ] {
-            check(outputs, 3, &json!({"predictions": expected}));
+/// What models here do not do, and what they do instead.
+fn refuse(verb: Verb, deployment: &Deployment) -> Result<Response<Body>, GatewayError> {
+    let model = &deployment.model;
+    let reason = match verb {
+        Verb::Explain => format!("model {model} declares no explainer"),
+        Verb::Predict | Verb::Classify | Verb::Regress => {
+            format!("model {model} takes tensors and no tf.Example")
         }
+    };
+    let verb = verb.as_str();
+    Err(GatewayError::Unsupported(format!("{reason}, so :{verb} is not implemented; use :predict")))
+}
+
+/// A model that is known and has nothing to answer with is one that is not ready, as KServe
+/// says it; over V2 it is not found, as Triton says it.
+fn unready(error: GatewayError) -> Result<Response<Body>, GatewayError> {
+    if !matches!(error, GatewayError::UnknownModel { reason: Some(_), .. }) {
+        return Err(error);
     }
+    let mut response = reply::error(&error);
+    *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
+    Ok(response)
 }

@@ -1,9 +1,10 @@
 //! `deployment.toml`: how a model is run. Operators change it; the package stays.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde::Deserialize;
-use sluice_protocol::{Format, read_toml};
+use sluice_protocol::{Format, ModelVersion, read_toml};
 
 use crate::error::LoadError;
 
@@ -22,6 +23,8 @@ pub(crate) struct DeploymentSettings {
     /// How long an incomplete batch waits for more rows, `500us` for one. Asks for workers.
     #[serde(deserialize_with = "crate::duration::deserialize")]
     pub(super) max_queue_delay: Option<Duration>,
+    /// Names for versions of the model: the part of a path behind `/labels/`.
+    pub(crate) labels: BTreeMap<String, ModelVersion>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
@@ -38,6 +41,11 @@ impl DeploymentSettings {
         if settings.instances == Some(0) || settings.max_batch_rows == Some(0) {
             let reason = "instances and max_batch_rows must be at least 1";
             return Err(LoadError::Settings(reason.to_owned()));
+        }
+        let no_part = |label: &&String| label.is_empty() || label.contains(['/', ':']);
+        if let Some(label) = settings.labels.keys().find(no_part) {
+            let reason = format!("label {label:?} cannot be part of a path");
+            return Err(LoadError::Settings(reason));
         }
         Ok(settings)
     }

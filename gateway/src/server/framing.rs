@@ -6,6 +6,8 @@
 //! Refused are: a body with more than one header that says how long it is, a length that is no
 //! plain number, a transfer coding other than `chunked`, and lines that end in a bare line feed.
 
+use std::io::BufRead;
+
 /// As much of a line as is looked at; a header that frames a body is shorter.
 const LINE: usize = 64;
 
@@ -13,7 +15,8 @@ const LINE: usize = 64;
 #[derive(Debug, Default)]
 pub(super) struct Framing {
     state: State,
-    line: Line,
+    /// What has come of a line that has not ended.
+    begun: Begun,
     /// How long the body is, as the head says so far.
     length: Option<Length>,
     /// Heads that have ended.
@@ -61,12 +64,11 @@ impl Framing {
                     passed
                 }
                 _ => {
-                    let Some(end) = rest.iter().position(|&byte| byte == b'\n') else {
-                        self.line.push(rest);
+                    let Some(end) = line_feed(rest) else {
+                        self.begun.push(rest);
                         return Ok(());
                     };
-                    self.line.push(&rest[..end]);
-                    if self.end_line() == Err(Ambiguous) {
+                    if self.follow_line(&rest[..end]) == Err(Ambiguous) {
                         self.state = State::Refused;
                         return Err(at + end);
                     }
@@ -84,12 +86,12 @@ impl Framing {
 
     /// Whether nothing of a message has come that has not come to its end.
     pub(super) fn is_between_messages(&self) -> bool {
-        self.state == State::Start && self.line.length == 0
+        self.state == State::Start && self.begun.length == 0
     }
 
     /// Whether a head has begun and not ended.
     pub(super) fn is_in_head(&self) -> bool {
-        self.state == State::Headers || (self.state == State::Start && self.line.length > 0)
+        self.state == State::Headers || (self.state == State::Start && self.begun.length > 0)
     }
 
     /// How many heads have ended.
@@ -105,8 +107,17 @@ impl Framing {
         }
     }
 
-    fn end_line(&mut self) -> Result<(), Ambiguous> {
-        let line = std::mem::take(&mut self.line);
+    /// A line's end, and with it the line. Nearly all come whole.
+    fn follow_line(&mut self, end: &[u8]) -> Result<(), Ambiguous> {
+        if self.begun.length == 0 {
+            return self.end_line(&Line::whole(end));
+        }
+        self.begun.push(end);
+        let begun = std::mem::take(&mut self.begun);
+        self.end_line(&begun.line())
+    }
+
+    fn end_line(&mut self, line: &Line<'_>) -> Result<(), Ambiguous> {
         if line.last != b'\r' {
             return Err(Ambiguous);
         }
@@ -117,7 +128,7 @@ impl Framing {
             State::Start => State::Headers,
             State::Headers if is_blank => self.end_head(),
             State::Headers => {
-                self.header(&line)?;
+                self.header(line)?;
                 State::Headers
             }
             State::ChunkSize => match line.chunk_size()? {
@@ -143,12 +154,15 @@ impl Framing {
         }
     }
 
-    fn header(&mut self, line: &Line) -> Result<(), Ambiguous> {
-        let Some((name, value)) = line.header() else { return Ok(()) };
-        let length = if name.eq_ignore_ascii_case(b"content-length") {
-            number(value.ok_or(Ambiguous)?, 10).map(Length::Bytes)
-        } else if name.eq_ignore_ascii_case(b"transfer-encoding") {
-            value.ok_or(Ambiguous)?.eq_ignore_ascii_case(b"chunked").then_some(Length::Chunked)
+    fn header(&mut self, line: &Line<'_>) -> Result<(), Ambiguous> {
+        // Most headers are told from these two by their first letter.
+        if !matches!(line.start, [b'c' | b'C' | b't' | b'T', ..]) {
+            return Ok(());
+        }
+        let length = if let Some(value) = line.value_of(b"content-length:") {
+            number(value?, 10).map(Length::Bytes)
+        } else if let Some(value) = line.value_of(b"transfer-encoding:") {
+            value?.eq_ignore_ascii_case(b"chunked").then_some(Length::Chunked)
         } else {
             return Ok(());
         };
@@ -160,21 +174,21 @@ impl Framing {
     }
 }
 
-/// A line without its line feed, which may come in pieces.
+/// The beginning of a line that comes in pieces.
 #[derive(Debug)]
-struct Line {
+struct Begun {
     start: [u8; LINE],
     length: usize,
     last: u8,
 }
 
-impl Default for Line {
+impl Default for Begun {
     fn default() -> Self {
         Self { start: [0; LINE], length: 0, last: 0 }
     }
 }
 
-impl Line {
+impl Begun {
     fn push(&mut self, piece: &[u8]) {
         if let Some(room) = self.start.get_mut(self.length..) {
             let kept = room.len().min(piece.len());
@@ -184,28 +198,52 @@ impl Line {
         self.last = piece.last().copied().unwrap_or(self.last);
     }
 
-    /// The line, or as much of it as was kept, without the carriage return.
-    fn kept(&self) -> &[u8] {
-        &self.start[..self.length.saturating_sub(1).min(LINE)]
+    fn line(&self) -> Line<'_> {
+        Line { start: &self.start[..self.length.min(LINE)], length: self.length, last: self.last }
+    }
+}
+
+/// A line without its line feed.
+#[derive(Debug)]
+struct Line<'b> {
+    /// As much of it as is looked at.
+    start: &'b [u8],
+    length: usize,
+    last: u8,
+}
+
+impl<'b> Line<'b> {
+    fn whole(line: &'b [u8]) -> Self {
+        let last = line.last().copied().unwrap_or(0);
+        Self { start: &line[..line.len().min(LINE)], length: line.len(), last }
     }
 
-    /// A header's name, and its value if the line is kept whole.
-    fn header(&self) -> Option<(&[u8], Option<&[u8]>)> {
-        let kept = self.kept();
-        let colon = kept.iter().position(|&byte| byte == b':')?;
-        let value = kept[colon + 1..].trim_ascii();
-        Some((&kept[..colon], (self.length <= LINE).then_some(value)))
+    /// The value of the header that begins with `name`, which has its colon. An error when there is
+    /// more of it than is looked at.
+    fn value_of(&self, name: &[u8]) -> Option<Result<&'b [u8], Ambiguous>> {
+        let (begin, value) = self.start.split_at_checked(name.len())?;
+        if !begin.eq_ignore_ascii_case(name) {
+            return None;
+        }
+        // The carriage return is trimmed, too.
+        Some(if self.length > LINE { Err(Ambiguous) } else { Ok(value.trim_ascii()) })
     }
 
     /// The size that a chunk's first line says, before extensions, which say nothing here.
     fn chunk_size(&self) -> Result<u64, Ambiguous> {
-        let kept = self.kept();
-        let digits = kept.iter().take_while(|byte| byte.is_ascii_hexdigit()).count();
-        if digits == LINE || !matches!(kept.get(digits), None | Some(b' ' | b'\t' | b';')) {
-            return Err(Ambiguous);
+        let digits = self.start.iter().take_while(|byte| byte.is_ascii_hexdigit()).count();
+        match self.start.get(digits) {
+            Some(b'\r' | b' ' | b'\t' | b';') => number(&self.start[..digits], 16).ok_or(Ambiguous),
+            _ => Err(Ambiguous),
         }
-        number(&kept[..digits], 16).ok_or(Ambiguous)
     }
+}
+
+/// Where the next line feed is, found as the standard library finds it: several bytes at a time.
+fn line_feed(bytes: &[u8]) -> Option<usize> {
+    let mut rest = bytes;
+    let passed = rest.skip_until(b'\n').ok()?;
+    passed.checked_sub(1).filter(|&last| bytes[last] == b'\n')
 }
 
 /// A number of digits alone.

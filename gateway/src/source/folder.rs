@@ -91,6 +91,11 @@ impl ModelFolder {
         matches!(&self.config.config, Ok(Some(config)) if policy(config).is_some())
     }
 
+    /// The labels of its versions. None when the settings that say so cannot be read.
+    pub(super) fn labels(&self) -> Option<BTreeMap<String, ModelVersion>> {
+        settings_file::read(&self.path.join(DEPLOYMENT_FILE)).ok().map(|settings| settings.labels)
+    }
+
     /// Reads a version, once.
     pub(crate) fn candidate(&self, version: ModelVersion) -> Result<Candidate, LoadError> {
         Ok(Candidate {

@@ -10,6 +10,7 @@ mod saved;
 mod served;
 mod settings_file;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use sluice_protocol::{ModelName, ModelVersion};
@@ -72,17 +73,21 @@ fn refuse(shared: &Shared, model: &ModelName, version: ModelVersion, reason: &st
 }
 
 /// Puts what was prepared into the catalog, forgets the versions that are not wanted, and lets the
-/// highest one answer when none is named: all by one swap.
+/// highest one answer when none is named: all by one swap. Labels stay as they were without `labels`.
 fn settle(
     shared: &Shared,
     model: &ModelName,
     prepared: &[Arc<Deployment>],
+    labels: Option<&BTreeMap<String, ModelVersion>>,
     wanted: impl Fn(&ModelVersion) -> bool,
 ) {
     shared.catalog.update(model, |known| {
         for deployment in prepared {
             known.refused.remove(&deployment.version);
             known.versions.insert(deployment.version, deployment.clone());
+        }
+        if let Some(labels) = labels {
+            known.labels.clone_from(labels);
         }
         known.retain(&wanted);
         known.set_default_version(known.versions.keys().next_back().copied());

@@ -107,7 +107,11 @@ impl Repository {
                 }
             }
         }
-        settle(shared, model, &prepared, |version| wanted.contains(version));
+        let labels = match &origin {
+            Origin::Folder(folder) => folder.labels(),
+            Origin::Given(_) => None,
+        };
+        settle(shared, model, &prepared, labels.as_ref(), |version| wanted.contains(version));
         match origin {
             Origin::Folder(folder) if !is_given => drop(self.seen.insert(model.clone(), *folder)),
             // The next load without anything given must load the folder's own.
@@ -275,7 +279,9 @@ fn sync_model(
         }
         let _refused = !install(shared, &folder.model, version, || folder.candidate(version));
     }
-    settle(shared, &folder.model, &[], |version| folder.versions.contains_key(version));
+    let labels = folder.labels();
+    let wanted = |version: &ModelVersion| folder.versions.contains_key(version);
+    settle(shared, &folder.model, &[], labels.as_ref(), wanted);
 }
 
 /// Says that nothing of a model is being loaded any more.

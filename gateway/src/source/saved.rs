@@ -28,6 +28,9 @@ pub(super) struct SavedModel {
     pub(super) default: Option<ModelVersion>,
     /// Each version's files and their digests.
     pub(super) versions: BTreeMap<ModelVersion, BTreeMap<String, Digest>>,
+    /// The aliases and the versions that they name.
+    #[serde(default)]
+    pub(super) labels: BTreeMap<String, ModelVersion>,
 }
 
 impl Saved {
@@ -78,7 +81,8 @@ mod tests {
         let mut saved = Saved::new("r".to_owned());
         let files = [("model.onnx".to_owned(), Digest::of(b"x"))].into();
         let versions = [(ModelVersion(2), files)].into();
-        let model = SavedModel { default: Some(ModelVersion(2)), versions };
+        let labels = [("champion".to_owned(), ModelVersion(2))].into();
+        let model = SavedModel { default: Some(ModelVersion(2)), versions, labels };
         saved.models.insert("m".parse().unwrap(), model);
         saved.store(folder.path()).unwrap();
         assert_eq!(Saved::load(folder.path()).unwrap(), Some(saved));

@@ -48,6 +48,7 @@ pub(super) struct Served {
 struct Wanted {
     versions: BTreeSet<ModelVersion>,
     champion: Option<ModelVersion>,
+    labels: BTreeMap<String, ModelVersion>,
 }
 
 impl Served {
@@ -89,6 +90,7 @@ impl Served {
                 // It answered before the restart, so it is missed if it does not now.
                 known.set_default_version(model.default);
                 known.set_default_version(default);
+                known.labels.clone_from(&model.labels);
             });
             self.shared.metrics.set_default_version(name, default);
         }
@@ -190,13 +192,14 @@ impl Served {
             known.versions.retain(|version, _| keep(version));
             known.refused.retain(|version, _| keep(version));
             known.set_default_version(default);
+            known.labels.clone_from(&wanted.labels);
         });
         self.shared.metrics.set_default_version(name, default);
         if default != answering {
             let version = default.map_or_else(|| "none".to_owned(), |version| version.to_string());
             tracing::info!(model = %name, %version, "answering version changed");
         }
-        SavedModel { default: kept, versions }
+        SavedModel { default: kept, versions, labels: wanted.labels.clone() }
     }
 
     fn default_version(&self, name: &ModelName) -> Option<ModelVersion> {
@@ -315,19 +318,27 @@ impl Wanted {
     /// What aliases name.
     fn named(model: &SnapshotModel) -> Self {
         let versions = model.aliases.values().copied().collect();
-        Self { versions, champion: model.aliases.get(CHAMPION).copied() }
+        let champion = model.aliases.get(CHAMPION).copied();
+        Self { versions, champion, labels: model.aliases.clone() }
     }
 
     /// What was served.
     fn saved(model: &SavedModel) -> Self {
-        Self { versions: model.versions.keys().copied().collect(), champion: model.default }
+        let versions = model.versions.keys().copied().collect();
+        Self { versions, champion: model.default, labels: model.labels.clone() }
     }
 }
 
 /// The settings at `path`, which is not called as the error has it.
 fn read(path: PathBuf) -> Result<DeploymentSettings, LoadError> {
-    settings_file::read(&path).map_err(|error| match error {
+    let settings = settings_file::read(&path).map_err(|error| match error {
         LoadError::Settings(reason) => LoadError::Package(format!("{}: {reason}", path.display())),
         error => error,
-    })
+    })?;
+    if !settings.labels.is_empty() {
+        let path = path.display();
+        let reason = "labels of a registered model are its aliases; move those";
+        return Err(LoadError::Package(format!("{path}: {reason}")));
+    }
+    Ok(settings)
 }

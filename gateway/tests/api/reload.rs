@@ -109,6 +109,38 @@ async fn a_mistake_leaves_everything_as_it_was() {
     assert_eq!(reload(&running).await.1, json!({"changed": ["max_body"], "restart": []}));
 }
 
+#[tokio::test]
+async fn where_protocols_differ_the_other_choice_is_made_at_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = write(folder.path(), "");
+    let running = serve_by(&config).await;
+    let ask =
+        r#"{"inputs": [{"name": "x", "datatype": "FP32", "shape": [1, 2], "data": [1, NaN]}]}"#;
+    let status = async || running.post("/v2/models/m/infer", ask).await.0;
+    assert_eq!(status().await, 400);
+    write(folder.path(), "nan = \"words\"\n");
+    assert_eq!(reload(&running).await, (200, json!({"changed": ["nan"], "restart": []})));
+    assert_eq!(status().await, 200);
+}
+
+/// Load and unload are answered on the serving ports from then on, until they no longer are.
+#[tokio::test]
+async fn exposure_changes_at_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = write(folder.path(), "");
+    let running = serve_by(&config).await;
+    let unload = async || running.post("/v2/repository/models/m/unload", "").await.0;
+    let told = json!({"changed": ["serve_control"], "restart": []});
+    assert_eq!(unload().await, 403);
+    write(folder.path(), "serve_control = [\"model-repository\"]\n");
+    assert_eq!(reload(&running).await, (200, told.clone()));
+    // Answered now: the folder is polled, so it may not.
+    assert_eq!(unload().await, 503);
+    write(folder.path(), "");
+    assert_eq!(reload(&running).await, (200, told));
+    assert_eq!(unload().await, 403);
+}
+
 /// Ports that spoke plainly go on to.
 #[tokio::test]
 async fn tls_is_turned_on_by_a_restart() {

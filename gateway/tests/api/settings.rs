@@ -47,6 +47,26 @@ fn a_source_of_models_wins_over_the_other_one_further_down() {
     }
 }
 
+/// KServe's names for them count, and ours win.
+#[test]
+fn what_events_are_signed_with_must_fit_into_a_header() {
+    let folder = tempfile::tempdir().unwrap();
+    let models = ["--model-repository", folder.path().to_str().unwrap()];
+    let flag = [&models[..], &["--ce-source", "a\nb"]].concat();
+    let merge = [&models[..], &["--ce-merge", "--serve-metrics"]].concat();
+    for (arguments, variables, says) in [
+        (&models[..], vec![("CE_TYPE", "io.example"), ("CE_MERGE", "True")], None),
+        (&merge, vec![], None),
+        (&flag, vec![], Some("--ce-source \"a\\nb\" must be printable ASCII")),
+        (&models, vec![("CE_TYPE", "é")], Some("--ce-type")),
+        (&models, vec![("CE_TYPE", "é"), ("SLUICE_CE_TYPE", "io.example")], None),
+    ] {
+        let (fine, said) = check(arguments, &variables);
+        assert_eq!(fine, says.is_none(), "{arguments:?} {variables:?}: {said}");
+        assert!(said.contains(says.unwrap_or_default()), "{arguments:?} {variables:?}: {said}");
+    }
+}
+
 /// An unknown key is what there is to log.
 #[test]
 fn the_file_says_how_to_log_unless_a_flag_or_the_environment_does() {

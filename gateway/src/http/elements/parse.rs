@@ -10,6 +10,8 @@
 use bytes::Bytes;
 use sluice_protocol::{Datatype, TensorData};
 
+use crate::http::base64::Base64;
+
 /// How deep arrays may be nested, since every level is followed.
 const MAX_NESTING: usize = 100;
 
@@ -54,6 +56,25 @@ pub(in crate::http) fn parse(
             return Err(format!("{datatype} has no JSON form; send it as binary data"));
         }
     })
+}
+
+/// As [`parse`], where an element of BYTES may also be an object that holds it in base64, as V1
+/// has it.
+pub(in crate::http) fn parse_or_base64(
+    text: &str,
+    datatype: Datatype,
+    expected: usize,
+) -> Result<Elements, String> {
+    if datatype != Datatype::Bytes {
+        return parse(text, datatype, expected);
+    }
+    let mut values = Vec::with_capacity(expected.min(text.len()));
+    let shape = scan(
+        text,
+        |rest| if rest.starts_with('{') { from_base64(rest) } else { string(rest, datatype) },
+        &mut values,
+    )?;
+    Ok(Elements { data: TensorData::Bytes(values), shape })
 }
 
 /// Walks the arrays in `text`, appends every element, and finds the shape.
@@ -181,6 +202,14 @@ fn string(rest: &str, datatype: Datatype) -> Result<(Bytes, usize), String> {
     Ok((text.into(), length))
 }
 
+fn from_base64(rest: &str) -> Result<(Bytes, usize), String> {
+    let mut objects = serde_json::Deserializer::from_str(rest).into_iter::<Base64<'_>>();
+    let Some(Ok(object)) = objects.next() else {
+        return Err("has an object that is not of the one key \"b64\" and a text".to_owned());
+    };
+    Ok((object.decode()?, objects.byte_offset()))
+}
+
 fn wrong_type(rest: &str, datatype: Datatype) -> String {
     let element: String = rest.chars().take_while(|c| !matches!(c, ',' | ']')).take(40).collect();
     format!("element {element} is no {datatype}")
@@ -191,7 +220,26 @@ mod tests {
     use proptest::prelude::*;
     use sluice_protocol::{Datatype, TensorData};
 
-    use super::parse;
+    use super::{parse, parse_or_base64};
+
+    #[test]
+    fn bytes_may_come_in_base64_where_they_may() {
+        let text = r#"[["a", {"b64": "/w=="}], [{ "b64" : "" }, "{\"b64\"}"]]"#;
+        let elements = parse_or_base64(text, Datatype::Bytes, 4).unwrap();
+        let values: [&'static [u8]; 4] = [b"a", b"\xff", b"", b"{\"b64\"}"];
+        let values = values.into_iter().map(bytes::Bytes::from_static).collect();
+        assert_eq!(elements.data, TensorData::Bytes(values));
+        assert_eq!(elements.shape, Some(vec![2, 2]));
+        assert!(parse(text, Datatype::Bytes, 4).unwrap_err().contains("is no BYTES"));
+        for (text, datatype, says) in [
+            (r#"[{"b64": "*"}]"#, Datatype::Bytes, "Unable to base64 decode"),
+            (r#"[{"b64": "", "a": 1}]"#, Datatype::Bytes, "not of the one key \"b64\""),
+            (r#"[{"b64": ""}]"#, Datatype::Fp32, "is no FP32"),
+        ] {
+            let error = parse_or_base64(text, datatype, 1).unwrap_err();
+            assert!(error.contains(says), "{text}: {error}");
+        }
+    }
 
     fn check(text: &str, datatype: Datatype, data: TensorData, shape: Option<&[usize]>) {
         let elements = parse(text, datatype, 4).unwrap();

@@ -3,8 +3,7 @@
 use http::Response;
 use http::header::HeaderValue;
 use serde::Serialize;
-use serde::ser::Serializer;
-use sluice_protocol::{InferResponse, NamedTensor, TensorData};
+use sluice_protocol::{InferResponse, NamedTensor};
 
 use super::parameters::wire_parameters;
 use super::{HEADER_LENGTH, ReplyForm};
@@ -92,33 +91,6 @@ fn write_json(
 fn put<T: Serialize + ?Sized>(out: &mut Vec<u8>, before: &str, value: &T) {
     out.extend_from_slice(before.as_bytes());
     serde_json::to_writer(out, value).expect("replies have text keys");
-}
-
-/// One element in JSON, as V1 nests it.
-pub(in crate::http) struct Element<'r>(
-    pub(in crate::http) &'r TensorData,
-    pub(in crate::http) usize,
-);
-
-impl Serialize for Element<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let Self(data, index) = *self;
-        match data {
-            TensorData::Bool(v) => serializer.serialize_bool(v[index]),
-            TensorData::Uint8(v) => serializer.serialize_u8(v[index]),
-            TensorData::Uint16(v) => serializer.serialize_u16(v[index]),
-            TensorData::Uint32(v) => serializer.serialize_u32(v[index]),
-            TensorData::Uint64(v) => serializer.serialize_u64(v[index]),
-            TensorData::Int8(v) => serializer.serialize_i8(v[index]),
-            TensorData::Int16(v) => serializer.serialize_i16(v[index]),
-            TensorData::Int32(v) => serializer.serialize_i32(v[index]),
-            TensorData::Int64(v) => serializer.serialize_i64(v[index]),
-            TensorData::Fp16(_) | TensorData::Bf16(_) => serializer.serialize_none(),
-            TensorData::Fp32(v) => serializer.serialize_f32(v[index]),
-            TensorData::Fp64(v) => serializer.serialize_f64(v[index]),
-            TensorData::Bytes(v) => serializer.serialize_str(&String::from_utf8_lossy(&v[index])),
-        }
-    }
 }
 
 #[cfg(test)]

@@ -10,8 +10,9 @@ mod split;
 use http::header::HeaderName;
 
 pub(super) use decode::decode;
-pub(super) use encode::{Element, encode};
+pub(super) use encode::encode;
 pub(super) use metadata::{model_metadata, model_ready, server_metadata};
+pub(super) use parameters::{WireParameters, wire_parameters};
 pub(super) use split::Split;
 
 /// How long the JSON part of a body is, when binary data follows it.

@@ -18,11 +18,11 @@ const NAME_LENGTH: usize = 100;
 
 /// Parameters as they came.
 #[derive(Debug, Default)]
-pub(super) struct WireParameters(Parameters);
+pub(in crate::http) struct WireParameters(Parameters);
 
 impl WireParameters {
     /// The parameters of a request, those with a meaning here checked for their types.
-    pub(super) fn of_request(wire: Option<Self>) -> Result<Parameters, GatewayError> {
+    pub(in crate::http) fn of_request(wire: Option<Self>) -> Result<Parameters, GatewayError> {
         let Self(parameters) = wire.unwrap_or_default();
         check(parameters.keys())?;
         for name in ["priority", "timeout"] {
@@ -30,6 +30,30 @@ impl WireParameters {
         }
         truth(&parameters, "binary_data_output")?;
         Ok(parameters)
+    }
+
+    /// Reads the value behind `name` out of `map`, and adds it.
+    pub(in crate::http) fn add<'de, A: MapAccess<'de>>(
+        &mut self,
+        name: String,
+        map: &mut A,
+    ) -> Result<(), A::Error> {
+        if self.0.len() == MOST {
+            return Err(A::Error::custom(format!("more than {MOST} parameters")));
+        }
+        let short: String = name.chars().take(NAME_LENGTH).collect();
+        match self.0.entry(name) {
+            Entry::Occupied(_) => {
+                Err(A::Error::custom(format!("parameter {short:?} is given twice")))
+            }
+            Entry::Vacant(free) => {
+                let Scalar(value) = map
+                    .next_value()
+                    .map_err(|error| A::Error::custom(format!("parameter {short:?}: {error}")))?;
+                free.insert(value);
+                Ok(())
+            }
+        }
     }
 
     /// How many bytes of the binary part an input has, if it is there.
@@ -83,25 +107,11 @@ impl<'de> Visitor<'de> for ParametersVisitor {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<WireParameters, A::Error> {
-        let mut parameters = Parameters::new();
+        let mut parameters = WireParameters::default();
         while let Some(name) = map.next_key::<String>()? {
-            if parameters.len() == MOST {
-                return Err(A::Error::custom(format!("more than {MOST} parameters")));
-            }
-            let short: String = name.chars().take(NAME_LENGTH).collect();
-            match parameters.entry(name) {
-                Entry::Occupied(_) => {
-                    return Err(A::Error::custom(format!("parameter {short:?} is given twice")));
-                }
-                Entry::Vacant(free) => {
-                    let Scalar(value) = map.next_value().map_err(|error| {
-                        A::Error::custom(format!("parameter {short:?}: {error}"))
-                    })?;
-                    free.insert(value);
-                }
-            }
+            parameters.add(name, &mut map)?;
         }
-        Ok(WireParameters(parameters))
+        Ok(parameters)
     }
 }
 
@@ -145,7 +155,7 @@ impl Visitor<'_> for ScalarVisitor {
 }
 
 /// Parameters of an answer.
-pub(super) fn wire_parameters(parameters: &Parameters) -> Map<String, Value> {
+pub(in crate::http) fn wire_parameters(parameters: &Parameters) -> Map<String, Value> {
     let wire = parameters.iter().map(|(name, parameter)| {
         let value = match parameter {
             Parameter::Bool(value) => json!(value),

@@ -156,7 +156,7 @@ fn deliver(
         if let Some(region) = &wanted.region {
             let mut raw = Vec::with_capacity(output.tensor.data().raw_len());
             output.tensor.data().write_raw(&mut raw);
-            shared.regions.write(region, &raw)?;
+            shared.regions.write(region, &output.name, &raw)?;
             let byte_size = raw.len() as u64;
             regions.push((output.name.clone(), RegionSlice { byte_size, ..region.clone() }));
         }

@@ -198,7 +198,7 @@ pub(crate) mod idle {
     pub(crate) fn deployment(model: &ModelName, inputs: &[(&str, Datatype, &[i64])]) -> Deployment {
         let max_waiting = MaxWaiting::new(Duration::ZERO);
         let limits = Limits { max_rows: 1, row_cost: Duration::ZERO, max_waiting };
-        let metrics = Metrics::new().deployment(model, ModelVersion(1), &HashMap::new());
+        let metrics = Metrics::new(&[]).deployment(model, ModelVersion(1), &HashMap::new());
         let input = |&(name, datatype, shape): &(&str, Datatype, &[i64])| Input {
             name: name.to_owned(),
             datatype,

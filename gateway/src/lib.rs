@@ -51,6 +51,7 @@ pub use dialect::{
 pub use error::{GatewayError, LoadError, StartError};
 pub use gateway::Gateway;
 pub use grpc::TransportSettings;
+pub use metrics::MetricNames;
 pub use security::SecuritySettings;
 pub use settings::{CloudEventSettings, ModelControlMode, Settings};
 pub use shutdown::run_until_stopped;

@@ -9,6 +9,7 @@ mod trial;
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::time::Instant;
 
 use bytes::Bytes;
 use sluice_engine::{Engine, OnnxEngine};
@@ -49,7 +50,10 @@ pub(crate) struct Candidate {
 /// Verifies, opens, warms up and measures a candidate. One that makes the gateway panic is
 /// refused like any other that cannot be served.
 pub(crate) fn load(shared: &Shared, candidate: &Candidate) -> Result<Arc<Deployment>, LoadError> {
-    refuse_panics(|| build(shared, candidate))
+    let started = Instant::now();
+    let loaded = refuse_panics(|| build(shared, candidate))?;
+    loaded.counters.set_load_time(started.elapsed());
+    Ok(loaded)
 }
 
 fn refuse_panics<T>(load: impl FnOnce() -> Result<T, LoadError>) -> Result<T, LoadError> {

@@ -14,6 +14,7 @@ use tokio::sync::oneshot;
 
 use crate::cache::{Key, ResponseCache};
 use crate::classification::classify;
+use crate::counters::Nanoseconds;
 use crate::deployment::Deployment;
 use crate::error::GatewayError;
 use crate::executor::{Answer, Core, Job, Patience, Ran, Refusal, Terms, Times};
@@ -53,8 +54,8 @@ where
     D: FnOnce(&Deployment) -> Result<Option<InferRequest>, GatewayError>,
 {
     let started = Instant::now();
-    let mut count = Count { deployment, started, outcome: Err(Code::Cancelled) };
-    let answered = answer(shared, deployment, decode).await;
+    let mut count = Count { deployment, started, marks: None, outcome: Err(Code::Cancelled) };
+    let answered = answer(shared, deployment, decode, &mut count.marks).await;
     count.outcome = match &answered {
         Ok((_, ran)) => Ok(*ran),
         Err(error) => Err(error.code()),
@@ -69,6 +70,8 @@ type RowsAndTimes = (usize, Times);
 struct Count<'d> {
     deployment: &'d Deployment,
     started: Instant,
+    /// When its rows were ready to run, and when they had run.
+    marks: Option<[Instant; 2]>,
     /// What its run took unless it was known already, or why there is no answer.
     outcome: Result<Option<RowsAndTimes>, Code>,
 }
@@ -78,7 +81,14 @@ impl Drop for Count<'_> {
         let shard = self.deployment.counters.shard(Core::index());
         let took = self.started.elapsed();
         match &self.outcome {
-            Ok(ran) => shard.count_answered(took, ran.as_ref().map(|(rows, times)| (*rows, times))),
+            Ok(ran) => {
+                shard.count_answered(took, ran.as_ref().map(|(rows, times)| (*rows, times)));
+                if let Some([ready, ran]) = self.marks {
+                    let over = self.started + took;
+                    let steps = [(self.started, ready), (ready, ran), (ran, over)];
+                    shard.count_stages(steps.map(|(from, to)| Nanoseconds::between(from, to)));
+                }
+            }
             Err(code) => shard.count_failed(*code, took),
         }
     }
@@ -89,6 +99,7 @@ async fn answer<D>(
     shared: &Shared,
     deployment: &Arc<Deployment>,
     decode: D,
+    marks: &mut Option<[Instant; 2]>,
 ) -> Result<(InferResponse, Option<RowsAndTimes>), GatewayError>
 where
     D: FnOnce(&Deployment) -> Result<Option<InferRequest>, GatewayError>,
@@ -104,6 +115,8 @@ where
         let prepared = inputs::prepare(deployment, shared.store.as_deref(), given)?;
         let missed = match look_up(shared, deployment, &request.outputs, &prepared) {
             Some(Looked::Found(outputs)) => {
+                let now = Instant::now();
+                *marks = Some([now, now]);
                 let delivered = deliver(shared, deployment, outputs, &request.outputs)?;
                 return Ok((respond(deployment, request.id, prepared.freshness, delivered), None));
             }
@@ -118,7 +131,12 @@ where
         let patience = submit(shared, deployment, job, terms)?;
         (request, freshness, rows, missed, Waiting { answer, submitted, timeout, patience })
     };
+    let submitted = waiting.submitted;
     let Ran { outputs, times } = waiting.answer(deployment).await?;
+    // A look at the clock that costs nothing where nobody wants to know.
+    if deployment.counters.shard(Core::index()).tells_stages() {
+        *marks = Some([submitted, Instant::now()]);
+    }
     let outputs = select(deployment, deployment.answered(outputs)?, &request.outputs);
     if let Some(missed) = missed {
         missed.keep(deployment, &outputs);

@@ -21,6 +21,7 @@ mod inference;
 mod lifecycle;
 mod logging;
 mod metadata;
+mod metrics;
 mod overload;
 mod raw_call;
 mod reload;

@@ -115,6 +115,7 @@ impl Config {
             onnxruntime: settings.onnxruntime,
             options: Options {
                 cores: settings.cores.unwrap_or(cores),
+                response_cache: settings.response_cache.unwrap_or(0),
                 transport,
                 http,
                 shared_memory: settings.shared_memory.unwrap_or_default(),

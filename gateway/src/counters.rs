@@ -3,19 +3,41 @@
 //! Every core and every worker writes a shard of its own: no lock, no locked instruction, no
 //! allocation. Shards are merged when somebody scrapes, and handed on as what has come since.
 
+mod sizes;
+
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
+use std::sync::{LazyLock, Mutex, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
 
 use sluice_protocol::Code;
 
+use crate::executor::Times;
 use crate::metrics::DeploymentMetrics;
+pub(crate) use sizes::SizeTotals;
+use sizes::Sizes;
 
 /// Upper bounds of the duration buckets in seconds: 25 us to 10 s, doubling about.
 pub(crate) const BUCKETS: [f64; 18] = [
     25e-6, 50e-6, 100e-6, 200e-6, 400e-6, 800e-6, 1.6e-3, 3.2e-3, 6.4e-3, 12.5e-3, 25e-3, 50e-3,
     0.1, 0.25, 0.5, 1.0, 2.5, 10.0,
 ];
+
+/// The same in nanoseconds.
+const BOUNDS: [u64; BUCKETS.len()] = {
+    let (mut bounds, mut bucket) = ([0; BUCKETS.len()], 0);
+    while bucket < BUCKETS.len() {
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "10^10 at most"
+        )]
+        let bound = (BUCKETS[bucket] * 1e9 + 0.5) as u64;
+        bounds[bucket] = bound;
+        bucket += 1;
+    }
+    bounds
+};
 
 /// All shards of a deployment.
 #[derive(Debug)]
@@ -32,10 +54,12 @@ struct Exported {
 }
 
 impl Counters {
+    /// For so many serving cores, and so many workers that run the batches; the cores run them
+    /// where there are no workers.
     pub(crate) fn new(cores: usize, workers: usize, metrics: DeploymentMetrics) -> Self {
         Self {
-            cores: (0..cores).map(|_| Shard::default()).collect(),
-            workers: (0..workers).map(|_| Shard::default()).collect(),
+            cores: (0..cores).map(|_| Shard::new(workers == 0)).collect(),
+            workers: (0..workers).map(|_| Shard::new(true)).collect(),
             exported: Mutex::new(Exported { totals: Totals::default(), metrics }),
         }
     }
@@ -50,13 +74,29 @@ impl Counters {
         &self.workers[index]
     }
 
+    /// What was counted up to this moment. It only ever grows.
+    pub(crate) fn statistics(&self) -> Statistics {
+        let mut statistics = Statistics::default();
+        let mut last = 0;
+        for shard in self.shards() {
+            statistics.tallies.add(shard);
+            shard.sizes.add_to(&mut statistics.sizes);
+            last = last.max(shard.last_execution.get());
+        }
+        let (_, start) = *START;
+        statistics.last_execution = (last > 0).then(|| start + Duration::from_nanos(last));
+        statistics
+    }
+
+    fn shards(&self) -> impl Iterator<Item = &Shard> {
+        self.cores.iter().chain(&self.workers)
+    }
+
     /// Hands on what was counted since the last call.
     pub(crate) fn export(&self) {
         let mut exported = self.exported.lock().unwrap_or_else(PoisonError::into_inner);
         let mut totals = Totals::default();
-        for shard in self.cores.iter().chain(&self.workers) {
-            totals.add(shard);
-        }
+        self.shards().for_each(|shard| totals.add(shard));
         exported.metrics.record(&totals.since(&exported.totals));
         exported.totals = totals;
     }
@@ -69,26 +109,113 @@ impl Drop for Counters {
     }
 }
 
-/// One thread's counters.
-#[derive(Debug, Default)]
+/// A moment by the clock that never steps back, and the time of day then. Moments are counted from
+/// it, so that none comes before an earlier one and none needs a look at the time of day.
+static START: LazyLock<(Instant, SystemTime)> =
+    LazyLock::new(|| (Instant::now(), SystemTime::now()));
+
+/// One thread's counters. Of a request all is written by its serving core, when it is over; of
+/// runs by whoever runs them.
+#[derive(Debug)]
 pub(crate) struct Shard {
     answered: Count,
+    answered_time: Count,
     failed: [Count; Code::ALL.len()],
+    failed_time: Count,
     degraded: Count,
     request_time: Durations,
+    /// Answered requests that ran, their rows, and where their time went.
+    ran: Count,
+    ran_rows: Count,
+    queue_time: Count,
+    input_time: Count,
+    infer_time: Count,
+    output_time: Count,
+    cache_hits: Count,
+    cache_hit_time: Count,
+    cache_misses: Count,
+    cache_miss_time: Count,
     batches: Count,
     rows: Count,
     run_time: Durations,
+    executions: Count,
+    /// Nanoseconds since [`START`]; 0 as long as there was none.
+    last_execution: Count,
+    sizes: Sizes,
+}
+
+impl Default for Shard {
+    fn default() -> Self {
+        Self::new(true)
+    }
 }
 
 impl Shard {
-    /// A request that was answered (no code) or failed.
-    pub(crate) fn count_request(&self, code: Option<Code>, took: Duration) {
-        match code {
-            None => self.answered.add(1),
-            Some(code) => self.failed[code as usize].add(1),
+    /// For a thread that runs batches, or for one that does not.
+    fn new(runs: bool) -> Self {
+        LazyLock::force(&START);
+        Self {
+            answered: Count::default(),
+            answered_time: Count::default(),
+            failed: Default::default(),
+            failed_time: Count::default(),
+            degraded: Count::default(),
+            request_time: Durations::default(),
+            ran: Count::default(),
+            ran_rows: Count::default(),
+            queue_time: Count::default(),
+            input_time: Count::default(),
+            infer_time: Count::default(),
+            output_time: Count::default(),
+            cache_hits: Count::default(),
+            cache_hit_time: Count::default(),
+            cache_misses: Count::default(),
+            cache_miss_time: Count::default(),
+            batches: Count::default(),
+            rows: Count::default(),
+            run_time: Durations::default(),
+            executions: Count::default(),
+            last_execution: Count::default(),
+            sizes: Sizes::new(runs),
         }
+    }
+
+    /// A request that was answered, by a run of so many of its rows or out of the cache.
+    pub(crate) fn count_answered(&self, took: Duration, ran: Option<(usize, &Times)>) {
+        // The whole before its parts: they are read the other way round, so that no reader finds
+        // parts that are more than the whole.
+        self.answered.add(1);
+        let took = Nanoseconds::from(took);
+        self.answered_time.add(took.0);
         self.request_time.add(took);
+        if let Some((rows, times)) = ran {
+            self.queue_time.add(times.queue.0);
+            self.input_time.add(times.input.0);
+            self.infer_time.add(times.infer.0);
+            self.output_time.add(times.output.0);
+            self.ran_rows.add(rows as u64);
+            self.ran.add(1);
+        }
+    }
+
+    /// A request that failed.
+    pub(crate) fn count_failed(&self, code: Code, took: Duration) {
+        self.failed[code as usize].add(1);
+        let took = Nanoseconds::from(took);
+        self.failed_time.add(took.0);
+        self.request_time.add(took);
+    }
+
+    /// A look into the cache that found the answer.
+    pub(crate) fn count_cache_hit(&self, took: Duration) {
+        self.cache_hits.add(1);
+        self.cache_hit_time.add(Nanoseconds::from(took).0);
+    }
+
+    /// A look into the cache that found nothing, and the time to put the answer there.
+    pub(crate) fn count_cache_miss(&self, took: Duration) {
+        self.cache_misses.add(1);
+        self.cache_miss_time.add(Nanoseconds::from(took).0);
     }
 
     /// A request whose features were stale or defaulted.
@@ -96,11 +223,19 @@ impl Shard {
         self.degraded.add(1);
     }
 
-    /// A run.
-    pub(crate) fn count_batch(&self, rows: usize, took: Duration) {
+    /// A run, whatever came of it.
+    pub(crate) fn count_batch(&self, rows: usize, took: Nanoseconds) {
         self.batches.add(1);
         self.rows.add(rows as u64);
         self.run_time.add(took);
+    }
+
+    /// A run whose outputs were of use, and that was over at `ended`.
+    pub(crate) fn count_execution(&self, rows: usize, times: &Times, ended: Instant) {
+        self.executions.add(1);
+        self.sizes.add(rows, times);
+        let (start, _) = *START;
+        self.last_execution.set(Nanoseconds::between(start, ended).0.max(1));
     }
 }
 
@@ -110,12 +245,41 @@ struct Count(AtomicU64);
 
 impl Count {
     fn add(&self, n: u64) {
-        // One writer, so load and store lose nothing and cost no locked instruction.
-        self.0.store(self.0.load(Ordering::Relaxed) + n, Ordering::Relaxed);
+        // One writer, so load and store lose nothing and cost no locked instruction. What was
+        // written before it is seen by whoever reads this: on x86 such stores are plain ones.
+        self.0.store(self.0.load(Ordering::Relaxed).wrapping_add(n), Ordering::Release);
+    }
+
+    fn set(&self, n: u64) {
+        self.0.store(n, Ordering::Release);
     }
 
     fn get(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
+        self.0.load(Ordering::Acquire)
+    }
+}
+
+/// A duration as counters have it: half the size, and added without a thought of seconds. More than
+/// 584 years are not told apart.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Nanoseconds(pub(crate) u64);
+
+impl Nanoseconds {
+    /// From one moment until a later one.
+    pub(crate) fn between(from: Instant, until: Instant) -> Self {
+        until.saturating_duration_since(from).into()
+    }
+}
+
+impl From<Duration> for Nanoseconds {
+    fn from(duration: Duration) -> Self {
+        Self(u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX))
+    }
+}
+
+impl std::ops::AddAssign for Nanoseconds {
+    fn add_assign(&mut self, more: Self) {
+        self.0 = self.0.saturating_add(more.0);
     }
 }
 
@@ -127,11 +291,76 @@ struct Durations {
 }
 
 impl Durations {
-    fn add(&self, took: Duration) {
-        let seconds = took.as_secs_f64();
-        let bucket = BUCKETS.partition_point(|&bound| bound < seconds);
+    fn add(&self, took: Nanoseconds) {
+        let bucket = BOUNDS.partition_point(|&bound| bound < took.0);
         self.counts[bucket].add(1);
-        self.nanoseconds[bucket].add(u64::try_from(took.as_nanos()).unwrap_or(u64::MAX));
+        self.nanoseconds[bucket].add(took.0);
+    }
+}
+
+/// How often something was done, and how long that took.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Tally {
+    pub(crate) count: u64,
+    pub(crate) nanoseconds: u64,
+}
+
+impl std::ops::AddAssign for Tally {
+    fn add_assign(&mut self, more: Self) {
+        self.count += more.count;
+        self.nanoseconds = self.nanoseconds.wrapping_add(more.nanoseconds);
+    }
+}
+
+/// What Triton's statistics tell of a model version.
+#[derive(Debug, Default, Clone)]
+pub(crate) struct Statistics {
+    pub(crate) tallies: Tallies,
+    /// When the last run was over.
+    pub(crate) last_execution: Option<SystemTime>,
+    /// By the number of rows of a run.
+    pub(crate) sizes: BTreeMap<u64, SizeTotals>,
+}
+
+/// Requests and runs, and where their time went. In all but the first the times of a run count
+/// once for each request that had a part in it.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Tallies {
+    /// Those that were answered out of the cache included.
+    pub(crate) success: Tally,
+    pub(crate) fail: Tally,
+    /// Those that were answered out of the cache included, at no time.
+    pub(crate) queue: Tally,
+    pub(crate) input: Tally,
+    pub(crate) infer: Tally,
+    pub(crate) output: Tally,
+    pub(crate) cache_hit: Tally,
+    pub(crate) cache_miss: Tally,
+    /// Rows of requests that were answered by a run.
+    pub(crate) inferences: u64,
+    /// Runs whose outputs were of use.
+    pub(crate) executions: u64,
+}
+
+impl Tallies {
+    fn add(&mut self, shard: &Shard) {
+        let tally = |count: u64, time: &Count| Tally { count, nanoseconds: time.get() };
+        // Parts before the whole: see where they are written.
+        let ran = shard.ran.get();
+        self.inferences += shard.ran_rows.get();
+        self.output += tally(ran, &shard.output_time);
+        self.infer += tally(ran, &shard.infer_time);
+        self.input += tally(ran, &shard.input_time);
+        let queue_time = shard.queue_time.get();
+        self.cache_hit += tally(shard.cache_hits.get(), &shard.cache_hit_time);
+        self.cache_miss += tally(shard.cache_misses.get(), &shard.cache_miss_time);
+        let answered_time = shard.answered_time.get();
+        let count = shard.answered.get();
+        self.success += Tally { count, nanoseconds: answered_time };
+        self.queue += Tally { count, nanoseconds: queue_time };
+        let failed: u64 = shard.failed.iter().map(Count::get).sum();
+        self.fail += tally(failed, &shard.failed_time);
+        self.executions += shard.executions.get();
     }
 }
 
@@ -195,4 +424,80 @@ fn buckets_since(now: &BucketTotals, earlier: &BucketTotals) -> BucketTotals {
             now[bucket].1.saturating_sub(earlier[bucket].1),
         )
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::time::{Duration, Instant, SystemTime};
+
+    use sluice_protocol::{Code, ModelName, ModelVersion};
+
+    use super::{Counters, Nanoseconds, Tally};
+    use crate::executor::Times;
+    use crate::metrics::Metrics;
+
+    fn counters(cores: usize, workers: usize) -> Counters {
+        let name = "m".parse::<ModelName>().unwrap();
+        let metrics = Metrics::new().deployment(&name, ModelVersion(1), &HashMap::new());
+        Counters::new(cores, workers, metrics)
+    }
+
+    fn times(nanoseconds: u64) -> Times {
+        let time = Nanoseconds(nanoseconds);
+        Times { queue: time, input: time, infer: time, output: time }
+    }
+
+    #[test]
+    fn all_shards_count_together() {
+        let counters = counters(2, 1);
+        let tally = |count, nanoseconds| Tally { count, nanoseconds };
+        counters.shard(0).count_answered(Duration::from_nanos(100), Some((3, &times(10))));
+        counters.shard(1).count_answered(Duration::from_nanos(50), Some((4, &times(5))));
+        counters.shard(1).count_answered(Duration::from_nanos(7), None);
+        counters.shard(1).count_cache_hit(Duration::from_nanos(6));
+        counters.shard(0).count_cache_miss(Duration::from_nanos(9));
+        counters.shard(0).count_failed(Code::Internal, Duration::from_nanos(1000));
+        counters.worker_shard(0).count_execution(7, &times(15), Instant::now());
+        let statistics = counters.statistics();
+        let tallies = statistics.tallies;
+        assert_eq!(tallies.success, tally(3, 157));
+        assert_eq!(tallies.fail, tally(1, 1000));
+        assert_eq!(tallies.queue, tally(3, 15), "the one of the cache included");
+        for part in [tallies.input, tallies.infer, tallies.output] {
+            assert_eq!(part, tally(2, 15));
+        }
+        assert_eq!((tallies.cache_hit, tallies.cache_miss), (tally(1, 6), tally(1, 9)));
+        assert_eq!((tallies.inferences, tallies.executions), (7, 1));
+        assert_eq!(statistics.sizes[&7].infer, tally(1, 15));
+        let age = SystemTime::now().duration_since(statistics.last_execution.unwrap()).unwrap();
+        assert!(age < Duration::from_secs(10), "{age:?}");
+    }
+
+    /// Whenever it is read, the whole is no less than its parts, and nothing shrinks.
+    #[test]
+    fn a_reader_never_finds_parts_that_are_more_than_the_whole() {
+        let counters = Arc::new(counters(1, 0));
+        let over = Arc::new(AtomicBool::new(false));
+        let (written, end) = (counters.clone(), over.clone());
+        let writer = std::thread::spawn(move || {
+            while !end.load(Ordering::Relaxed) {
+                written.shard(0).count_answered(Duration::from_nanos(40), Some((1, &times(10))));
+            }
+        });
+        let mut before = counters.statistics().tallies;
+        for _ in 0..10_000 {
+            let now = counters.statistics().tallies;
+            let parts = [now.queue, now.input, now.infer, now.output];
+            let sum: u64 = parts.iter().map(|part| part.nanoseconds).sum();
+            assert!(sum <= now.success.nanoseconds, "{now:?}");
+            assert!(now.success.nanoseconds >= before.success.nanoseconds);
+            assert!(now.infer.count >= before.infer.count && now.infer.count <= now.success.count);
+            before = now;
+        }
+        over.store(true, Ordering::Relaxed);
+        writer.join().unwrap();
+    }
 }

@@ -1,6 +1,7 @@
 //! A loaded model version: its signature, its features, and what runs it.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use sluice_features::ServicePlan;
 use sluice_protocol::grpc::ModelConfig;
@@ -17,6 +18,8 @@ use crate::model_config::{Labels, Reshape};
 pub(crate) struct Deployment {
     pub(crate) model: ModelName,
     pub(crate) version: ModelVersion,
+    /// Its own, whatever else is or was loaded under the same name and version.
+    pub(crate) number: DeploymentNumber,
     /// The graph's inputs in its order, then those that need not be brought.
     pub(crate) inputs: Vec<Input>,
     /// The outputs that are answered, in the graph's order.
@@ -33,6 +36,18 @@ pub(crate) struct Deployment {
     pub(crate) features: Option<FeatureInput>,
     pub(crate) executor: Arc<Executor>,
     pub(crate) counters: Arc<Counters>,
+}
+
+/// A deployment's number among all that the process has had.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct DeploymentNumber(pub(crate) u64);
+
+impl DeploymentNumber {
+    /// One that no deployment has had.
+    pub(crate) fn next() -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        Self(NEXT.fetch_add(1, Ordering::Relaxed))
+    }
 }
 
 /// An input as requests bring it.
@@ -154,9 +169,9 @@ pub(crate) mod idle {
     use sluice_protocol::grpc::ModelConfig;
     use sluice_protocol::{Datatype, ModelName, ModelVersion};
 
-    use super::{Deployment, Input};
+    use super::{Deployment, DeploymentNumber, Input};
     use crate::counters::Counters;
-    use crate::executor::{Executor, Limits};
+    use crate::executor::{Executor, Limits, SchedulePolicy};
     use crate::live::MaxWaiting;
     use crate::metrics::Metrics;
 
@@ -175,6 +190,7 @@ pub(crate) mod idle {
         Deployment {
             model: model.clone(),
             version: ModelVersion(1),
+            number: DeploymentNumber::next(),
             inputs: inputs.iter().map(input).collect(),
             outputs: Vec::new(),
             batches: true,
@@ -182,7 +198,7 @@ pub(crate) mod idle {
             config: ModelConfig::default(),
             cached: false,
             features: None,
-            executor: Executor::ticks(Vec::new(), limits),
+            executor: Executor::ticks(Vec::new(), limits, SchedulePolicy::default()),
             counters: Arc::new(Counters::new(1, 0, metrics)),
         }
     }

@@ -8,6 +8,7 @@ use sluice_protocol::{Code, ModelName, ModelVersion, ShapeError};
 
 use crate::access::{Protocol, Refusal};
 use crate::control::exposure::ControlGroup;
+use crate::dialect::OverloadStatus;
 
 /// The longest error text that a caller gets, in characters.
 const MESSAGE_LENGTH: usize = 800;
@@ -105,6 +106,24 @@ pub enum GatewayError {
         model: ModelName,
         /// How long the work already waiting is predicted to take.
         waiting: Duration,
+        /// The status that it is told with.
+        status: OverloadStatus,
+    },
+    /// As many requests wait as the model's queue policy lets.
+    #[error("Exceeds maximum queue size: {most} requests of model {model} wait already")]
+    QueueFull {
+        /// The model.
+        model: ModelName,
+        /// How many may wait.
+        most: usize,
+    },
+    /// The request waited longer than it or the model's queue policy lets.
+    #[error("Request timeout expired: model {model} did not begin with it within {waited:?}")]
+    QueueTimeout {
+        /// The model.
+        model: ModelName,
+        /// How long it waited.
+        waited: Duration,
     },
     /// The answer did not come in time.
     #[error("deadline of {0:?} exceeded")]
@@ -196,7 +215,12 @@ impl GatewayError {
             Self::TooLarge { .. } | Self::MessageTooLarge { .. } | Self::SmallChunks { .. } => {
                 Code::TooLarge
             }
-            Self::Overloaded { .. } | Self::TooManyLoads(_) => Code::Overloaded,
+            Self::Overloaded { status: OverloadStatus::Exhausted, .. } | Self::TooManyLoads(_) => {
+                Code::Overloaded
+            }
+            Self::Overloaded { status: OverloadStatus::Unavailable, .. }
+            | Self::QueueFull { .. }
+            | Self::QueueTimeout { .. } => Code::Unavailable,
             Self::DeadlineExceeded(_) | Self::BodyTimeout(_) => Code::DeadlineExceeded,
             Self::Unavailable(_) | Self::VersionNotReady { .. } | Self::NoModelControl => {
                 Code::Unavailable

@@ -10,6 +10,7 @@
 
 mod access;
 mod admin;
+mod cache;
 mod catalog;
 mod classification;
 mod config;

@@ -26,7 +26,7 @@ use settings::ExecutorChoice;
 use trial::Trial;
 
 use crate::counters::Counters;
-use crate::deployment::{Deployment, FeatureInput};
+use crate::deployment::{Deployment, DeploymentNumber, FeatureInput};
 use crate::error::LoadError;
 use crate::executor::{CostCurve, Executor, Limits, SchedulePolicy, WorkerSettings, measure};
 use crate::model_config::{self, Scheduling, Signature, complete, warm_up};
@@ -91,6 +91,7 @@ fn build(shared: &Shared, candidate: &Candidate) -> Result<Arc<Deployment>, Load
     let mut deployment = Deployment {
         model: candidate.model.clone(),
         version: candidate.version,
+        number: DeploymentNumber::next(),
         inputs: signature.inputs,
         outputs: signature.outputs,
         batches,
@@ -307,9 +308,9 @@ impl Plan {
         let metrics = shared.metrics.deployment(model, version, &asked.metric_tags);
         let counters = Arc::new(Counters::new(shared.cores, workers, metrics));
         let executor = match self.choice {
-            ExecutorChoice::Tick => Executor::ticks(engines, self.limits),
+            ExecutorChoice::Tick => Executor::ticks(engines, self.limits, self.policy),
             ExecutorChoice::Workers => {
-                Executor::workers(engines, self.limits, self.workers, counters.clone())
+                Executor::workers(engines, self.limits, self.policy, self.workers, counters.clone())
                     .map_err(|error| LoadError::Package(format!("start workers: {error}")))?
             }
         };

@@ -1,6 +1,8 @@
 //! A request's way, in order: route, decode, look up and transform, admit, batch and run,
 //! answer, observe. The only place that knows it; HTTP and gRPC only decode and encode.
 
+mod terms;
+
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -9,11 +11,13 @@ use sluice_protocol::{
 };
 use tokio::sync::oneshot;
 
+use crate::cache::{Key, ResponseCache};
 use crate::deployment::Deployment;
 use crate::error::GatewayError;
-use crate::executor::{Core, Job, Refusal, RunError};
-use crate::inputs::{self, Freshness};
+use crate::executor::{Answer, Core, Job, Patience, Ran, Refusal, Terms, Times};
+use crate::inputs::{self, Freshness, Prepared};
 use crate::shared::Shared;
+use terms::terms;
 
 /// Response parameter: the day of the oldest features behind an answer.
 pub(crate) const FEATURES_AS_OF: &str = "features_as_of";
@@ -47,97 +51,214 @@ where
     D: FnOnce(&Deployment) -> Result<Option<InferRequest>, GatewayError>,
 {
     let started = Instant::now();
-    let mut count = Count { deployment, started, code: Some(Code::Cancelled) };
+    let mut count = Count { deployment, started, outcome: Err(Code::Cancelled) };
     let answered = answer(shared, deployment, decode).await;
-    count.code = answered.as_ref().err().map(GatewayError::code);
-    answered
+    count.outcome = match &answered {
+        Ok((_, ran)) => Ok(*ran),
+        Err(error) => Err(error.code()),
+    };
+    answered.map(|(response, _)| response)
 }
+
+/// The rows of a request that ran, and where its time went.
+type RowsAndTimes = (usize, Times);
 
 /// Counts a request when it is over: answered, failed, or given up by its caller.
 struct Count<'d> {
     deployment: &'d Deployment,
     started: Instant,
-    /// Why there is no answer.
-    code: Option<Code>,
+    /// What its run took unless it was known already, or why there is no answer.
+    outcome: Result<Option<RowsAndTimes>, Code>,
 }
 
 impl Drop for Count<'_> {
     fn drop(&mut self) {
         let shard = self.deployment.counters.shard(Core::index());
-        shard.count_request(self.code, self.started.elapsed());
+        let took = self.started.elapsed();
+        match &self.outcome {
+            Ok(ran) => shard.count_answered(took, ran.as_ref().map(|(rows, times)| (*rows, times))),
+            Err(code) => shard.count_failed(*code, took),
+        }
     }
 }
 
+/// The answer, and what its run took unless it was known already.
 async fn answer<D>(
     shared: &Shared,
     deployment: &Arc<Deployment>,
     decode: D,
-) -> Result<InferResponse, GatewayError>
+) -> Result<(InferResponse, Option<RowsAndTimes>), GatewayError>
 where
     D: FnOnce(&Deployment) -> Result<Option<InferRequest>, GatewayError>,
 {
     let timeout = shared.limits().request_timeout;
-    let (request, answer, freshness) = {
-        let Some(mut request) = decode(deployment)? else { return Ok(nothing(deployment)) };
+    let (request, freshness, rows, missed, waiting) = {
+        let Some(mut request) = decode(deployment)? else {
+            return Ok((respond(deployment, String::new(), None, Vec::new()), None));
+        };
         check_outputs(deployment, &request.outputs)?;
+        let terms = terms(&request.parameters)?;
         let given = std::mem::take(&mut request.inputs);
         let prepared = inputs::prepare(deployment, shared.store.as_deref(), given)?;
+        let missed = match look_up(shared, deployment, &request.outputs, &prepared) {
+            Some(Looked::Found(outputs)) => {
+                return Ok((respond(deployment, request.id, prepared.freshness, outputs), None));
+            }
+            Some(Looked::Missed(missed)) => Some(missed),
+            None => None,
+        };
+        let Prepared { inputs, optional, rows, freshness } = prepared;
         let (reply, answer) = oneshot::channel();
-        let deadline = Instant::now() + timeout;
-        let mut job = Job::new(prepared.inputs, prepared.rows, Some(deadline), reply);
-        job.optional = prepared.optional;
-        submit(deployment, job)?;
-        (request, answer, prepared.freshness)
+        let mut job = Job::new(inputs, rows, Some(timeout), reply);
+        job.optional = optional;
+        let submitted = job.submitted;
+        let patience = submit(shared, deployment, job, terms)?;
+        (request, freshness, rows, missed, Waiting { answer, submitted, timeout, patience })
     };
-    let outputs = wait(deployment, answer, timeout).await?;
+    let Ran { outputs, times } = waiting.answer(deployment).await?;
+    let outputs = select(deployment, deployment.answered(outputs)?, &request.outputs);
+    if let Some(missed) = missed {
+        missed.keep(deployment, &outputs);
+    }
+    Ok((respond(deployment, request.id, freshness, outputs), Some((rows, times))))
+}
+
+fn respond(
+    deployment: &Deployment,
+    id: String,
+    freshness: Option<Freshness>,
+    outputs: Vec<NamedTensor>,
+) -> InferResponse {
     if freshness.as_ref().is_some_and(|freshness| !freshness.degraded_views.is_empty()) {
         deployment.counters.shard(Core::index()).count_degraded();
     }
-    Ok(InferResponse {
-        model: deployment.model.clone(),
-        version: deployment.version,
-        id: request.id,
-        parameters: facts(freshness),
-        outputs: select(deployment, deployment.answered(outputs)?, &request.outputs),
-    })
-}
-
-/// The answer to nothing.
-fn nothing(deployment: &Deployment) -> InferResponse {
     InferResponse {
         model: deployment.model.clone(),
         version: deployment.version,
-        id: String::new(),
-        parameters: Parameters::new(),
-        outputs: Vec::new(),
+        id,
+        parameters: facts(freshness),
+        outputs,
     }
 }
 
-fn submit(deployment: &Arc<Deployment>, job: Job) -> Result<(), GatewayError> {
-    let submitted = Core::with(|core| deployment.executor.submit(core, &deployment.counters, job));
+/// What a look into the cache gave.
+enum Looked<'c> {
+    Found(Vec<NamedTensor>),
+    Missed(Missed<'c>),
+}
+
+/// Where an answer belongs that was not there.
+struct Missed<'c> {
+    cache: &'c ResponseCache,
+    key: Key,
+    took: Duration,
+}
+
+/// Looks into the cache, if there is one and this deployment uses it.
+fn look_up<'c>(
+    shared: &'c Shared,
+    deployment: &Deployment,
+    wanted: &[RequestedOutput],
+    asked: &Prepared,
+) -> Option<Looked<'c>> {
+    let cache = shared.cache.as_ref().filter(|_| deployment.cached)?;
+    let started = Instant::now();
+    let key = Key::new(deployment, wanted, &asked.inputs, &asked.optional);
+    let found = cache.find(&key);
+    let took = started.elapsed();
+    Some(match found {
+        Some(outputs) => {
+            deployment.counters.shard(Core::index()).count_cache_hit(took);
+            Looked::Found(outputs)
+        }
+        None => Looked::Missed(Missed { cache, key, took }),
+    })
+}
+
+impl Missed<'_> {
+    fn keep(self, deployment: &Deployment, outputs: &[NamedTensor]) {
+        let started = Instant::now();
+        self.cache.keep(self.key, outputs);
+        let took = self.took + started.elapsed();
+        deployment.counters.shard(Core::index()).count_cache_miss(took);
+    }
+}
+
+/// A request whose rows were handed to the executor.
+struct Waiting {
+    answer: oneshot::Receiver<Answer>,
+    submitted: Instant,
+    /// How long the answer may take.
+    timeout: Duration,
+    /// How long the run's beginning may take, if that is bounded.
+    patience: Option<Patience>,
+}
+
+/// Hands a request's rows to the executor: how long the run's beginning may take, if that is
+/// bounded.
+fn submit(
+    shared: &Shared,
+    deployment: &Arc<Deployment>,
+    job: Job,
+    terms: Terms,
+) -> Result<Option<Patience>, GatewayError> {
+    let submitted =
+        Core::with(|core| deployment.executor.submit(core, &deployment.counters, job, terms));
+    let model = || deployment.model.clone();
     submitted.map_err(|refusal| match refusal {
         Refusal::Overloaded(waiting) => {
-            GatewayError::Overloaded { model: deployment.model.clone(), waiting }
+            let status = shared.dialect().overload;
+            GatewayError::Overloaded { model: model(), waiting, status }
         }
+        Refusal::QueueFull(most) => GatewayError::QueueFull { model: model(), most },
         Refusal::Stopped => GatewayError::Unavailable("taking this model version down"),
     })
 }
 
-async fn wait(
-    deployment: &Deployment,
-    answer: oneshot::Receiver<Result<Vec<Tensor>, RunError>>,
-    timeout: Duration,
-) -> Result<Vec<Tensor>, GatewayError> {
-    match tokio::time::timeout(timeout, answer).await {
-        Ok(Ok(Ok(outputs))) => Ok(outputs),
-        Ok(Ok(Err(error))) => Err(GatewayError::Engine {
-            model: deployment.model.clone(),
-            version: deployment.version,
-            message: error.message.to_string(),
-            code: error.code,
-        }),
-        // The job was dropped unanswered because its deadline passed while it waited.
-        Ok(Err(_)) | Err(_) => Err(GatewayError::DeadlineExceeded(timeout)),
+impl Waiting {
+    async fn answer(mut self, deployment: &Deployment) -> Result<Ran, GatewayError> {
+        let mut left = self.timeout;
+        if let Some(patience) = &self.patience {
+            let wait = patience.until.saturating_duration_since(self.submitted);
+            if wait < left {
+                match tokio::time::timeout(wait, &mut self.answer).await {
+                    Ok(answer) => return self.outcome(deployment, answer.ok()),
+                    Err(_) if patience.give_up() => return Err(self.too_late(deployment)),
+                    // Its run has begun.
+                    Err(_) => left = left.saturating_sub(wait),
+                }
+            }
+        }
+        let answer = tokio::time::timeout(left, &mut self.answer).await;
+        self.outcome(deployment, answer.ok().and_then(Result::ok))
+    }
+
+    /// The answer, if there is one. A job without was dropped because its time was up.
+    fn outcome(
+        &self,
+        deployment: &Deployment,
+        answer: Option<Answer>,
+    ) -> Result<Ran, GatewayError> {
+        let has_expired =
+            |patience: &Patience| patience.until <= Instant::now() && patience.give_up();
+        match answer {
+            Some(Ok(ran)) => Ok(ran),
+            Some(Err(error)) => Err(GatewayError::Engine {
+                model: deployment.model.clone(),
+                version: deployment.version,
+                message: error.message.to_string(),
+                code: error.code,
+            }),
+            None if self.patience.as_ref().is_some_and(has_expired) => {
+                Err(self.too_late(deployment))
+            }
+            None => Err(GatewayError::DeadlineExceeded(self.timeout)),
+        }
+    }
+
+    fn too_late(&self, deployment: &Deployment) -> GatewayError {
+        let (model, waited) = (deployment.model.clone(), self.submitted.elapsed());
+        GatewayError::QueueTimeout { model, waited }
     }
 }
 
@@ -187,3 +308,6 @@ fn facts(freshness: Option<Freshness>) -> Parameters {
     }
     parameters
 }
+
+#[cfg(test)]
+mod tests;

@@ -93,6 +93,9 @@ pub struct Settings {
     #[arg(long, value_name = "TIME", env = "SLUICE_MAX_WAITING", value_parser = humantime::parse_duration)]
     #[serde(deserialize_with = "crate::duration::deserialize")]
     pub max_waiting: Option<Duration>,
+    /// Bytes of answers to keep for models whose configuration asks for it [default: 0]
+    #[arg(long, value_name = "BYTES", env = "SLUICE_RESPONSE_CACHE")]
+    pub response_cache: Option<usize>,
     /// Let clients register shared memory, out of which inputs are read and into which outputs are written
     #[arg(long, value_name = "BOOL", env = "SLUICE_SHARED_MEMORY", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     pub shared_memory: Option<bool>,
@@ -211,6 +214,7 @@ impl Settings {
             compress_replies: self.compress_replies.or(file.compress_replies),
             request_timeout: self.request_timeout.or(file.request_timeout),
             max_waiting: self.max_waiting.or(file.max_waiting),
+            response_cache: self.response_cache.or(file.response_cache),
             shared_memory: self.shared_memory.or(file.shared_memory),
             drain_timeout: self.drain_timeout.or(file.drain_timeout),
             dialect: self.dialect.over(file.dialect),

@@ -10,6 +10,7 @@ use sluice_engine::OnnxRuntime;
 use sluice_features::{Definitions, EmbeddedStore};
 use tokio::sync::watch;
 
+use crate::cache::ResponseCache;
 use crate::catalog::Published;
 use crate::control::exposure::Exposure;
 use crate::control::repository::Loader;
@@ -30,6 +31,8 @@ pub(crate) struct Shared {
     pub(crate) cores: usize,
     pub(crate) definitions: Option<Definitions>,
     pub(crate) store: Option<Arc<EmbeddedStore>>,
+    /// Answers of models whose deployment says so.
+    pub(crate) cache: Option<ResponseCache>,
     pub(crate) http: HttpOptions,
     pub(crate) regions: Regions,
     pub(crate) transport: Transport,
@@ -50,6 +53,8 @@ pub(crate) struct Shared {
 pub(crate) struct Options {
     /// Serving cores.
     pub(crate) cores: usize,
+    /// Bytes of answers to keep; 0 keeps none.
+    pub(crate) response_cache: usize,
     pub(crate) transport: Transport,
     pub(crate) http: HttpOptions,
     /// Whether clients may register shared memory.
@@ -88,7 +93,8 @@ impl Shared {
         store: Option<Arc<EmbeddedStore>>,
         options: Options,
     ) -> Self {
-        let Options { cores, transport, http, shared_memory, live, state } = options;
+        let Options { cores, response_cache, transport, http, shared_memory, live, state } =
+            options;
         Self {
             catalog: Published::default(),
             metrics: Metrics::new(),
@@ -96,6 +102,7 @@ impl Shared {
             cores,
             definitions,
             store,
+            cache: ResponseCache::new(response_cache),
             http,
             regions: Regions::new(shared_memory),
             transport,

@@ -13,10 +13,12 @@ pub(crate) fn extensions(shared: &Shared, port: Port) -> Vec<&'static str> {
     let all = [
         (repository, "model_repository"),
         (repository, "model_repository(unload_dependents)"),
+        (true, "schedule_policy"),
         (true, "model_configuration"),
         (shared_memory, "system_shared_memory"),
         (true, "binary_tensor_data"),
         (true, "parameters"),
+        (true, "statistics"),
         (logging, "logging"),
     ];
     all.into_iter().filter(|(works, _)| *works).map(|(_, name)| name).collect()

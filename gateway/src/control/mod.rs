@@ -6,3 +6,4 @@ pub(crate) mod extensions;
 pub(crate) mod logging;
 pub(crate) mod repository;
 pub(crate) mod shared_memory;
+pub(crate) mod statistics;

@@ -7,68 +7,63 @@ use std::time::Instant;
 use sluice_engine::Engine;
 use sluice_protocol::{Code, NamedTensor, Tensor};
 
-use super::{Answer, Job, RunError};
-use crate::counters::Shard;
+use super::{Answer, Job, Ran, RunError, Times};
+use crate::counters::{Nanoseconds, Shard};
 
-/// Takes the first job and every later one that can share its run: the same shapes but for the
-/// rows, and room for them. The others keep their order.
-pub(super) fn take_batch(jobs: &mut Vec<Job>, max_rows: usize) -> Vec<Job> {
-    // All of one shape and fitting is the usual case.
-    let fits_whole = jobs.iter().map(|job| job.rows).sum::<usize>() <= max_rows;
-    if fits_whole && jobs.iter().all(|job| same_bucket(&jobs[0], job)) {
-        return std::mem::take(jobs);
-    }
-    let mut batch = Vec::new();
-    let mut rest = Vec::new();
-    let mut rows = 0;
-    for job in jobs.drain(..) {
-        let joins = match batch.first() {
-            None => true,
-            Some(first) => rows + job.rows <= max_rows && same_bucket(first, &job),
-        };
-        if joins {
-            rows += job.rows;
-            batch.push(job);
-        } else {
-            rest.push(job);
-        }
-    }
-    *jobs = rest;
-    batch
-}
-
-/// Whether two jobs differ in nothing but the number of rows.
-fn same_bucket(a: &Job, b: &Job) -> bool {
-    a.inputs
-        .iter()
-        .zip(&b.inputs)
-        .all(|(x, y)| x.datatype() == y.datatype() && x.shape().get(1..) == y.shape().get(1..))
-}
-
-/// Runs `jobs`, which differ in nothing but the number of rows, and answers them.
-pub(super) fn run_batch(engine: &mut dyn Engine, jobs: Vec<Job>, shard: &Shard) {
+/// Runs `jobs`, which differ in nothing but the number of rows, and answers them. Their waiting
+/// ended at `begun`.
+pub(super) fn run_batch(engine: &mut dyn Engine, jobs: Vec<Job>, begun: Instant, shard: &Shard) {
     let rows = jobs.iter().map(|job| job.rows).sum();
-    let (inputs, mut waiting) = assemble(jobs);
-    let outcome = run_counted(engine, &inputs, &[], rows, shard);
+    let (inputs, mut waiting) = assemble(jobs, begun);
+    let Run { outcome, mut times, ended } = run_counted(engine, &inputs, &[], rows, begun, shard);
     if waiting.len() == 1
-        && let Some((reply, _)) = waiting.pop()
+        && let Some(caller) = waiting.pop()
     {
-        let _caller_may_have_left = reply.send(outcome);
+        if outcome.is_ok() {
+            shard.count_execution(rows, &times, ended);
+        }
+        caller.answer(outcome, times);
         return;
     }
     match outcome {
-        Ok(outputs) if have_rows(&outputs, rows) => answer(&outputs, waiting, rows),
+        Ok(outputs) if have_rows(&outputs, rows) => {
+            let shares = split(&outputs, &waiting, rows);
+            let done = Instant::now();
+            times.output = Nanoseconds::between(ended, done);
+            // Counted before anybody hears of it: who asks after an answer finds its run.
+            shard.count_execution(rows, &times, done);
+            waiting.into_iter().zip(shares).for_each(|(caller, own)| caller.answer(own, times));
+        }
         // One request's values must not fail the others', and outputs that are not the batch's
         // rows cannot be told apart: each runs alone.
-        _ => {
-            let mut at = 0;
-            for (reply, share) in waiting {
-                let alone: Answer =
-                    inputs.iter().map(|tensor| rows_of(tensor, rows, at..at + share)).collect();
-                at += share;
-                let own = alone.and_then(|inputs| run_counted(engine, &inputs, &[], share, shard));
-                let _caller_may_have_left = reply.send(own);
+        _ => run_alone(engine, &inputs, rows, waiting, shard),
+    }
+}
+
+/// Runs each caller's rows of `inputs` by themselves.
+fn run_alone(
+    engine: &mut dyn Engine,
+    inputs: &[Tensor],
+    rows: usize,
+    waiting: Vec<Caller>,
+    shard: &Shard,
+) {
+    let mut at = 0;
+    for caller in waiting {
+        let (begun, share) = (Instant::now(), caller.rows);
+        let own = at..at + share;
+        at = own.end;
+        let cut = inputs.iter().map(|tensor| rows_of(tensor, rows, own.clone()));
+        match cut.collect::<Result<Vec<_>, _>>() {
+            Ok(own) => {
+                let Run { outcome, times, ended } =
+                    run_counted(engine, &own, &[], share, begun, shard);
+                if outcome.is_ok() {
+                    shard.count_execution(share, &times, ended);
+                }
+                caller.answer(outcome, times);
             }
+            Err(error) => caller.answer(Err(error), Times::default()),
         }
     }
 }
@@ -78,44 +73,75 @@ pub(super) fn have_rows(outputs: &[Tensor], rows: usize) -> bool {
     outputs.iter().all(|tensor| tensor.rows() == Some(rows))
 }
 
-/// One run. A panicking engine costs its batch, not the process.
+/// What came of a run.
+pub(super) struct Run {
+    pub(super) outcome: Result<Vec<Tensor>, RunError>,
+    /// Those of making the input and of the run.
+    pub(super) times: Times,
+    pub(super) ended: Instant,
+}
+
+/// One run, of inputs that were made since `begun`. A panicking engine costs its batch, not the
+/// process.
 pub(super) fn run_counted(
     engine: &mut dyn Engine,
     inputs: &[Tensor],
     optional: &[NamedTensor],
     rows: usize,
+    begun: Instant,
     shard: &Shard,
-) -> Answer {
+) -> Run {
     let started = Instant::now();
     let outcome = catch_unwind(AssertUnwindSafe(|| engine.run_with(inputs, optional)));
-    shard.count_batch(rows, started.elapsed());
-    match outcome {
+    let ended = Instant::now();
+    let (input, infer) =
+        (Nanoseconds::between(begun, started), Nanoseconds::between(started, ended));
+    let times = Times { input, infer, ..Times::default() };
+    shard.count_batch(rows, times.infer);
+    let outcome = match outcome {
         Ok(result) => result.map_err(RunError::from),
         Err(_) => Err(RunError { code: Code::Internal, message: "engine panicked".into() }),
+    };
+    Run { outcome, times, ended }
+}
+
+/// Who waits for a part of a batch.
+struct Caller {
+    reply: tokio::sync::oneshot::Sender<Answer>,
+    rows: usize,
+    queued: Nanoseconds,
+}
+
+impl Caller {
+    fn of(job: Job, begun: Instant) -> (Self, Vec<Tensor>) {
+        let Job { inputs, rows, submitted, reply, .. } = job;
+        (Self { reply, rows, queued: Nanoseconds::between(submitted, begun) }, inputs)
+    }
+
+    fn answer(self, outcome: Result<Vec<Tensor>, RunError>, times: Times) {
+        let times = Times { queue: self.queued, ..times };
+        let _caller_may_have_left = self.reply.send(outcome.map(|outputs| Ran { outputs, times }));
     }
 }
 
-/// A job's reply and its share of the rows.
-type Waiting = Vec<(tokio::sync::oneshot::Sender<Answer>, usize)>;
-
 /// One tensor an input over the rows of all jobs. A single job's tensors are used as they are.
-fn assemble(jobs: Vec<Job>) -> (Vec<Tensor>, Waiting) {
+fn assemble(jobs: Vec<Job>, begun: Instant) -> (Vec<Tensor>, Vec<Caller>) {
     let mut waiting = Vec::with_capacity(jobs.len());
-    let mut jobs = jobs.into_iter();
-    let Some(first) = jobs.next() else { return (Vec::new(), waiting) };
-    waiting.push((first.reply, first.rows));
+    let mut jobs = jobs.into_iter().map(|job| Caller::of(job, begun));
+    let Some((first, inputs)) = jobs.next() else { return (Vec::new(), waiting) };
+    waiting.push(first);
     if jobs.len() == 0 {
-        return (first.inputs, waiting);
+        return (inputs, waiting);
     }
-    let mut parts: Vec<_> = first.inputs.into_iter().map(Tensor::into_parts).collect();
-    for job in jobs {
-        for ((shape, data), tensor) in parts.iter_mut().zip(&job.inputs) {
+    let mut parts: Vec<_> = inputs.into_iter().map(Tensor::into_parts).collect();
+    for (caller, inputs) in jobs {
+        for ((shape, data), tensor) in parts.iter_mut().zip(&inputs) {
             if let (Some(rows), Some(more)) = (shape.first_mut(), tensor.shape().first()) {
                 *rows += more;
             }
             data.extend_from(tensor.data()).expect("jobs of a batch share datatypes");
         }
-        waiting.push((job.reply, job.rows));
+        waiting.push(caller);
     }
     let inputs = parts
         .into_iter()
@@ -124,14 +150,19 @@ fn assemble(jobs: Vec<Job>) -> (Vec<Tensor>, Waiting) {
     (inputs, waiting)
 }
 
-/// Gives every job its rows of every output.
-fn answer(outputs: &[Tensor], waiting: Waiting, rows: usize) {
+/// Each caller's rows of every output.
+fn split(
+    outputs: &[Tensor],
+    waiting: &[Caller],
+    rows: usize,
+) -> Vec<Result<Vec<Tensor>, RunError>> {
     let mut at = 0;
-    for (reply, share) in waiting {
-        let own = outputs.iter().map(|tensor| rows_of(tensor, rows, at..at + share)).collect();
-        at += share;
-        let _caller_may_have_left = reply.send(own);
-    }
+    let shares = waiting.iter().map(|caller| {
+        let own = at..at + caller.rows;
+        at = own.end;
+        outputs.iter().map(|tensor| rows_of(tensor, rows, own.clone())).collect()
+    });
+    shares.collect()
 }
 
 /// Rows `range` of a tensor that must have `rows` of them.

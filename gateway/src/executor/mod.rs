@@ -7,8 +7,10 @@
 
 mod batch;
 mod cost;
+mod lanes;
 mod policy;
 mod queue;
+mod schedule;
 mod split;
 mod tick;
 mod waiting;
@@ -16,7 +18,7 @@ mod work;
 mod workers;
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use sluice_engine::{Engine, EngineError};
 use sluice_protocol::{Code, NamedTensor, Tensor};
@@ -24,16 +26,40 @@ use tokio::sync::oneshot;
 
 pub(crate) use cost::{CostCurve, Limits, measure};
 pub(crate) use policy::{QueuePolicy, SchedulePolicy, TimeoutAction};
+use schedule::{Expiry, Place, Schedule};
+pub(crate) use schedule::{Patience, Terms};
 pub(crate) use tick::Core;
 use tick::Ticks;
 use waiting::WaitingGuard;
 pub(crate) use workers::WorkerSettings;
 use workers::Workers;
 
-use crate::counters::Counters;
+use crate::counters::{Counters, Nanoseconds};
 
 /// What a job is told: its share of the outputs, or why there is none.
-pub(crate) type Answer = Result<Vec<Tensor>, RunError>;
+pub(crate) type Answer = Result<Ran, RunError>;
+
+/// A job that was run.
+#[derive(Debug)]
+pub(crate) struct Ran {
+    /// Its own rows of the outputs.
+    pub(crate) outputs: Vec<Tensor>,
+    pub(crate) times: Times,
+}
+
+/// Where a job's time went. All but the first are those of the whole batch that it ran in, or of
+/// all its pieces.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Times {
+    /// From its coming until its run began.
+    pub(crate) queue: Nanoseconds,
+    /// Making one input of those of several jobs.
+    pub(crate) input: Nanoseconds,
+    /// The run itself.
+    pub(crate) infer: Nanoseconds,
+    /// Giving each job its rows of the outputs.
+    pub(crate) output: Nanoseconds,
+}
 
 /// A run that failed, told to every request of the batch.
 #[derive(Debug, Clone)]
@@ -58,21 +84,45 @@ pub(crate) struct Job {
     pub(crate) optional: Vec<NamedTensor>,
     /// The first dimension of every input; 1 when the graph does not batch.
     pub(crate) rows: usize,
+    /// When it came.
+    pub(crate) submitted: Instant,
     /// When the answer stops being of use.
     pub(crate) deadline: Option<Instant>,
     pub(crate) reply: oneshot::Sender<Answer>,
+    /// Jobs of a lower one go first.
+    level: u64,
+    expiry: Expiry,
+    /// Whether its time was up and it went behind the others.
+    is_delayed: bool,
+    /// Its part of the number that may wait.
+    place: Option<Place>,
     /// Its part of the rows that wait for workers.
     waiting: Option<WaitingGuard>,
 }
 
 impl Job {
-    pub(crate) const fn new(
+    /// A job that comes now and must be answered within `time`, if that is bounded.
+    pub(crate) fn new(
         inputs: Vec<Tensor>,
         rows: usize,
-        deadline: Option<Instant>,
+        time: Option<Duration>,
         reply: oneshot::Sender<Answer>,
     ) -> Self {
-        Self { inputs, optional: Vec::new(), rows, deadline, reply, waiting: None }
+        let submitted = Instant::now();
+        let deadline = time.and_then(|time| submitted.checked_add(time));
+        Self {
+            inputs,
+            optional: Vec::new(),
+            rows,
+            submitted,
+            deadline,
+            reply,
+            level: 0,
+            expiry: Expiry::Never,
+            is_delayed: false,
+            place: None,
+            waiting: None,
+        }
     }
 
     /// Whether it cannot share runs of `max_rows`.
@@ -82,7 +132,16 @@ impl Job {
 
     /// Whether somebody still waits for the answer.
     fn is_wanted(&self, now: Instant) -> bool {
-        !self.reply.is_closed() && self.deadline.is_none_or(|deadline| now < deadline)
+        !self.reply.is_closed()
+            && self.deadline.is_none_or(|deadline| now < deadline)
+            && !matches!(self.expiry, Expiry::Reject(until, _) if until <= now)
+    }
+
+    /// Whether it differs from `other` in nothing but the number of rows.
+    fn shares_bucket(&self, other: &Self) -> bool {
+        self.inputs.iter().zip(&other.inputs).all(|(own, other)| {
+            own.datatype() == other.datatype() && own.shape().get(1..) == other.shape().get(1..)
+        })
     }
 }
 
@@ -90,7 +149,9 @@ impl Job {
 #[derive(Debug)]
 pub(crate) enum Refusal {
     /// The work already waiting is predicted to take this long.
-    Overloaded(std::time::Duration),
+    Overloaded(Duration),
+    /// As many requests wait as the model's policy lets.
+    QueueFull(usize),
     /// The deployment is being taken down.
     Stopped,
 }
@@ -106,30 +167,38 @@ pub(crate) enum Executor {
 
 impl Executor {
     /// Batches on the serving cores: one engine a core.
-    pub(crate) fn ticks(engines: Vec<Box<dyn Engine>>, limits: Limits) -> Arc<Self> {
-        Arc::new(Self::Ticks(Ticks::new(engines, limits)))
+    pub(crate) fn ticks(
+        engines: Vec<Box<dyn Engine>>,
+        limits: Limits,
+        policy: SchedulePolicy,
+    ) -> Arc<Self> {
+        Arc::new(Self::Ticks(Ticks::new(engines, limits, Schedule::new(policy))))
     }
 
     /// Batches on worker threads: one engine a worker.
     pub(crate) fn workers(
         engines: Vec<Box<dyn Engine>>,
         limits: Limits,
+        policy: SchedulePolicy,
         settings: WorkerSettings,
         counters: Arc<Counters>,
     ) -> std::io::Result<Arc<Self>> {
-        Ok(Arc::new(Self::Workers(Workers::start(engines, limits, settings, counters)?)))
+        let schedule = Schedule::new(policy);
+        Ok(Arc::new(Self::Workers(Workers::start(engines, limits, schedule, settings, counters)?)))
     }
 
-    /// Queues a job; its reply comes through the job's channel. Never waits.
+    /// Queues a job on a request's terms; its reply comes through the job's channel. Never waits.
+    /// What comes back says until when the caller does.
     pub(crate) fn submit(
         self: &Arc<Self>,
         core: &Core,
         counters: &Arc<Counters>,
         job: Job,
-    ) -> Result<(), Refusal> {
+        terms: Terms,
+    ) -> Result<Option<Patience>, Refusal> {
         match &**self {
-            Self::Ticks(ticks) => ticks.submit(self, core, counters, job),
-            Self::Workers(workers) => workers.submit(job),
+            Self::Ticks(ticks) => ticks.submit(self, core, counters, job, terms),
+            Self::Workers(workers) => workers.submit(job, terms),
         }
     }
 

@@ -1,12 +1,12 @@
 //! The jobs that wait for any of a deployment's workers. A worker takes what it runs next and
 //! nothing more, so no job waits for a run of others while a worker is free.
 
-use std::collections::VecDeque;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::Job;
-use super::batch::take_batch;
+use super::lanes::Lanes;
+use super::waiting::Rows;
 
 /// Jobs that may wait, whatever their predicted time: it bounds the queue's own memory.
 const MOST_JOBS: usize = 65_536;
@@ -31,7 +31,7 @@ pub(super) enum Wanted {
     LargeFirst,
 }
 
-/// Waiting jobs in the order in which they came.
+/// Waiting jobs in the order of their levels, and in a level in which they came.
 #[derive(Debug)]
 pub(super) struct Queue {
     waiting: Mutex<Waiting>,
@@ -44,21 +44,29 @@ pub(super) struct Queue {
 
 #[derive(Debug)]
 struct Waiting {
-    /// Those that fit into a run, and when they came.
-    small: VecDeque<(Instant, Job)>,
-    small_rows: usize,
-    large: VecDeque<Job>,
+    /// Those that fit into a run.
+    small: Lanes,
+    large: Lanes,
     /// Workers that there are, and how many of them wait for news.
     workers: usize,
     sleeping: usize,
     closed: bool,
 }
 
+/// What a worker gets: the jobs of one batch, or one large job, or none.
+#[derive(Debug, Default)]
+pub(super) struct Taken {
+    pub(super) jobs: Vec<Job>,
+    /// Those before them that nobody waited for any more. They are dropped with this, by whoever
+    /// took them and outside of the lock.
+    _unwanted: Vec<Job>,
+}
+
 impl Queue {
     /// For so many workers, each of which says when it leaves.
     pub(super) fn new(workers: usize, max_rows: usize, delay: Duration) -> Self {
-        let (small, large) = Default::default();
-        let waiting = Waiting { small, small_rows: 0, large, workers, sleeping: 0, closed: false };
+        let (small, large) = (Lanes::new(), Lanes::new());
+        let waiting = Waiting { small, large, workers, sleeping: 0, closed: false };
         Self { waiting: Mutex::new(waiting), news: Condvar::new(), max_rows, delay }
     }
 
@@ -71,13 +79,12 @@ impl Queue {
             if waiting.large.len() >= MOST_LARGE_JOBS {
                 return Err(NotQueued::Full);
             }
-            waiting.large.push_back(job);
+            waiting.large.push(job);
         } else {
             if waiting.small.len() >= MOST_JOBS {
                 return Err(NotQueued::Full);
             }
-            waiting.small_rows += job.rows;
-            waiting.small.push_back((Instant::now(), job));
+            waiting.small.push(job);
         }
         self.tell(&waiting);
         Ok(())
@@ -105,24 +112,43 @@ impl Queue {
         }
     }
 
-    /// The jobs of one batch, or one large job, or none when there is nothing that is wanted.
-    pub(super) fn take(&self, wanted: Wanted) -> Vec<Job> {
+    /// What runs next, if there is something of what is wanted.
+    pub(super) fn take(&self, wanted: Wanted) -> Taken {
+        let (mut taken, now) = (Taken::default(), Instant::now());
         let mut waiting = self.lock();
         let large_next = match wanted {
             Wanted::Batch => false,
             Wanted::BatchFirst => waiting.small.is_empty(),
             Wanted::LargeFirst => !waiting.large.is_empty(),
         };
-        let taken = if large_next {
-            waiting.large.pop_front().into_iter().collect()
+        taken.jobs = if large_next {
+            waiting.large.pop(now, &mut taken._unwanted).into_iter().collect()
         } else {
-            waiting.take_batch(self.max_rows)
+            waiting.small.take_batch(self.max_rows, now, &mut taken._unwanted)
         };
         // Who sleeps may have been told of these only.
         if !waiting.is_empty() {
             self.tell(&waiting);
         }
         taken
+    }
+
+    /// The rows that wait here behind a new job of `level`.
+    pub(super) fn rows_behind(&self, level: u64) -> Rows {
+        let waiting = self.lock();
+        let [small, large] = [&waiting.small, &waiting.large]
+            .map(|lanes| lanes.rows().saturating_sub(lanes.rows_before(level)));
+        Rows { small, large }
+    }
+
+    /// Drops the jobs that nobody waits for any more: they take the room of others.
+    pub(super) fn sweep(&self) {
+        let (now, mut unwanted) = (Instant::now(), Vec::new());
+        let mut waiting = self.lock();
+        waiting.small.sweep(now, &mut unwanted);
+        waiting.large.sweep(now, &mut unwanted);
+        // They go behind the lock.
+        drop(waiting);
     }
 
     /// Takes no more jobs. Those that wait are still given out.
@@ -137,9 +163,8 @@ impl Queue {
         waiting.workers -= 1;
         if waiting.workers == 0 {
             waiting.closed = true;
-            waiting.small.clear();
-            waiting.small_rows = 0;
-            waiting.large.clear();
+            waiting.small = Lanes::new();
+            waiting.large = Lanes::new();
         }
     }
 
@@ -175,29 +200,9 @@ impl Waiting {
     /// How much longer a batch may wait to become larger, where nothing else waits. The time
     /// counts from the first job's arrival: one that another batch left behind pays it once.
     fn time_to_grow(&self, max_rows: usize, delay: Duration) -> Option<Duration> {
-        let incomplete = !self.closed && self.large.is_empty() && self.small_rows < max_rows;
-        let (since, _) = self.small.front().filter(|_| incomplete)?;
+        let incomplete = !self.closed && self.large.is_empty() && self.small.rows() < max_rows;
+        let since = self.small.oldest().filter(|_| incomplete)?;
         delay.checked_sub(since.elapsed()).filter(|left| !left.is_zero())
-    }
-
-    /// The first job, and of the next ones as many as can share its run. The others keep their
-    /// places.
-    fn take_batch(&mut self, max_rows: usize) -> Vec<Job> {
-        let (mut next, mut rows, mut since) = (Vec::new(), 0, None);
-        while rows < max_rows
-            && let Some((came, job)) = self.small.pop_front()
-        {
-            rows += job.rows;
-            since = since.or(Some(came));
-            next.push(job);
-        }
-        let batch = take_batch(&mut next, max_rows);
-        // They came no earlier than the first; that they count as waiting so long does no harm.
-        if let Some(since) = since {
-            next.into_iter().rev().for_each(|job| self.small.push_front((since, job)));
-        }
-        self.small_rows -= batch.iter().map(|job| job.rows).sum::<usize>();
-        batch
     }
 }
 
@@ -218,20 +223,23 @@ mod tests {
         (Job::new(vec![tensor.unwrap()], rows, None, reply), answer)
     }
 
-    /// A queue of runs of four rows with jobs of (rows, columns).
-    fn queue(jobs: &[(usize, usize)]) -> Queue {
+    /// A queue of runs of four rows with jobs of (rows, columns), and who waits for them.
+    fn queue(jobs: &[(usize, usize)]) -> (Queue, Vec<oneshot::Receiver<Answer>>) {
         let queue = Queue::new(1, 4, Duration::ZERO);
-        for &(rows, width) in jobs {
-            queue.push(job(rows, width).0).unwrap();
-        }
-        queue
+        let answers = jobs.iter().map(|&(rows, width)| {
+            let (job, answer) = job(rows, width);
+            queue.push(job).unwrap();
+            answer
+        });
+        let answers = answers.collect();
+        (queue, answers)
     }
 
     /// What is taken one after the other until there is nothing: the rows of the jobs.
     fn check(jobs: &[(usize, usize)], wanted: Wanted, expected: &[&[usize]]) {
-        let queue = queue(jobs);
+        let (queue, _answers) = queue(jobs);
         let take = || {
-            let rows: Vec<_> = queue.take(wanted).iter().map(|job| job.rows).collect();
+            let rows: Vec<_> = queue.take(wanted).jobs.iter().map(|job| job.rows).collect();
             (!rows.is_empty()).then_some(rows)
         };
         let taken: Vec<_> = std::iter::from_fn(take).collect();
@@ -244,7 +252,9 @@ mod tests {
             (&[(1, 1), (2, 1), (1, 1), (3, 1)][..], &[&[1, 2, 1][..], &[3]][..]),
             (&[(3, 1), (2, 1), (2, 1)], &[&[3], &[2, 2]]),
             (&[(1, 1), (1, 2), (2, 1), (3, 2)], &[&[1, 2], &[1, 3]]),
-            (&[(3, 1), (3, 2), (1, 1), (1, 2)], &[&[3], &[3], &[1], &[1]]),
+            (&[(3, 1), (3, 2), (1, 1), (1, 2)], &[&[3, 1], &[3, 1]]),
+            // No more than a run's rows are passed over.
+            (&[(3, 1), (2, 2), (2, 2), (1, 1)], &[&[3], &[2, 2], &[1]]),
         ] {
             check(jobs, Wanted::Batch, expected);
         }
@@ -262,13 +272,17 @@ mod tests {
     fn what_a_batch_left_behind_does_not_pay_the_delay_again() {
         let delay = Duration::from_millis(300);
         let queue = Queue::new(1, 4, delay);
-        for width in 1..=3 {
-            queue.push(job(1, width).0).unwrap();
-        }
+        let _answers: Vec<_> = (1..=3)
+            .map(|width| {
+                let (job, answer) = job(1, width);
+                queue.push(job).unwrap();
+                answer
+            })
+            .collect();
         let began = Instant::now();
         for _ in 0..3 {
             assert!(queue.wait());
-            assert_eq!(queue.take(Wanted::Batch).len(), 1);
+            assert_eq!(queue.take(Wanted::Batch).jobs.len(), 1);
         }
         let took = began.elapsed();
         assert!(took > delay / 2 && took < 2 * delay, "{took:?}");
@@ -276,19 +290,19 @@ mod tests {
 
     #[test]
     fn a_closed_queue_gives_out_what_it_has() {
-        let queue = queue(&[(1, 1), (9, 1)]);
+        let (queue, _answers) = queue(&[(1, 1), (9, 1)]);
         queue.close();
         assert_eq!(queue.push(job(1, 1).0), Err(NotQueued::Closed));
         for rows in [1, 9] {
             assert!(queue.wait());
-            assert_eq!(queue.take(Wanted::BatchFirst)[0].rows, rows);
+            assert_eq!(queue.take(Wanted::BatchFirst).jobs[0].rows, rows);
         }
         assert!(!queue.wait());
     }
 
     #[test]
     fn nothing_waits_for_workers_that_are_gone() {
-        let queue = queue(&[]);
+        let (queue, _) = queue(&[]);
         let [(small, mut of_small), (large, mut of_large)] = [job(1, 1), job(9, 1)];
         queue.push(small).unwrap();
         queue.push(large).unwrap();

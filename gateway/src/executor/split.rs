@@ -7,9 +7,9 @@ use std::time::Instant;
 use sluice_engine::Engine;
 use sluice_protocol::Tensor;
 
-use super::batch::{have_rows, rows_of, run_counted};
-use super::{Answer, Job};
-use crate::counters::Shard;
+use super::batch::{Run, have_rows, rows_of, run_counted};
+use super::{Job, Ran, RunError, Times};
+use crate::counters::{Nanoseconds, Shard};
 
 /// A job of which the first rows are answered.
 #[derive(Debug)]
@@ -19,11 +19,16 @@ pub(super) struct Split {
     done: usize,
     /// Their outputs.
     outputs: Vec<Tensor>,
+    /// Where the time went so far.
+    times: Times,
 }
 
 impl Split {
-    pub(super) const fn new(job: Job) -> Self {
-        Self { job, done: 0, outputs: Vec::new() }
+    /// Of a job whose waiting ends now.
+    pub(super) fn new(mut job: Job, now: Instant) -> Self {
+        job.place = None;
+        let queue = Nanoseconds::between(job.submitted, now);
+        Self { job, done: 0, outputs: Vec::new(), times: Times { queue, ..Times::default() } }
     }
 
     pub(super) const fn rows_left(&self) -> usize {
@@ -38,7 +43,8 @@ impl Split {
         max_rows: usize,
         shard: &Shard,
     ) -> Option<Self> {
-        if !self.job.is_wanted(Instant::now()) {
+        let begun = Instant::now();
+        if !self.job.is_wanted(begun) {
             return None;
         }
         let range = self.done..(self.done + max_rows).min(self.job.rows);
@@ -46,19 +52,23 @@ impl Split {
             waiting.begin(range.len());
         }
         if !self.job.optional.is_empty() {
-            let (inputs, optional) = (&self.job.inputs, &self.job.optional);
-            let whole = run_counted(engine, inputs, optional, self.job.rows, shard);
-            return self.reply(whole);
+            return self.run_whole(engine, shard);
         }
-        let outputs = match self.run_piece(engine, range.clone(), shard) {
+        let piece = match self.cut(range.clone()) {
+            Ok(inputs) => run_counted(engine, &inputs, &[], range.len(), begun, shard),
+            Err(error) => return self.reply(Err(error)),
+        };
+        let Run { outcome, mut times, ended } = piece;
+        let outputs = match outcome {
             Ok(outputs) => outputs,
             Err(error) => return self.reply(Err(error)),
         };
         if !have_rows(&outputs, range.len()) || !self.append(outputs) {
-            // These outputs cannot be joined by rows; whole, they need not be.
-            let whole = run_counted(engine, &self.job.inputs, &[], self.job.rows, shard);
-            return self.reply(whole);
+            return self.run_whole(engine, shard);
         }
+        let done = Instant::now();
+        times.output = Nanoseconds::between(ended, done);
+        self.count(range.len(), times, done, shard);
         self.done = range.end;
         if self.done < self.job.rows {
             return Some(self);
@@ -67,10 +77,29 @@ impl Split {
         self.reply(Ok(outputs))
     }
 
-    fn run_piece(&self, engine: &mut dyn Engine, range: Range<usize>, shard: &Shard) -> Answer {
+    /// For a job that cannot be cut into rows, or whose outputs cannot be joined by them; whole,
+    /// they need not be.
+    fn run_whole(mut self, engine: &mut dyn Engine, shard: &Shard) -> Option<Self> {
+        let (begun, rows) = (Instant::now(), self.job.rows);
+        let Job { inputs, optional, .. } = &self.job;
+        let Run { outcome, times, ended } =
+            run_counted(engine, inputs, optional, rows, begun, shard);
+        if outcome.is_ok() {
+            self.count(rows, times, ended, shard);
+        }
+        self.reply(outcome)
+    }
+
+    fn count(&mut self, rows: usize, times: Times, ended: Instant, shard: &Shard) {
+        shard.count_execution(rows, &times, ended);
+        self.times.input += times.input;
+        self.times.infer += times.infer;
+        self.times.output += times.output;
+    }
+
+    fn cut(&self, range: Range<usize>) -> Result<Vec<Tensor>, RunError> {
         let cut = |tensor| rows_of(tensor, self.job.rows, range.clone());
-        let inputs: Vec<_> = self.job.inputs.iter().map(cut).collect::<Result<_, _>>()?;
-        run_counted(engine, &inputs, &[], range.len(), shard)
+        self.job.inputs.iter().map(cut).collect()
     }
 
     /// Joins a piece's outputs to the earlier ones'; false when they do not fit together.
@@ -91,7 +120,8 @@ impl Split {
         true
     }
 
-    fn reply(self, answer: Answer) -> Option<Self> {
+    fn reply(self, outcome: Result<Vec<Tensor>, RunError>) -> Option<Self> {
+        let answer = outcome.map(|outputs| Ran { outputs, times: self.times });
         let _caller_may_have_left = self.job.reply.send(answer);
         None
     }

@@ -12,15 +12,17 @@ use std::sync::{Arc, Mutex, PoisonError};
 use sluice_engine::Engine;
 use tokio::sync::Notify;
 
+use super::schedule::Schedule;
 use super::waiting::Rows;
 use super::work::Work;
-use super::{Executor, Job, Limits, Refusal};
+use super::{Executor, Job, Limits, Patience, Refusal, Terms};
 use crate::counters::Counters;
 
 /// One engine a core. The mutex is for the compiler: a core only ever takes its own.
 pub(crate) struct Ticks {
     engines: Vec<Mutex<Box<dyn Engine>>>,
     limits: Limits,
+    schedule: Schedule,
 }
 
 impl std::fmt::Debug for Ticks {
@@ -34,6 +36,8 @@ impl std::fmt::Debug for Ticks {
 pub(crate) struct Core {
     index: usize,
     waiting: RefCell<VecDeque<Queue>>,
+    /// Work that is done, for its memory. It holds no job and no engine.
+    spare: RefCell<Option<Work>>,
     /// Wakes the drainer.
     wake: Notify,
     awake: Cell<bool>,
@@ -56,6 +60,7 @@ impl Core {
         let core = Rc::new(Self {
             index,
             waiting: RefCell::default(),
+            spare: RefCell::default(),
             wake: Notify::new(),
             awake: Cell::default(),
         });
@@ -92,7 +97,9 @@ impl Core {
         let next = self.waiting.borrow_mut().pop_front();
         let Some(mut queue) = next else { return false };
         queue.run_next(self.index);
-        if !queue.work.is_empty() {
+        if queue.work.is_empty() {
+            self.spare.replace(Some(queue.work));
+        } else {
             self.waiting.borrow_mut().push_back(queue);
         }
         true
@@ -108,8 +115,8 @@ impl Queue {
 }
 
 impl Ticks {
-    pub(super) fn new(engines: Vec<Box<dyn Engine>>, limits: Limits) -> Self {
-        Self { engines: engines.into_iter().map(Mutex::new).collect(), limits }
+    pub(super) fn new(engines: Vec<Box<dyn Engine>>, limits: Limits, schedule: Schedule) -> Self {
+        Self { engines: engines.into_iter().map(Mutex::new).collect(), limits, schedule }
     }
 
     pub(super) fn submit(
@@ -117,24 +124,42 @@ impl Ticks {
         executor: &Arc<Executor>,
         core: &Core,
         counters: &Arc<Counters>,
-        job: Job,
-    ) -> Result<(), Refusal> {
+        mut job: Job,
+        terms: Terms,
+    ) -> Result<Option<Patience>, Refusal> {
         let mut waiting = core.waiting.borrow_mut();
         let position = waiting.iter().position(|queue| Arc::ptr_eq(&queue.executor, executor));
-        if let Some(position) = position {
-            let (work, max_rows) = (&mut waiting[position].work, self.limits.max_rows);
-            let ahead = work.rows().ahead_of(Rows::of_job(job.rows, max_rows), max_rows);
-            self.limits.admit(ahead, job.rows, 1)?;
+        let patience = if let Some(position) = position {
+            let work = &mut waiting[position].work;
+            let patience = self.enter(work, &mut job, terms).or_else(|_| {
+                // Jobs that nobody waits for take nobody's room.
+                work.sweep();
+                self.enter(work, &mut job, terms)
+            })?;
             work.push(job);
+            patience
         } else {
-            let mut work = Work::new(self.limits.max_rows);
+            let patience = self.schedule.enter(&mut job, terms)?;
+            let max_rows = self.limits.max_rows;
+            let spare = core.spare.take().map(|work| work.renew(max_rows));
+            let mut work = spare.unwrap_or_else(|| Work::new(max_rows));
             work.push(job);
             let (executor, counters) = (executor.clone(), counters.clone());
             waiting.push_back(Queue { executor, counters, work });
-        }
+            patience
+        };
         if !core.awake.replace(true) {
             core.wake.notify_one();
         }
-        Ok(())
+        Ok(patience)
+    }
+
+    /// Lets a job wait behind `work`, or refuses it.
+    fn enter(&self, work: &Work, job: &mut Job, terms: Terms) -> Result<Option<Patience>, Refusal> {
+        let max_rows = self.limits.max_rows;
+        let before = work.rows_before(self.schedule.level(terms));
+        let ahead = before.ahead_of(Rows::of_job(job.rows, max_rows), max_rows);
+        self.limits.admit(ahead, job.rows, 1)?;
+        self.schedule.enter(job, terms)
     }
 }

@@ -20,6 +20,14 @@ impl Rows {
         }
     }
 
+    /// These but for `others`, which are some of them.
+    pub(super) const fn without(self, others: Self) -> Self {
+        Self {
+            small: self.small.saturating_sub(others.small),
+            large: self.large.saturating_sub(others.large),
+        }
+    }
+
     /// How many of these rows would run before a new job of `own` is done. Each kind of job gets
     /// every other run, so a job sees no more rows of the other kind than of its own. Behind no
     /// other large job a large one counts as first: it holds up nobody for longer than a piece.

@@ -1,25 +1,25 @@
 //! What waits for one engine, and what of it runs next.
 
-use std::collections::VecDeque;
 use std::time::Instant;
 
 use sluice_engine::Engine;
 
 use super::Job;
-use super::batch::{run_batch, take_batch};
+use super::batch::run_batch;
+use super::lanes::Lanes;
 use super::split::Split;
 use super::waiting::Rows;
 use crate::counters::Shard;
 
 /// Waiting jobs. Those that fit into a run share runs; larger ones are run in pieces, by turns
 /// with the others, so that no run is longer than a full batch and nobody waits for a whole
-/// large job.
+/// large job. Levels order the jobs of one kind; the turns stay.
 #[derive(Debug)]
 pub(super) struct Work {
-    jobs: Vec<Job>,
-    /// The rows of `jobs`.
-    small_rows: usize,
-    large: VecDeque<Split>,
+    small: Lanes,
+    large: Lanes,
+    /// The large job that is under way.
+    split: Option<Split>,
     /// Whether it is the large jobs' turn.
     large_turn: bool,
     max_rows: usize,
@@ -28,31 +28,34 @@ pub(super) struct Work {
 impl Work {
     /// Nothing yet. Runs will have at most `max_rows` rows, unless the graph needs a job whole.
     pub(super) const fn new(max_rows: usize) -> Self {
-        Self {
-            jobs: Vec::new(),
-            small_rows: 0,
-            large: VecDeque::new(),
-            large_turn: false,
-            max_rows,
-        }
+        Self { small: Lanes::new(), large: Lanes::new(), split: None, large_turn: false, max_rows }
+    }
+
+    /// Work that is done, for runs of another size: its memory is kept.
+    pub(super) fn renew(self, max_rows: usize) -> Self {
+        Self { large_turn: false, max_rows, ..self }
     }
 
     pub(super) fn push(&mut self, job: Job) {
         if job.is_large(self.max_rows) {
-            self.large.push_back(Split::new(job));
+            self.large.push(job);
         } else {
-            self.small_rows += job.rows;
-            self.jobs.push(job);
+            self.small.push(job);
         }
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.jobs.is_empty() && self.large.is_empty()
+        self.small.is_empty() && !self.has_large()
     }
 
-    /// The rows that wait here.
-    pub(super) fn rows(&self) -> Rows {
-        Rows { small: self.small_rows, large: self.large.iter().map(Split::rows_left).sum() }
+    /// The rows that wait here, but for those behind a new job of `level`.
+    pub(super) fn rows_before(&self, level: u64) -> Rows {
+        let large = self.split_rows() + self.large.rows_before(level);
+        Rows { small: self.small.rows_before(level), large }
+    }
+
+    fn split_rows(&self) -> usize {
+        self.split.as_ref().map_or(0, Split::rows_left)
     }
 
     /// Whether it is the large jobs' turn, if there is one.
@@ -62,28 +65,32 @@ impl Work {
 
     /// Whether a large job waits here, or has pieces left.
     pub(super) fn has_large(&self) -> bool {
-        !self.large.is_empty()
+        self.split.is_some() || !self.large.is_empty()
+    }
+
+    /// Drops the jobs that nobody waits for any more.
+    pub(super) fn sweep(&mut self) {
+        let (now, mut unwanted) = (Instant::now(), Vec::new());
+        self.small.sweep(now, &mut unwanted);
+        self.large.sweep(now, &mut unwanted);
     }
 
     /// Runs the next batch or piece. Jobs that nobody waits for any more are dropped before
     /// they cost a run.
     pub(super) fn run_next(&mut self, engine: &mut dyn Engine, shard: &Shard) {
-        let large = self.jobs.is_empty() || self.large_turn && self.has_large();
+        let (now, mut unwanted) = (Instant::now(), Vec::new());
+        let large = self.small.is_empty() || self.large_turn && self.has_large();
         self.large_turn = !large;
         if large {
-            if let Some(split) = self.large.pop_front()
-                && let Some(unfinished) = split.run(engine, self.max_rows, shard)
-            {
-                self.large.push_front(unfinished);
-            }
+            let waiting = &mut self.large;
+            let begin = || waiting.pop(now, &mut unwanted).map(|job| Split::new(job, now));
+            let next = self.split.take().or_else(begin);
+            self.split = next.and_then(|split| split.run(engine, self.max_rows, shard));
             return;
         }
-        let now = Instant::now();
-        self.jobs.retain(|job| job.is_wanted(now));
-        let batch = take_batch(&mut self.jobs, self.max_rows);
-        self.small_rows = self.jobs.iter().map(|job| job.rows).sum();
+        let batch = self.small.take_batch(self.max_rows, now, &mut unwanted);
         if !batch.is_empty() {
-            run_batch(engine, batch, shard);
+            run_batch(engine, batch, now, shard);
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Jobs against engines that show how they were run.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
 use sluice_engine::{Engine, EngineError};
@@ -59,7 +59,7 @@ fn run_all(engine: &mut Doubler, jobs: Vec<Job>, max_rows: usize) {
 }
 
 fn values(mut answer: oneshot::Receiver<Answer>) -> TensorData {
-    answer.try_recv().unwrap().unwrap()[0].data().clone()
+    answer.try_recv().unwrap().unwrap().outputs[0].data().clone()
 }
 
 proptest! {
@@ -94,7 +94,7 @@ fn small_jobs_do_not_wait_for_a_whole_large_one() {
     let (large, mut large_answer) = job(&[1.0; 100], 1);
     work.push(large);
     work.run_next(&mut engine, &shard);
-    assert_eq!(work.rows(), Rows { small: 0, large: 96 });
+    assert_eq!(work.rows_before(0), Rows { small: 0, large: 96 });
     let (small, mut small_answer) = job(&[1.0; 3], 1);
     work.push(small);
     work.run_next(&mut engine, &shard);
@@ -155,4 +155,58 @@ fn a_bad_request_does_not_fail_the_others_of_its_batch() {
     run_all(&mut engine, vec![bad, good], 8);
     assert!(bad_answer.try_recv().unwrap().is_err());
     assert_eq!(values(good_answer), TensorData::Fp32(vec![6.0]));
+}
+
+#[test]
+fn each_job_is_told_where_its_time_went() {
+    let mut engine = Doubler::default();
+    let (first, mut first_answer) = job(&[1.0], 1);
+    let (second, mut second_answer) = job(&[2.0; 3], 1);
+    let (large, mut large_answer) = job(&[3.0; 9], 1);
+    let begun = Instant::now();
+    std::thread::sleep(Duration::from_millis(2));
+    run_all(&mut engine, vec![first, second, large], 4);
+    let most = begun.elapsed() + Duration::from_millis(1);
+    let mut times = [&mut first_answer, &mut second_answer, &mut large_answer]
+        .map(|answer| answer.try_recv().unwrap().unwrap().times);
+    for times in &times {
+        assert!(times.queue.0 >= 2_000_000 && times.infer.0 > 0, "{times:?}");
+        let mut all = times.queue;
+        [times.input, times.infer, times.output].iter().for_each(|&time| all += time);
+        assert!(all <= most.into(), "{times:?}");
+    }
+    // Those of the batch are the same for both, whoever has how many rows of it.
+    times[..2].iter_mut().for_each(|times| times.queue.0 = 0);
+    assert_eq!(format!("{:?}", times[0]), format!("{:?}", times[1]));
+}
+
+#[test]
+fn jobs_of_a_lower_level_run_first_and_fill_up_their_run_with_later_ones() {
+    let mut engine = Doubler::default();
+    let mut work = Work::new(4);
+    let answers: Vec<_> = [(2, 1), (2, 2), (1, 2), (2, 9), (1, 20)]
+        .map(|(level, rows)| {
+            let (mut job, answer) = job(&vec![1.0; rows], 1);
+            job.level = level;
+            work.push(job);
+            answer
+        })
+        .into();
+    assert_eq!(work.rows_before(1), Rows { small: 2, large: 20 });
+    assert_eq!(work.rows_before(2), Rows { small: 5, large: 29 });
+    let mut done = Vec::new();
+    let mut answers: Vec<_> = answers.into_iter().enumerate().collect();
+    while !work.is_empty() {
+        work.run_next(&mut engine, &Shard::default());
+        answers.retain_mut(|(index, answer)| {
+            let is_open = answer.try_recv().is_err();
+            if !is_open {
+                done.push(*index);
+            }
+            is_open
+        });
+    }
+    // The third row of the first run is the first that came of the second level.
+    assert_eq!(engine.runs[0], 3);
+    assert_eq!(done, [0, 2, 1, 4, 3], "the large one of level 1 before that of level 2");
 }

@@ -10,9 +10,10 @@ use std::time::Duration;
 use sluice_engine::Engine;
 
 use super::queue::{NotQueued, Queue, Wanted};
+use super::schedule::Schedule;
 use super::waiting::{Rows, WaitingRows};
 use super::work::Work;
-use super::{Job, Limits, Refusal};
+use super::{Job, Limits, Patience, Refusal, Terms};
 use crate::counters::Counters;
 
 /// What operators may ask of the workers.
@@ -28,6 +29,7 @@ pub(crate) struct Workers {
     queue: Arc<Queue>,
     waiting: Arc<WaitingRows>,
     limits: Limits,
+    schedule: Schedule,
     workers: u32,
 }
 
@@ -35,12 +37,14 @@ impl Workers {
     pub(super) fn start(
         engines: Vec<Box<dyn Engine>>,
         limits: Limits,
+        schedule: Schedule,
         settings: WorkerSettings,
         counters: Arc<Counters>,
     ) -> std::io::Result<Self> {
         let queue = Queue::new(engines.len(), limits.max_rows, settings.max_queue_delay);
         let workers = u32::try_from(engines.len()).unwrap_or(u32::MAX).max(1);
-        let started = Self { queue: Arc::new(queue), waiting: Arc::default(), limits, workers };
+        let (queue, waiting) = (Arc::new(queue), Arc::default());
+        let started = Self { queue, waiting, limits, schedule, workers };
         for (index, engine) in engines.into_iter().enumerate() {
             let worker = Worker {
                 engine,
@@ -56,16 +60,31 @@ impl Workers {
         Ok(started)
     }
 
-    pub(super) fn submit(&self, mut job: Job) -> Result<(), Refusal> {
-        let max_rows = self.limits.max_rows;
-        let own = Rows::of_job(job.rows, max_rows);
-        let ahead = self.waiting.now().ahead_of(own, max_rows);
-        self.limits.admit(ahead, job.rows, self.workers)?;
-        job.waiting = Some(self.waiting.enter(own));
+    pub(super) fn submit(&self, mut job: Job, terms: Terms) -> Result<Option<Patience>, Refusal> {
+        let patience = self.enter(&mut job, terms).or_else(|_| {
+            // Jobs that nobody waits for take nobody's room.
+            self.queue.sweep();
+            self.enter(&mut job, terms)
+        })?;
         self.queue.push(job).map_err(|error| match error {
             NotQueued::Full => Refusal::Overloaded(self.limits.max_waiting.get()),
             NotQueued::Closed => Refusal::Stopped,
-        })
+        })?;
+        Ok(patience)
+    }
+
+    /// Lets a job wait, or refuses it.
+    fn enter(&self, job: &mut Job, terms: Terms) -> Result<Option<Patience>, Refusal> {
+        let max_rows = self.limits.max_rows;
+        let own = Rows::of_job(job.rows, max_rows);
+        let mut waiting = self.waiting.now();
+        if self.schedule.has_levels() {
+            waiting = waiting.without(self.queue.rows_behind(self.schedule.level(terms)));
+        }
+        self.limits.admit(waiting.ahead_of(own, max_rows), job.rows, self.workers)?;
+        let patience = self.schedule.enter(job, terms)?;
+        job.waiting = Some(self.waiting.enter(own));
+        Ok(patience)
     }
 }
 
@@ -101,7 +120,8 @@ impl Worker {
             (false, true) => Wanted::Batch,
             (false, false) => Wanted::BatchFirst,
         };
-        self.queue.take(wanted).into_iter().for_each(|job| self.work.push(job));
+        let taken = self.queue.take(wanted);
+        taken.jobs.into_iter().for_each(|job| self.work.push(job));
     }
 }
 

@@ -11,7 +11,9 @@ use tokio::sync::oneshot;
 
 use super::{WorkerSettings, Workers};
 use crate::counters::Counters;
-use crate::executor::{Answer, Job, Limits, Refusal};
+use crate::executor::policy::{QueuePolicy, SchedulePolicy};
+use crate::executor::schedule::Schedule;
+use crate::executor::{Answer, Job, Limits, Patience, Refusal, Terms};
 use crate::live::MaxWaiting;
 use crate::metrics::Metrics;
 
@@ -46,6 +48,10 @@ struct Running {
 }
 
 fn start(count: usize, max_queue_delay: Duration) -> Running {
+    start_with(count, max_queue_delay, SchedulePolicy::default())
+}
+
+fn start_with(count: usize, max_queue_delay: Duration, policy: SchedulePolicy) -> Running {
     let (begun_in, begun) = bounded(1000);
     let (go, go_out) = bounded(1000);
     let engines = (0..count)
@@ -61,14 +67,23 @@ fn start(count: usize, max_queue_delay: Duration) -> Running {
     );
     let counters = Arc::new(Counters::new(1, count, metrics));
     let settings = WorkerSettings { max_queue_delay };
-    let workers = Workers::start(engines, limits, settings, counters).unwrap();
+    let schedule = Schedule::new(policy);
+    let workers = Workers::start(engines, limits, schedule, settings, counters).unwrap();
     Running { workers, begun, go }
 }
 
 impl Running {
     fn submit(&self, rows: usize) -> Result<oneshot::Receiver<Answer>, Refusal> {
+        self.submit_on(Terms::default(), rows).map(|(answer, _)| answer)
+    }
+
+    fn submit_on(
+        &self,
+        terms: Terms,
+        rows: usize,
+    ) -> Result<(oneshot::Receiver<Answer>, Option<Patience>), Refusal> {
         let (job, answer) = job(rows);
-        self.workers.submit(job).map(|()| answer)
+        self.workers.submit(job, terms).map(|patience| (answer, patience))
     }
 
     /// Waits until a run begins: its rows.
@@ -99,12 +114,12 @@ fn a_small_job_runs_between_the_pieces_of_a_large_one() {
     assert_eq!(running.next_run(), 3, "both small jobs together, before the next piece");
     running.go.send(()).unwrap();
     assert_eq!(running.next_run(), 4);
-    assert_eq!(small.blocking_recv().unwrap().unwrap()[0].rows(), Some(1));
-    assert_eq!(another.blocking_recv().unwrap().unwrap()[0].rows(), Some(2));
+    assert_eq!(small.blocking_recv().unwrap().unwrap().outputs[0].rows(), Some(1));
+    assert_eq!(another.blocking_recv().unwrap().unwrap().outputs[0].rows(), Some(2));
     assert!(large.try_recv().is_err(), "the large one is not done");
     let Running { workers, go, .. } = running;
     drop(go);
-    assert_eq!(large.blocking_recv().unwrap().unwrap()[0].rows(), Some(400));
+    assert_eq!(large.blocking_recv().unwrap().unwrap().outputs[0].rows(), Some(400));
     drop(workers);
 }
 
@@ -183,8 +198,11 @@ fn every_job_of_many_callers_is_answered() {
                 for round in 0..500 {
                     let rows = (caller + round) % 9 + 1;
                     let (job, answer) = job(rows);
-                    if running.submit(job).is_ok() {
-                        assert_eq!(answer.blocking_recv().unwrap().unwrap()[0].rows(), Some(rows));
+                    if running.submit(job, Terms::default()).is_ok() {
+                        assert_eq!(
+                            answer.blocking_recv().unwrap().unwrap().outputs[0].rows(),
+                            Some(rows)
+                        );
                     }
                 }
                 say.send(()).unwrap();
@@ -204,6 +222,92 @@ fn what_was_taken_in_is_answered_when_the_queue_closes() {
     drop(workers);
     drop(go);
     for (answer, rows) in answers.into_iter().zip([1, 9, 2, 9]) {
-        assert_eq!(answer.blocking_recv().unwrap().unwrap()[0].rows(), Some(rows));
+        assert_eq!(answer.blocking_recv().unwrap().unwrap().outputs[0].rows(), Some(rows));
     }
+}
+
+fn levels(priority_levels: u64, queue: QueuePolicy) -> SchedulePolicy {
+    SchedulePolicy {
+        priority_levels,
+        default_priority: priority_levels,
+        queue,
+        ..SchedulePolicy::default()
+    }
+}
+
+const fn priority(priority: u64) -> Terms {
+    Terms { priority, timeout: None }
+}
+
+#[test]
+fn what_goes_first_is_taken_first_and_is_not_refused_for_what_waits_behind_it() {
+    let policy = levels(2, QueuePolicy::default());
+    let running = start_with(1, Duration::ZERO, policy);
+    let _runs = running.submit(4).unwrap();
+    assert_eq!(running.next_run(), 4);
+    // Without a priority they are of the second level.
+    let low: Vec<_> = (0..20).map_while(|_| running.submit(4).ok()).collect();
+    assert_eq!(low.len(), 12, "48 rows are 48 ms");
+    let high = running.submit_on(priority(1), 3).unwrap().0;
+    let high_too = running.submit_on(priority(1), 1).unwrap().0;
+    assert!(is_overloaded(&running.submit_on(priority(2), 4)));
+    for expected in [4, 4] {
+        running.go.send(()).unwrap();
+        assert_eq!(running.next_run(), expected);
+    }
+    // The second run was that of the two.
+    for (answer, rows) in [(high, 3), (high_too, 1)] {
+        assert_eq!(answer.blocking_recv().unwrap().unwrap().outputs[0].rows(), Some(rows));
+    }
+}
+
+#[test]
+fn a_priority_means_nothing_where_there_are_no_levels() {
+    let running = start(1, Duration::ZERO);
+    let _runs = running.submit(4).unwrap();
+    assert_eq!(running.next_run(), 4);
+    let first = running.submit(4).unwrap();
+    let _second = running.submit_on(priority(1), 3).unwrap();
+    running.go.send(()).unwrap();
+    assert_eq!(running.next_run(), 4, "as they came");
+    running.go.send(()).unwrap();
+    assert!(first.blocking_recv().unwrap().is_ok());
+}
+
+#[test]
+fn a_bounded_queue_refuses_one_more_and_counts_each_level_by_itself() {
+    let queue = QueuePolicy { max_queue: Some(2), ..QueuePolicy::default() };
+    let running = start_with(1, Duration::ZERO, levels(2, queue));
+    let _runs = running.submit(4).unwrap();
+    assert_eq!(running.next_run(), 4);
+    let is_full =
+        |level| matches!(running.submit_on(priority(level), 1), Err(Refusal::QueueFull(2)));
+    let waiting: Vec<_> = [1, 1, 2, 2].map(|p| running.submit_on(priority(p), 2).unwrap()).into();
+    assert!(is_full(1) && is_full(2));
+    // The two of level 1 run.
+    running.go.send(()).unwrap();
+    assert_eq!(running.next_run(), 4);
+    assert!(is_full(2));
+    let _first = running.submit_on(priority(1), 1).unwrap();
+    let _second = running.submit_on(priority(1), 1).unwrap();
+    assert!(is_full(1));
+    drop(waiting);
+    // Callers that leave take nobody's place, though no worker has looked yet.
+    std::thread::sleep(Duration::from_millis(20));
+    assert!(running.submit_on(priority(2), 1).is_ok());
+}
+
+#[test]
+fn a_job_whose_time_is_up_while_it_waits_costs_no_run() {
+    let running = start(1, Duration::ZERO);
+    let _runs = running.submit(4).unwrap();
+    assert_eq!(running.next_run(), 4);
+    let short = Terms { priority: 0, timeout: Some(Duration::from_millis(5)) };
+    let (late, patience) = running.submit_on(short, 1).unwrap();
+    let _in_time = running.submit(2).unwrap();
+    std::thread::sleep(Duration::from_millis(10));
+    running.go.send(()).unwrap();
+    assert_eq!(running.next_run(), 2);
+    assert!(patience.unwrap().give_up());
+    assert!(late.blocking_recv().is_err(), "there is no answer");
 }

@@ -36,6 +36,7 @@ const fn api(route: &Route<'_>) -> Api {
         Route::Generate { .. } => (ApiGroup::Inference, Demand::Use),
         Route::Metrics => (ApiGroup::Statistics, Demand::Use),
         Route::Config { .. } => (ApiGroup::ModelConfig, Demand::Use),
+        Route::Statistics { .. } => (ApiGroup::Statistics, Demand::Use),
         Route::RepositoryIndex => (ApiGroup::ModelRepository, Demand::Use),
         Route::RepositoryLoad { .. } | Route::RepositoryUnload { .. } | Route::NamedRepository => {
             (ApiGroup::ModelRepository, Demand::Control)

@@ -13,6 +13,7 @@ mod repository;
 mod route;
 mod rows;
 mod shared_memory;
+mod statistics;
 mod v1;
 mod v2;
 mod words;
@@ -149,6 +150,11 @@ async fn dispatch(
         Route::Metadata { model, version } => {
             let catalog = shared.catalog.snapshot();
             Ok(reply::json(200, &v2::model_metadata(&catalog, &model, version.as_deref())?))
+        }
+        Route::Statistics { model, version } => {
+            let catalog = shared.catalog.snapshot();
+            let (model, version) = (model.as_deref(), version.as_deref());
+            Ok(reply::json(200, &statistics::model_statistics(&catalog, model, version)?))
         }
         Route::ModelReady { model, version } => {
             let catalog = shared.catalog.snapshot();

@@ -73,6 +73,9 @@ pub(super) fn error(error: &GatewayError) -> Response<Body> {
         GatewayError::Overloaded { waiting, .. } => {
             headers.insert(RETRY_AFTER, HeaderValue::from(waiting.as_secs().max(1)));
         }
+        GatewayError::QueueFull { .. } => {
+            headers.insert(RETRY_AFTER, HeaderValue::from(1));
+        }
         GatewayError::UnsupportedEncoding(_) => {
             headers.insert(ACCEPT_ENCODING, HeaderValue::from_static(coding::CODINGS));
         }

@@ -28,6 +28,10 @@ pub(super) enum Route<'p> {
         model: Cow<'p, str>,
         version: Option<Cow<'p, str>>,
     },
+    Statistics {
+        model: Option<Cow<'p, str>>,
+        version: Option<Cow<'p, str>>,
+    },
     Infer {
         model: Cow<'p, str>,
         version: Option<Cow<'p, str>>,
@@ -95,6 +99,8 @@ impl<'p> Route<'p> {
             ["v2", "health", "ready"] => Self::Ready,
             ["v2"] => Self::Server,
             ["v2", "models"] => Self::Models,
+            // It wins over the metadata of a model of that name.
+            ["v2", "models", "stats"] => Self::Statistics { model: None, version: None },
             ["v2", "models", model, ref rest @ ..] => Self::of_v2_model(model, rest)?,
             ["v2", "repository", ref rest @ ..] => Self::of_repository(rest)?,
             ["v2", "systemsharedmemory", ref rest @ ..] => Self::of_memory(Memory::System, rest)?,
@@ -118,6 +124,7 @@ impl<'p> Route<'p> {
             [] => Self::Metadata { model, version },
             ["ready"] => Self::ModelReady { model, version },
             ["config"] => Self::Config { model, version },
+            ["stats"] => Self::Statistics { model: Some(model), version },
             ["infer"] => Self::Infer { model, version },
             ["generate"] => Self::Generate { model, version, stream: false },
             ["generate_stream"] => Self::Generate { model, version, stream: true },
@@ -198,6 +205,7 @@ impl<'p> Route<'p> {
             | Self::Metadata { .. }
             | Self::ModelReady { .. }
             | Self::Config { .. }
+            | Self::Statistics { .. }
             | Self::Metrics
             | Self::RegionStatus { .. }
             | Self::LogSettings => "GET",
@@ -271,6 +279,13 @@ mod tests {
         assert_eq!(post("/v2/models/a/generate_stream").unwrap(), stream(true));
         assert!(matches!(post("/V1/models/a:predict").unwrap(), Route::V1(_)));
         assert!(matches!(get("/v1/models/a").unwrap(), Route::V1(_)));
+        let statistics = |model: Option<&'static str>, version: Option<&'static str>| {
+            let (model, version) = (model.map(Into::into), version.map(Into::into));
+            Route::Statistics { model, version }
+        };
+        assert_eq!(get("/v2/models/stats").unwrap(), statistics(None, None));
+        assert_eq!(get("/v2/models/stats/stats").unwrap(), statistics(Some("stats"), None));
+        assert_eq!(get("/v2/models/a/versions/3/stats").unwrap(), statistics(Some("a"), Some("3")));
         assert_eq!(post("/v2/repository/index").unwrap(), Route::RepositoryIndex);
         for (path, expected) in [
             ("models/a%20b/load", Route::RepositoryLoad { model: "a b".into() }),

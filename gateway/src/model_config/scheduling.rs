@@ -174,6 +174,7 @@ mod tests {
         let queue = QueuePolicy {
             timeout: Some(Duration::from_millis(1)),
             max_queue: Some(7),
+            allow_override: false,
             ..QueuePolicy::default()
         };
         let slow = QueuePolicy {

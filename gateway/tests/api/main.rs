@@ -3,6 +3,7 @@
 
 mod access;
 mod bad_input;
+mod cache;
 mod certificates;
 mod cloud_events;
 mod configuration;
@@ -21,7 +22,9 @@ mod overload;
 mod raw_call;
 mod reload;
 mod repository;
+mod schedule;
 mod settings;
+mod statistics;
 mod support;
 mod tls;
 mod v1;

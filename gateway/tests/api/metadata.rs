@@ -30,10 +30,14 @@ async fn health_and_metadata_over_http() {
     }
     let (_, server) = running.get("/v2").await;
     assert_eq!(server["name"], "sluice");
-    assert_eq!(
-        server["extensions"],
-        json!(["model_configuration", "binary_tensor_data", "parameters"])
-    );
+    let extensions = json!([
+        "schedule_policy",
+        "model_configuration",
+        "binary_tensor_data",
+        "parameters",
+        "statistics",
+    ]);
+    assert_eq!(server["extensions"], extensions);
     let (_, status) = running.get("/v1/models/scale").await;
     assert_eq!((&status["name"], &status["ready"]), (&json!("scale"), &json!(true)));
     assert_eq!(status["model_version_status"][0]["state"], "AVAILABLE");

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use serde_json::json;
+use sluice_gateway::OverloadStatus;
 use sluice_protocol::grpc::model_infer_request::InferInputTensor;
 use sluice_protocol::grpc::{InferTensorContents, ModelInferRequest};
 
@@ -39,16 +40,31 @@ async fn batches(running: &Running) -> u64 {
 }
 
 /// One worker, and next to nothing may wait.
-async fn serve_with_no_patience() -> Running {
+async fn serve_with_no_patience(status: Option<OverloadStatus>) -> Running {
     serve_as(&[("m", 1, "slow.onnx")], "format = 1\ninstances = 1\n", |settings| {
         settings.max_waiting = Some(Duration::from_micros(1));
+        settings.dialect.overload_status = status;
     })
     .await
 }
 
 #[tokio::test]
 async fn a_full_queue_refuses_over_http_and_grpc_and_recovers() {
-    let running = serve_with_no_patience().await;
+    let exhausted = (429, tonic::Code::ResourceExhausted, "overloaded");
+    refuses_and_recovers(None, exhausted).await;
+}
+
+#[tokio::test]
+async fn a_full_queue_refuses_as_triton_does_where_that_is_chosen() {
+    let unavailable = (503, tonic::Code::Unavailable, "unavailable");
+    refuses_and_recovers(Some(OverloadStatus::Unavailable), unavailable).await;
+}
+
+async fn refuses_and_recovers(
+    chosen: Option<OverloadStatus>,
+    (http, grpc, code): (u16, tonic::Code, &str),
+) {
+    let running = serve_with_no_patience(chosen).await;
     let mut client = connect(&running).await;
     let request = running.client.post(running.url(PATH)).body(rows(20_000));
     let large = tokio::spawn(answer(request));
@@ -62,18 +78,18 @@ async fn a_full_queue_refuses_over_http_and_grpc_and_recovers() {
     };
     // The large request has begun, and what comes now would wait behind it.
     let status = client.model_infer(grpc_row()).await.unwrap_err();
-    assert_eq!(refused.status(), 429);
+    assert_eq!(refused.status(), http);
     let after: u64 = refused.headers()["retry-after"].to_str().unwrap().parse().unwrap();
     assert!(after >= 1);
     let body: serde_json::Value = serde_json::from_slice(&refused.bytes().await.unwrap()).unwrap();
     assert!(body["error"].as_str().unwrap().contains("model m is overloaded"), "{body}");
-    assert_eq!(status.code(), tonic::Code::ResourceExhausted, "{status:?}");
+    assert_eq!(status.code(), grpc, "{status:?}");
     assert!(status.message().contains("model m is overloaded"), "{status:?}");
     assert_eq!(large.await.unwrap(), (200, predictions(20_000)));
     assert_eq!(running.post(PATH, rows(1)).await, (200, predictions(1)));
     let metrics = running.metrics().await;
-    let counted = r#"sluice_requests_total{model="m",version="1",code="overloaded"} 2"#;
-    assert!(metrics.contains(counted), "{metrics}");
+    let counted = format!(r#"sluice_requests_total{{model="m",version="1",code="{code}"}} 2"#);
+    assert!(metrics.contains(&counted), "{metrics}");
 }
 
 /// A worker answers a row while it has a request of many thousands under way.

@@ -22,6 +22,7 @@ mod overload;
 mod raw_call;
 mod reload;
 mod repository;
+mod rules;
 mod schedule;
 mod settings;
 mod statistics;

@@ -7,7 +7,7 @@ import pathlib
 
 import numpy
 from support import CALLS, VALUES, Case, Noted, bits, wait
-from tritonclient.utils import InferenceServerException, np_to_triton_dtype
+from tritonclient.utils import InferenceServerException, np_to_triton_dtype, serialize_byte_tensor
 from tritonclient.utils import shared_memory
 
 GRAPHS = pathlib.Path(__file__).resolve().parents[3] / "gateway/tests/models"
@@ -543,7 +543,7 @@ class SharedMemory(TritonCase):
         size = sum(4 + len(text.encode()) for text in array.flatten())
         handle, key = self.region("texts", 2 * size)
         self.client.register_system_shared_memory("texts", key, 2 * size)
-        shared_memory.set_shared_memory_region(handle, [array])
+        shared_memory.set_shared_memory_region(handle, [serialize_byte_tensor(array)])
         tensor = self.form.module.InferInput("INPUT0", [2, 4], "BYTES").set_shared_memory("texts", size)
         output = self.output("OUTPUT0")
         output.set_shared_memory("texts", size, offset=size)

@@ -12,6 +12,7 @@ mod access;
 mod admin;
 mod cache;
 mod catalog;
+mod check;
 mod classification;
 mod config;
 mod control;
@@ -41,6 +42,7 @@ mod source;
 mod tensor_parameters;
 mod tls;
 
+pub use check::{CheckOptions, CheckedPlan, CheckedVersion, check_repository};
 pub use config::{Addresses, Config};
 pub use control::exposure::ControlGroup;
 pub use dialect::{

@@ -26,7 +26,7 @@ use settings::ExecutorChoice;
 use trial::Trial;
 
 use crate::counters::Counters;
-use crate::deployment::{Deployment, DeploymentNumber, FeatureInput};
+use crate::deployment::{Deployment, DeploymentNumber, FeatureInput, Running};
 use crate::error::LoadError;
 use crate::executor::{CostCurve, Executor, Limits, SchedulePolicy, WorkerSettings, measure};
 use crate::model_config::{self, Scheduling, Signature, complete, warm_up};
@@ -86,6 +86,7 @@ fn build(shared: &Shared, candidate: &Candidate) -> Result<Arc<Deployment>, Load
     let mut engines = plan.engines(shared, candidate, first)?;
     warm_up(&asked, &signature.inputs, max_batch_size, &candidate.beside, &mut engines)?;
     let instances = engines.len();
+    let max_rows = plan.limits.max_rows;
     let (executor, counters) = plan.start(shared, candidate, &asked, engines)?;
     report(candidate, &trial, &costs, executor.name());
     let mut deployment = Deployment {
@@ -99,6 +100,7 @@ fn build(shared: &Shared, candidate: &Candidate) -> Result<Arc<Deployment>, Load
         cached: asked.response_cache.is_some_and(|cache| cache.enable),
         config: ModelConfig::default(),
         features,
+        running: Running { instances, max_rows, apart: trial.apart, costs: costs.curve },
         executor,
         counters,
     };

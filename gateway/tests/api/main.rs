@@ -5,6 +5,7 @@ mod access;
 mod bad_input;
 mod cache;
 mod certificates;
+mod check;
 mod classification;
 mod cloud_events;
 mod configuration;

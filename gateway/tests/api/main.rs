@@ -26,6 +26,7 @@ mod overload;
 mod raw_call;
 mod reload;
 mod repository;
+mod rules;
 mod schedule;
 mod settings;
 mod shared_memory;

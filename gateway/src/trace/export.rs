@@ -1,0 +1,189 @@
+//! Sends what was noted to a collector, in batches, away from the serving cores. What comes faster
+//! than it can be sent is dropped and counted; no request waits for it.
+
+use std::time::Duration;
+
+use http::Uri;
+use metrics::Counter;
+use opentelemetry_otlp::{Protocol, SpanExporter, WithExportConfig, WithHttpConfig};
+use opentelemetry_sdk::trace::SpanExporter as _;
+use tokio::sync::{mpsc, watch};
+use tokio::time::{MissedTickBehavior, interval};
+
+use super::recording::Recording;
+use super::spans::{Spans, resource};
+use crate::error::StartError;
+use crate::metrics::Metrics;
+
+/// Requests that wait to be sent. Further ones are dropped.
+const MOST_WAITING: usize = 1024;
+/// Requests that are sent together.
+const MOST_TOGETHER: usize = 64;
+/// How long a request waits at most for others to be sent with.
+const DELAY: Duration = Duration::from_secs(1);
+/// How long the collector may take.
+const TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The way to whoever sends.
+#[derive(Debug, Clone)]
+pub(super) struct Sink {
+    waiting: mpsc::Sender<Box<Recording>>,
+    dropped: Counter,
+}
+
+/// Who sends.
+#[derive(Debug)]
+pub(crate) struct Exporter {
+    endpoint: Uri,
+    received: mpsc::Receiver<Box<Recording>>,
+    counts: SpanCounts,
+}
+
+/// What became of spans.
+#[derive(Debug, Clone)]
+pub(crate) struct SpanCounts {
+    pub(crate) exported: Counter,
+    /// Dropped since too much waited.
+    pub(crate) queue_full: Counter,
+    /// Dropped since the collector did not take them.
+    pub(crate) export_failed: Counter,
+}
+
+/// A way, and who sends what comes by it to `endpoint`.
+pub(super) fn channel(endpoint: &Uri, metrics: &Metrics) -> (Sink, Exporter) {
+    let (waiting, received) = mpsc::channel(MOST_WAITING);
+    let counts = metrics.spans();
+    let sink = Sink { waiting, dropped: counts.queue_full.clone() };
+    (sink, Exporter { endpoint: endpoint.clone(), received, counts })
+}
+
+impl Sink {
+    /// Takes what was noted, or drops it where there is no room.
+    pub(super) fn offer(&self, recording: Box<Recording>) {
+        if let Err(refused) = self.waiting.try_send(recording) {
+            self.dropped.increment(refused.into_inner().spans() as u64);
+        }
+    }
+}
+
+impl Exporter {
+    /// Sends what comes until `ended` says that nothing more will, and then what is left.
+    pub(crate) fn start(
+        self,
+        ended: watch::Receiver<bool>,
+    ) -> Result<impl Future<Output = ()> + Send, StartError> {
+        let Self { endpoint, received, counts } = self;
+        let exporter = build(&endpoint).map_err(|reason| {
+            StartError::Settings(vec![format!("--trace-otlp {endpoint}: {reason}")])
+        })?;
+        let sending = Sending { endpoint, exporter, spans: Spans::new(), counts, is_lost: false };
+        Ok(sending.run(received, ended))
+    }
+}
+
+fn build(endpoint: &Uri) -> Result<SpanExporter, String> {
+    let mut client = reqwest::Client::builder()
+        .user_agent(concat!("sluice/", env!("CARGO_PKG_VERSION")))
+        .timeout(TIMEOUT);
+    if is_loopback(endpoint) {
+        client = client.no_proxy();
+    }
+    let client = client.build().map_err(|error| error.to_string())?;
+    let mut exporter = SpanExporter::builder()
+        .with_http()
+        .with_http_client(client)
+        .with_protocol(Protocol::HttpBinary)
+        .with_endpoint(endpoint.to_string())
+        .build()
+        .map_err(|error| error.to_string())?;
+    exporter.set_resource(&resource());
+    Ok(exporter)
+}
+
+fn is_loopback(endpoint: &Uri) -> bool {
+    let host = endpoint.host().unwrap_or_default();
+    let address = host.trim_start_matches('[').trim_end_matches(']').parse::<std::net::IpAddr>();
+    host == "localhost" || address.is_ok_and(|address| address.is_loopback())
+}
+
+/// An exporter at work.
+struct Sending {
+    endpoint: Uri,
+    exporter: SpanExporter,
+    spans: Spans,
+    counts: SpanCounts,
+    /// Whether the collector did not take the last ones.
+    is_lost: bool,
+}
+
+impl Sending {
+    async fn run(
+        mut self,
+        mut received: mpsc::Receiver<Box<Recording>>,
+        mut ended: watch::Receiver<bool>,
+    ) {
+        let mut together = Vec::with_capacity(MOST_TOGETHER);
+        let mut ticks = interval(DELAY);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            let room = MOST_TOGETHER - together.len();
+            tokio::select! {
+                biased;
+                _ = ended.wait_for(|&ended| ended) => break,
+                _ = ticks.tick() => self.send(&mut together).await,
+                _ = received.recv_many(&mut together, room) => {
+                    if together.len() == MOST_TOGETHER {
+                        self.send(&mut together).await;
+                    }
+                }
+            }
+        }
+        received.close();
+        // A collector that is away holds up the end once, not for all that waits.
+        while !together.is_empty() || received.recv_many(&mut together, MOST_TOGETHER).await > 0 {
+            let was_lost = self.is_lost;
+            self.send(&mut together).await;
+            if was_lost && self.is_lost {
+                break;
+            }
+        }
+        let mut left = 0;
+        while let Some(recording) = received.recv().await {
+            left += recording.spans() as u64;
+        }
+        self.counts.export_failed.increment(left);
+    }
+
+    /// Sends these together, or drops them.
+    async fn send(&mut self, together: &mut Vec<Box<Recording>>) {
+        if together.is_empty() {
+            return;
+        }
+        let spans: Vec<_> =
+            together.drain(..).flat_map(|recording| self.spans.of(&recording)).collect();
+        let count = spans.len() as u64;
+        let outcome = self.exporter.export(spans).await;
+        match &outcome {
+            Ok(()) => self.counts.exported.increment(count),
+            Err(_) => self.counts.export_failed.increment(count),
+        }
+        self.tell(outcome.err().map(|error| error.to_string()));
+    }
+
+    /// Says once that the collector is away, and once that it is back.
+    fn tell(&mut self, failure: Option<String>) {
+        let was_lost = std::mem::replace(&mut self.is_lost, failure.is_some());
+        match failure {
+            Some(error) if !was_lost => {
+                tracing::warn!(
+                    collector = %self.endpoint, error,
+                    "traces cannot be sent and are dropped; requests are answered all the same"
+                );
+            }
+            None if was_lost => {
+                tracing::info!(collector = %self.endpoint, "traces can be sent again");
+            }
+            _ => {}
+        }
+    }
+}

@@ -7,11 +7,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use sluice_protocol::{
-    Code, InferRequest, InferResponse, NamedTensor, Parameter, Parameters, RequestedOutput, Tensor,
+    Code, InferRequest, InferResponse, NamedTensor, Parameter, Parameters, RegionSlice,
+    RequestedOutput, Tensor,
 };
 use tokio::sync::oneshot;
 
 use crate::cache::{Key, ResponseCache};
+use crate::classification::classify;
 use crate::deployment::Deployment;
 use crate::error::GatewayError;
 use crate::executor::{Answer, Core, Job, Patience, Ran, Refusal, Terms, Times};
@@ -94,7 +96,7 @@ where
     let timeout = shared.limits().request_timeout;
     let (request, freshness, rows, missed, waiting) = {
         let Some(mut request) = decode(deployment)? else {
-            return Ok((respond(deployment, String::new(), None, Vec::new()), None));
+            return Ok((respond(deployment, String::new(), None, Delivered::default()), None));
         };
         check_outputs(deployment, &request.outputs)?;
         let terms = terms(&request.parameters)?;
@@ -102,7 +104,8 @@ where
         let prepared = inputs::prepare(deployment, shared.store.as_deref(), given)?;
         let missed = match look_up(shared, deployment, &request.outputs, &prepared) {
             Some(Looked::Found(outputs)) => {
-                return Ok((respond(deployment, request.id, prepared.freshness, outputs), None));
+                let delivered = deliver(shared, deployment, outputs, &request.outputs)?;
+                return Ok((respond(deployment, request.id, prepared.freshness, delivered), None));
             }
             Some(Looked::Missed(missed)) => Some(missed),
             None => None,
@@ -120,14 +123,52 @@ where
     if let Some(missed) = missed {
         missed.keep(deployment, &outputs);
     }
-    Ok((respond(deployment, request.id, freshness, outputs), Some((rows, times))))
+    let delivered = deliver(shared, deployment, outputs, &request.outputs)?;
+    Ok((respond(deployment, request.id, freshness, delivered), Some((rows, times))))
+}
+
+/// Outputs in the form that was asked for, and where those are that were put elsewhere.
+#[derive(Debug, Default)]
+struct Delivered {
+    outputs: Vec<NamedTensor>,
+    regions: Vec<(String, RegionSlice)>,
+}
+
+/// Ranks what is wanted as classes, and writes what is wanted in shared memory there.
+fn deliver(
+    shared: &Shared,
+    deployment: &Deployment,
+    mut outputs: Vec<NamedTensor>,
+    wanted: &[RequestedOutput],
+) -> Result<Delivered, GatewayError> {
+    let mut regions = Vec::new();
+    for output in &mut outputs {
+        let Some(wanted) = wanted.iter().find(|wanted| wanted.name == output.name) else {
+            continue;
+        };
+        if let Some(classes) = wanted.classes {
+            let spec = deployment.outputs.iter().find(|spec| spec.name == output.name);
+            let labels = spec.and_then(|spec| spec.labels.as_deref()).unwrap_or_default();
+            let has_batch = deployment.max_batch_size.is_some();
+            output.tensor = classify(&output.tensor, has_batch, classes, labels)
+                .map_err(|reason| GatewayError::output(&output.name, reason))?;
+        }
+        if let Some(region) = &wanted.region {
+            let mut raw = Vec::with_capacity(output.tensor.data().raw_len());
+            output.tensor.data().write_raw(&mut raw);
+            shared.regions.write(region, &raw)?;
+            let byte_size = raw.len() as u64;
+            regions.push((output.name.clone(), RegionSlice { byte_size, ..region.clone() }));
+        }
+    }
+    Ok(Delivered { outputs, regions })
 }
 
 fn respond(
     deployment: &Deployment,
     id: String,
     freshness: Option<Freshness>,
-    outputs: Vec<NamedTensor>,
+    delivered: Delivered,
 ) -> InferResponse {
     if freshness.as_ref().is_some_and(|freshness| !freshness.degraded_views.is_empty()) {
         deployment.counters.shard(Core::index()).count_degraded();
@@ -137,7 +178,8 @@ fn respond(
         version: deployment.version,
         id,
         parameters: facts(freshness),
-        outputs,
+        outputs: delivered.outputs,
+        regions: delivered.regions,
     }
 }
 

@@ -40,6 +40,7 @@ mod shutdown;
 mod source;
 mod tensor_parameters;
 mod tls;
+mod trace;
 
 pub use config::{Addresses, Config};
 pub use control::exposure::ControlGroup;
@@ -52,3 +53,4 @@ pub use grpc::TransportSettings;
 pub use security::SecuritySettings;
 pub use settings::{CloudEventSettings, ModelControlMode, Settings};
 pub use shutdown::run_until_stopped;
+pub use trace::{TraceLevel, TraceSettings};

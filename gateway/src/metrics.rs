@@ -9,6 +9,7 @@ use metrics_exporter_prometheus::{
 use sluice_protocol::{Code, ModelName, ModelVersion};
 
 use crate::counters::{BUCKETS, BucketTotals, Totals};
+use crate::trace::SpanCounts;
 
 /// The type of the exposition text.
 pub(crate) const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -100,6 +101,16 @@ impl Metrics {
         with_local_recorder(&self.recorder, || {
             gauge!("sluice_certificate_expiry_timestamp_seconds").set(at);
         });
+    }
+
+    /// Counters of spans, by what became of them.
+    pub(crate) fn spans(&self) -> SpanCounts {
+        let dropped = |reason| counter!("sluice_dropped_spans_total", "reason" => reason);
+        with_local_recorder(&self.recorder, || SpanCounts {
+            exported: counter!("sluice_exported_spans_total"),
+            queue_full: dropped("queue_full"),
+            export_failed: dropped("export_failed"),
+        })
     }
 
     pub(crate) fn set_ready(&self, ready: bool) {

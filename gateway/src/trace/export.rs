@@ -8,7 +8,7 @@ use metrics::Counter;
 use opentelemetry_otlp::{Protocol, SpanExporter, WithExportConfig, WithHttpConfig};
 use opentelemetry_sdk::trace::SpanExporter as _;
 use tokio::sync::{mpsc, watch};
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{MissedTickBehavior, interval, sleep};
 
 use super::recording::Recording;
 use super::spans::{Spans, resource};
@@ -23,11 +23,13 @@ const MOST_TOGETHER: usize = 64;
 const DELAY: Duration = Duration::from_secs(1);
 /// How long the collector may take.
 const TIMEOUT: Duration = Duration::from_secs(10);
+/// How long it may take once the gateway ends.
+const LAST_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The way to whoever sends.
 #[derive(Debug, Clone)]
 pub(super) struct Sink {
-    waiting: mpsc::Sender<Box<Recording>>,
+    waiting: mpsc::Sender<Recording>,
     dropped: Counter,
 }
 
@@ -35,7 +37,7 @@ pub(super) struct Sink {
 #[derive(Debug)]
 pub(crate) struct Exporter {
     endpoint: Uri,
-    received: mpsc::Receiver<Box<Recording>>,
+    received: mpsc::Receiver<Recording>,
     counts: SpanCounts,
 }
 
@@ -59,7 +61,7 @@ pub(super) fn channel(endpoint: &Uri, metrics: &Metrics) -> (Sink, Exporter) {
 
 impl Sink {
     /// Takes what was noted, or drops it where there is no room.
-    pub(super) fn offer(&self, recording: Box<Recording>) {
+    pub(super) fn offer(&self, recording: Recording) {
         if let Err(refused) = self.waiting.try_send(recording) {
             self.dropped.increment(refused.into_inner().spans() as u64);
         }
@@ -106,6 +108,11 @@ fn is_loopback(endpoint: &Uri) -> bool {
     host == "localhost" || address.is_ok_and(|address| address.is_loopback())
 }
 
+/// Waits until somebody says so, or nobody can any more.
+async fn until_true(said: &mut watch::Receiver<bool>) {
+    let _nobody_is_left = said.wait_for(|&said| said).await;
+}
+
 /// An exporter at work.
 struct Sending {
     endpoint: Uri,
@@ -119,55 +126,63 @@ struct Sending {
 impl Sending {
     async fn run(
         mut self,
-        mut received: mpsc::Receiver<Box<Recording>>,
+        mut received: mpsc::Receiver<Recording>,
         mut ended: watch::Receiver<bool>,
     ) {
         let mut together = Vec::with_capacity(MOST_TOGETHER);
         let mut ticks = interval(DELAY);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        loop {
+        while !*ended.borrow() {
             let room = MOST_TOGETHER - together.len();
-            tokio::select! {
-                biased;
-                _ = ended.wait_for(|&ended| ended) => break,
-                _ = ticks.tick() => self.send(&mut together).await,
-                _ = received.recv_many(&mut together, room) => {
-                    if together.len() == MOST_TOGETHER {
-                        self.send(&mut together).await;
-                    }
-                }
+            let is_due = tokio::select! {
+                () = until_true(&mut ended) => false,
+                _ = ticks.tick() => true,
+                _ = received.recv_many(&mut together, room) => together.len() == MOST_TOGETHER,
+            };
+            if is_due {
+                self.send(&mut together, &mut ended).await;
             }
         }
         received.close();
-        // A collector that is away holds up the end once, not for all that waits.
+        let mut is_tried = false;
         while !together.is_empty() || received.recv_many(&mut together, MOST_TOGETHER).await > 0 {
-            let was_lost = self.is_lost;
-            self.send(&mut together).await;
-            if was_lost && self.is_lost {
-                break;
+            // A collector that is away holds up the end once, not for all that waits.
+            if is_tried && self.is_lost {
+                let spans = together.drain(..).map(|recording| recording.spans() as u64);
+                self.counts.export_failed.increment(spans.sum());
             }
+            is_tried = true;
+            self.send(&mut together, &mut ended).await;
         }
-        let mut left = 0;
-        while let Some(recording) = received.recv().await {
-            left += recording.spans() as u64;
-        }
-        self.counts.export_failed.increment(left);
     }
 
     /// Sends these together, or drops them.
-    async fn send(&mut self, together: &mut Vec<Box<Recording>>) {
+    async fn send(
+        &mut self,
+        together: &mut Vec<Recording>,
+        ended: &mut watch::Receiver<bool>,
+    ) {
         if together.is_empty() {
             return;
         }
         let spans: Vec<_> =
             together.drain(..).flat_map(|recording| self.spans.of(&recording)).collect();
         let count = spans.len() as u64;
-        let outcome = self.exporter.export(spans).await;
-        match &outcome {
-            Ok(()) => self.counts.exported.increment(count),
-            Err(_) => self.counts.export_failed.increment(count),
+        let time_is_up = async {
+            tokio::select! {
+                () = sleep(TIMEOUT) => {}
+                () = until_true(ended) => sleep(LAST_TIMEOUT).await,
+            }
+        };
+        let failure = tokio::select! {
+            outcome = self.exporter.export(spans) => outcome.err().map(|error| error.to_string()),
+            () = time_is_up => Some("it does not answer in time".to_owned()),
+        };
+        match &failure {
+            None => self.counts.exported.increment(count),
+            Some(_) => self.counts.export_failed.increment(count),
         }
-        self.tell(outcome.err().map(|error| error.to_string()));
+        self.tell(failure);
     }
 
     /// Says once that the collector is away, and once that it is back.

@@ -14,7 +14,7 @@ mod spans;
 mod tracer;
 
 pub(crate) use context::Context;
-pub(crate) use export::Exporter;
+pub(crate) use export::SpanCounts;
 pub(crate) use recording::{Arrival, Call, End, Trace};
 pub(crate) use sampler::{Levels, Values};
 pub(crate) use settings::TraceOptions;

@@ -2,9 +2,7 @@
 
 use std::time::{Duration, Instant, SystemTime};
 
-use sluice_protocol::{
-    Code, Datatype, InferRequest, ModelName, ModelVersion, NamedTensor,
-};
+use sluice_protocol::{Code, Datatype, InferRequest, ModelName, ModelVersion, NamedTensor};
 
 use super::context::Context;
 use super::export::Sink;
@@ -43,8 +41,14 @@ pub(crate) enum Call {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum End {
     /// With this status, and why, if not as was asked.
-    Http { status: u16, error: Option<(Code, String)> },
-    Grpc { status: tonic::Code, error: Option<(Code, String)> },
+    Http {
+        status: u16,
+        error: Option<(Code, String)>,
+    },
+    Grpc {
+        status: tonic::Code,
+        error: Option<(Code, String)>,
+    },
     /// Its caller left.
     Cancelled,
 }
@@ -233,7 +237,7 @@ impl Drop for Trace {
             recording.end(End::Cancelled);
         }
         let sink = recording.sink.clone();
-        sink.offer(recording);
+        sink.offer(*recording);
     }
 }
 
@@ -292,9 +296,8 @@ impl End {
     /// Why there is no answer, if there is none.
     pub(super) const fn error(&self) -> Option<Code> {
         match self {
-            Self::Http { error: Some((code, _)), .. } | Self::Grpc { error: Some((code, _)), .. } => {
-                Some(*code)
-            }
+            Self::Http { error: Some((code, _)), .. }
+            | Self::Grpc { error: Some((code, _)), .. } => Some(*code),
             Self::Cancelled => Some(Code::Cancelled),
             Self::Http { error: None, .. } | Self::Grpc { error: None, .. } => None,
         }

@@ -157,11 +157,7 @@ impl Sending {
     }
 
     /// Sends these together, or drops them.
-    async fn send(
-        &mut self,
-        together: &mut Vec<Recording>,
-        ended: &mut watch::Receiver<bool>,
-    ) {
+    async fn send(&mut self, together: &mut Vec<Recording>, ended: &mut watch::Receiver<bool>) {
         if together.is_empty() {
             return;
         }
@@ -200,5 +196,78 @@ impl Sending {
             }
             _ => {}
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use http::Uri;
+
+    use super::super::recording::{Arrival, Call, End, Recording, Trace};
+    use super::super::sampler::Levels;
+    use super::super::spans::Spans;
+    use super::{Exporter, MOST_WAITING, channel};
+    use crate::inputs::Freshness;
+    use crate::metrics::Metrics;
+
+    const LEVELS: Levels = Levels { timestamps: true, tensors: false };
+
+    fn noted(note: impl Fn(&mut Trace), times: usize) -> (Exporter, Metrics) {
+        let metrics = Metrics::new();
+        let (sink, exporter) = channel(&Uri::from_static("http://c/v1/traces"), &metrics);
+        for number in 1..=times {
+            let (arrival, call) = (Arrival(Instant::now()), Call::Grpc { method: "m" });
+            let mut trace =
+                Trace::begin(sink.clone(), number as u64, LEVELS, arrival, "m", call, None);
+            note(&mut trace);
+            trace.end(|| End::Grpc { status: tonic::Code::Ok, error: None });
+        }
+        (exporter, metrics)
+    }
+
+    fn only(mut exporter: Exporter) -> Recording {
+        exporter.received.try_recv().unwrap()
+    }
+
+    #[test]
+    fn what_there_is_no_room_for_is_dropped_and_counted() {
+        let (mut exporter, metrics) = noted(|_| {}, MOST_WAITING + 3);
+        let dropped = "sluice_dropped_spans_total{reason=\"queue_full\"} 9";
+        assert!(metrics.render().contains(dropped), "{}", metrics.render());
+        let mut waiting = 0;
+        while let Ok(recording) = exporter.received.try_recv() {
+            waiting += 1;
+            assert_eq!(recording.number, waiting);
+        }
+        assert_eq!(waiting, MOST_WAITING as u64);
+    }
+
+    #[test]
+    fn a_look_up_says_how_old_its_features_are() {
+        let freshness = Freshness {
+            as_of: Some("2011-10-14".to_owned()),
+            degraded_views: vec!["sales".to_owned(), "weather".to_owned()],
+        };
+        let recording = only(noted(|trace| trace.prepared(Some(&freshness)), 1).0);
+        let spans = Spans::new().of(&recording);
+        let span = spans.iter().find(|span| span.name == "look up").unwrap();
+        let said: Vec<_> =
+            span.attributes.iter().map(|pair| pair.value.as_str().into_owned()).collect();
+        assert_eq!(said, ["2011-10-14", "sales,weather"]);
+        assert_eq!(spans.len(), recording.spans());
+        assert_eq!(span.parent_span_id, spans[0].span_context.span_id());
+    }
+
+    #[test]
+    fn a_request_that_is_given_up_is_cancelled() {
+        let (sink, exporter) = channel(&Uri::from_static("http://c/v1/traces"), &Metrics::new());
+        let (arrival, call) = (Arrival(Instant::now()), Call::Grpc { method: "m" });
+        drop(Trace::begin(sink, 1, LEVELS, arrival, "m", call, None));
+        let recording = only(exporter);
+        assert_eq!(recording.ended.as_ref().unwrap().1, End::Cancelled);
+        let root = Spans::new().of(&recording).remove(0);
+        assert!(matches!(root.status, opentelemetry::trace::Status::Error { .. }));
     }
 }

@@ -30,4 +30,6 @@ mod shared_memory;
 mod statistics;
 mod support;
 mod tls;
+mod trace;
+mod trace_collector;
 mod v1;

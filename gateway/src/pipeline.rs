@@ -14,6 +14,7 @@ use tokio::sync::oneshot;
 
 use crate::cache::{Key, ResponseCache};
 use crate::classification::classify;
+use crate::counters::Nanoseconds;
 use crate::deployment::Deployment;
 use crate::error::GatewayError;
 use crate::executor::{Answer, Core, Job, Patience, Ran, Refusal, Terms, Times};
@@ -56,9 +57,9 @@ where
     D: FnOnce(&Deployment) -> Result<Option<InferRequest>, GatewayError>,
 {
     let started = Instant::now();
-    let mut count = Count { deployment, started, outcome: Err(Code::Cancelled) };
+    let mut count = Count { deployment, started, marks: None, outcome: Err(Code::Cancelled) };
     trace.routed(deployment);
-    let answered = answer(shared, deployment, trace, decode).await;
+    let answered = answer(shared, deployment, trace, decode, &mut count.marks).await;
     count.outcome = match &answered {
         Ok((_, ran)) => Ok(*ran),
         Err(error) => Err(error.code()),
@@ -75,6 +76,8 @@ type RowsAndTimes = (usize, Times);
 struct Count<'d> {
     deployment: &'d Deployment,
     started: Instant,
+    /// When its rows were ready to run, and when they had run.
+    marks: Option<[Instant; 2]>,
     /// What its run took unless it was known already, or why there is no answer.
     outcome: Result<Option<RowsAndTimes>, Code>,
 }
@@ -84,7 +87,14 @@ impl Drop for Count<'_> {
         let shard = self.deployment.counters.shard(Core::index());
         let took = self.started.elapsed();
         match &self.outcome {
-            Ok(ran) => shard.count_answered(took, ran.as_ref().map(|(rows, times)| (*rows, times))),
+            Ok(ran) => {
+                shard.count_answered(took, ran.as_ref().map(|(rows, times)| (*rows, times)));
+                if let Some([ready, ran]) = self.marks {
+                    let over = self.started + took;
+                    let steps = [(self.started, ready), (ready, ran), (ran, over)];
+                    shard.count_stages(steps.map(|(from, to)| Nanoseconds::between(from, to)));
+                }
+            }
             Err(code) => shard.count_failed(*code, took),
         }
     }
@@ -96,6 +106,7 @@ async fn answer<D>(
     deployment: &Arc<Deployment>,
     trace: &mut Trace,
     decode: D,
+    marks: &mut Option<[Instant; 2]>,
 ) -> Result<(InferResponse, Option<RowsAndTimes>), GatewayError>
 where
     D: FnOnce(&Deployment) -> Result<Option<InferRequest>, GatewayError>,
@@ -114,6 +125,8 @@ where
         let missed = match look_up(shared, deployment, &request.outputs, &prepared) {
             Some(Looked::Found(outputs)) => {
                 trace.looked_for(true);
+                let now = Instant::now();
+                *marks = Some([now, now]);
                 let delivered = deliver(shared, deployment, outputs, &request.outputs)?;
                 return Ok((respond(deployment, request.id, prepared.freshness, delivered), None));
             }
@@ -132,8 +145,13 @@ where
         trace.queued(submitted);
         (request, freshness, rows, missed, Waiting { answer, submitted, timeout, patience })
     };
+    let submitted = waiting.submitted;
     let Ran { outputs, times } = waiting.answer(deployment).await?;
     trace.ran(&times);
+    // A look at the clock that costs nothing where nobody wants to know.
+    if deployment.counters.shard(Core::index()).tells_stages() {
+        *marks = Some([submitted, Instant::now()]);
+    }
     let outputs = select(deployment, deployment.answered(outputs)?, &request.outputs);
     if let Some(missed) = missed {
         missed.keep(deployment, &outputs);
@@ -171,7 +189,7 @@ fn deliver(
         if let Some(region) = &wanted.region {
             let mut raw = Vec::with_capacity(output.tensor.data().raw_len());
             output.tensor.data().write_raw(&mut raw);
-            shared.regions.write(region, &raw)?;
+            shared.regions.write(region, &output.name, &raw)?;
             let byte_size = raw.len() as u64;
             regions.push((output.name.clone(), RegionSlice { byte_size, ..region.clone() }));
         }

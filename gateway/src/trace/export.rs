@@ -215,7 +215,7 @@ mod tests {
     const LEVELS: Levels = Levels { timestamps: true, tensors: false };
 
     fn noted(note: impl Fn(&mut Trace), times: usize) -> (Exporter, Metrics) {
-        let metrics = Metrics::new();
+        let metrics = Metrics::new(&[]);
         let (sink, exporter) = channel(&Uri::from_static("http://c/v1/traces"), &metrics);
         for number in 1..=times {
             let (arrival, call) = (Arrival(Instant::now()), Call::Grpc { method: "m" });
@@ -262,7 +262,7 @@ mod tests {
 
     #[test]
     fn a_request_that_is_given_up_is_cancelled() {
-        let (sink, exporter) = channel(&Uri::from_static("http://c/v1/traces"), &Metrics::new());
+        let (sink, exporter) = channel(&Uri::from_static("http://c/v1/traces"), &Metrics::new(&[]));
         let (arrival, call) = (Arrival(Instant::now()), Call::Grpc { method: "m" });
         drop(Trace::begin(sink, 1, LEVELS, arrival, "m", call, None));
         let recording = only(exporter);

@@ -262,7 +262,7 @@ mod tests {
 
     fn tracer(values: Values) -> Tracer {
         let endpoint = Some("http://127.0.0.1:1/v1/traces".parse().unwrap());
-        Tracer::new(&TraceOptions { endpoint, values }, &Metrics::new())
+        Tracer::new(&TraceOptions { endpoint, values }, &Metrics::new(&[]))
     }
 
     fn model(name: &str) -> ModelName {
@@ -322,7 +322,7 @@ mod tests {
 
     #[test]
     fn nothing_is_turned_on_that_leads_nowhere() {
-        let tracer = Tracer::new(&TraceOptions::default(), &Metrics::new());
+        let tracer = Tracer::new(&TraceOptions::default(), &Metrics::new(&[]));
         let on = Changes { levels: Change::Set(ON), ..Changes::default() };
         for model in [None, Some(model("m"))] {
             let error = tracer.change(model.as_ref(), &on).unwrap_err().to_string();

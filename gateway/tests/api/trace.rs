@@ -12,9 +12,9 @@ use sluice_protocol::grpc::trace_setting_request::SettingValue;
 use sluice_protocol::grpc::{ModelInferRequest, TraceSettingRequest};
 use tonic::{Code, Request};
 
-use crate::grpc_v2::ones;
+use crate::grpc_v2::{ones, rounds};
 use crate::inference::connect;
-use crate::support::{Caller, Process, Running, answer, serve, serve_with, wait_until};
+use crate::support::{Caller, Process, Running, answer, serve, serve_as, serve_with, wait_until};
 use crate::trace_collector::{Collector, Trace, attributes, took};
 
 const MODELS: &[(&str, u64, &str)] = &[("m", 3, "scale.onnx"), ("other", 1, "scale.onnx")];
@@ -223,7 +223,7 @@ async fn a_request_that_fails_says_where_and_why() {
 }
 
 #[tokio::test]
-async fn a_fault_of_the_server_is_the_span_s_error_and_a_caller_who_left_is_noted() {
+async fn a_fault_of_the_server_is_the_span_s_error() {
     let collector = Collector::start().await;
     let running = serve_with(&[("slow", 1, "slow.onnx")], |settings| {
         settings.trace.trace_otlp = Some(collector.url.clone());
@@ -239,10 +239,28 @@ async fn a_fault_of_the_server_is_the_span_s_error_and_a_caller_who_left_is_note
     assert_eq!(trace.attribute("error.type"), "deadline_exceeded");
     assert_eq!(trace.root.status.as_ref().unwrap().code, 2);
     assert_eq!(trace.stage("queue").status.as_ref().unwrap().code, 2);
+}
+
+#[tokio::test]
+async fn a_caller_who_leaves_is_noted() {
+    let collector = Collector::start().await;
+    let worker = "format = 1\ninstances = 1\nexecutor = \"workers\"\n";
+    let running = serve_as(&[("m", 1, "rounds.onnx")], worker, |settings| {
+        settings.trace.trace_otlp = Some(collector.url.clone());
+        settings.trace.trace_level = vec![TraceLevel::Timestamps];
+        settings.trace.trace_rate = Some(1);
+    })
+    .await;
     let mut client = connect(&running).await;
-    let mut request = Request::new(ones("slow", 20_000));
-    request.set_timeout(Duration::from_micros(100));
+    let mut request = Request::new(rounds(3_000_000));
+    request.set_timeout(Duration::from_millis(100));
     client.model_infer(request).await.unwrap_err();
+    let trace = collector.traces(1).await.remove(0);
+    assert_eq!(trace.attribute("error.type"), "cancelled");
+    assert_eq!(trace.attribute("rpc.response.status_code"), "");
+    assert_eq!(trace.names(), ["receive", "decode", "queue"]);
+    let (root, queue) = (&trace.root, trace.stage("queue"));
+    assert!([root, queue].iter().all(|span| span.status.as_ref().unwrap().code == 2));
 }
 
 #[tokio::test]

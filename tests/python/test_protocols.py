@@ -110,6 +110,13 @@ class Protocols(unittest.TestCase):
             first = 0 if section == "C" else 1
             self.assertEqual(sorted(found), list(range(first, max(found) + 1)), section)
 
+    def test_flags_are_settings(self):
+        sources = "".join(file.read_text() for file in (ROOT / "gateway/src").rglob("*.rs"))
+        fields = set(re.findall(r"^    pub (\w+): ", sources, re.MULTILINE))
+        for flag in sorted(set(re.findall(r"--([a-z][a-z-]+)", self.page))):
+            with self.subTest(flag):
+                self.assertIn(flag.replace("-", "_"), fields)
+
     def test_references_to_rules_are_to_rules(self):
         known = {rule for rule, _ in self.rules}
         known |= {rule.rstrip("abcdefghijklmn") for rule in known}

@@ -116,6 +116,7 @@ impl Config {
             options: Options {
                 cores: settings.cores.unwrap_or(cores),
                 response_cache: settings.response_cache.unwrap_or(0),
+                metric_names: settings.metric_names.unwrap_or_default(),
                 transport,
                 http,
                 shared_memory: settings.shared_memory.unwrap_or_default(),

@@ -12,6 +12,7 @@ mod access;
 mod admin;
 mod cache;
 mod catalog;
+mod check;
 mod classification;
 mod config;
 mod control;
@@ -41,6 +42,7 @@ mod source;
 mod tensor_parameters;
 mod tls;
 
+pub use check::{CheckOptions, CheckedPlan, CheckedVersion, check_repository};
 pub use config::{Addresses, Config};
 pub use control::exposure::ControlGroup;
 pub use dialect::{
@@ -49,6 +51,7 @@ pub use dialect::{
 pub use error::{GatewayError, LoadError, StartError};
 pub use gateway::Gateway;
 pub use grpc::TransportSettings;
+pub use metrics::MetricNames;
 pub use security::SecuritySettings;
 pub use settings::{CloudEventSettings, ModelControlMode, Settings};
 pub use shutdown::run_until_stopped;

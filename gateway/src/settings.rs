@@ -17,6 +17,7 @@ use crate::dialect::DialectSettings;
 use crate::error::StartError;
 use crate::grpc::TransportSettings;
 use crate::logs::LogFormat;
+use crate::metrics::MetricNames;
 use crate::security::SecuritySettings;
 pub use cloud_events::CloudEventSettings;
 pub(crate) use cloud_events::CloudEvents;
@@ -93,6 +94,9 @@ pub struct Settings {
     #[arg(long, value_name = "TIME", env = "SLUICE_MAX_WAITING", value_parser = humantime::parse_duration)]
     #[serde(deserialize_with = "crate::duration::deserialize")]
     pub max_waiting: Option<Duration>,
+    /// By whose names models' metrics are told: sluice, triton, kserve, or several [default: sluice]
+    #[arg(long, value_name = "NAMES", env = "SLUICE_METRIC_NAMES", value_delimiter = ',')]
+    pub metric_names: Option<Vec<MetricNames>>,
     /// Bytes of answers to keep for models whose configuration asks for it [default: 0]
     #[arg(long, value_name = "BYTES", env = "SLUICE_RESPONSE_CACHE")]
     pub response_cache: Option<usize>,
@@ -214,6 +218,7 @@ impl Settings {
             compress_replies: self.compress_replies.or(file.compress_replies),
             request_timeout: self.request_timeout.or(file.request_timeout),
             max_waiting: self.max_waiting.or(file.max_waiting),
+            metric_names: self.metric_names.or(file.metric_names),
             response_cache: self.response_cache.or(file.response_cache),
             shared_memory: self.shared_memory.or(file.shared_memory),
             drain_timeout: self.drain_timeout.or(file.drain_timeout),

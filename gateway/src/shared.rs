@@ -19,7 +19,7 @@ use crate::dialect::Dialect;
 use crate::grpc::Transport;
 use crate::http::HttpOptions;
 use crate::live::{Live, MaxWaiting};
-use crate::metrics::Metrics;
+use crate::metrics::{MetricNames, Metrics};
 
 /// The state of one gateway. Nothing in it is locked on the request path.
 #[derive(Debug)]
@@ -55,6 +55,8 @@ pub(crate) struct Options {
     pub(crate) cores: usize,
     /// Bytes of answers to keep; 0 keeps none.
     pub(crate) response_cache: usize,
+    /// By whose names models' metrics are told; ours when none is named.
+    pub(crate) metric_names: Vec<MetricNames>,
     pub(crate) transport: Transport,
     pub(crate) http: HttpOptions,
     /// Whether clients may register shared memory.
@@ -93,11 +95,19 @@ impl Shared {
         store: Option<Arc<EmbeddedStore>>,
         options: Options,
     ) -> Self {
-        let Options { cores, response_cache, transport, http, shared_memory, live, state } =
-            options;
+        let Options {
+            cores,
+            response_cache,
+            metric_names,
+            transport,
+            http,
+            shared_memory,
+            live,
+            state,
+        } = options;
         Self {
             catalog: Published::default(),
-            metrics: Metrics::new(),
+            metrics: Metrics::new(&metric_names),
             runtime,
             cores,
             definitions,

@@ -11,6 +11,7 @@ pub(crate) fn extensions(shared: &Shared, port: Port) -> Vec<&'static str> {
     let shared_memory =
         shared.regions.is_enabled() && shared.exposed().answers(ControlGroup::SharedMemory, port);
     let all = [
+        (true, "classification"),
         (repository, "model_repository"),
         (repository, "model_repository(unload_dependents)"),
         (true, "schedule_policy"),

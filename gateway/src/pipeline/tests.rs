@@ -16,7 +16,7 @@ use tokio::task::LocalSet;
 
 use super::infer;
 use crate::counters::{Counters, Tallies};
-use crate::deployment::{Deployment, DeploymentNumber, Input, Output};
+use crate::deployment::{Deployment, DeploymentNumber, Input, Output, idle};
 use crate::dialect::{Dialect, OverloadStatus};
 use crate::error::GatewayError;
 use crate::executor::{
@@ -114,6 +114,7 @@ impl Serving {
             config: ModelConfig::default(),
             cached: true,
             features: None,
+            running: idle::running(),
             executor: executor.unwrap(),
             counters,
         });

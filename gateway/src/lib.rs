@@ -41,6 +41,7 @@ mod shutdown;
 mod source;
 mod tensor_parameters;
 mod tls;
+mod trace;
 
 pub use check::{CheckOptions, CheckedPlan, CheckedVersion, check_repository};
 pub use config::{Addresses, Config};
@@ -55,3 +56,4 @@ pub use metrics::MetricNames;
 pub use security::SecuritySettings;
 pub use settings::{CloudEventSettings, ModelControlMode, Settings};
 pub use shutdown::run_until_stopped;
+pub use trace::{TraceLevel, TraceSettings};

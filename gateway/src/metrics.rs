@@ -14,6 +14,7 @@ use metrics_exporter_prometheus::{
 use sluice_protocol::{Code, ModelName, ModelVersion};
 
 use crate::counters::{BUCKETS, BucketTotals, Totals};
+use crate::trace::SpanCounts;
 use kserve::KserveMetrics;
 use names::Chosen;
 pub use names::MetricNames;
@@ -116,6 +117,16 @@ impl Metrics {
         with_local_recorder(&self.recorder, || {
             gauge!("sluice_certificate_expiry_timestamp_seconds").set(at);
         });
+    }
+
+    /// Counters of spans, by what became of them.
+    pub(crate) fn spans(&self) -> SpanCounts {
+        let dropped = |reason| counter!("sluice_dropped_spans_total", "reason" => reason);
+        with_local_recorder(&self.recorder, || SpanCounts {
+            exported: counter!("sluice_exported_spans_total"),
+            queue_full: dropped("queue_full"),
+            export_failed: dropped("export_failed"),
+        })
     }
 
     pub(crate) fn set_ready(&self, ready: bool) {

@@ -20,6 +20,7 @@ use crate::error::GatewayError;
 use crate::executor::{Answer, Core, Job, Patience, Ran, Refusal, Terms, Times};
 use crate::inputs::{self, Freshness, Prepared};
 use crate::shared::Shared;
+use crate::trace::Trace;
 use terms::terms;
 
 /// Response parameter: the day of the oldest features behind an answer.
@@ -33,6 +34,7 @@ pub(crate) async fn infer<D>(
     shared: &Shared,
     model: &str,
     version: Option<&str>,
+    trace: &mut Trace,
     decode: D,
 ) -> Result<InferResponse, GatewayError>
 where
@@ -40,7 +42,7 @@ where
 {
     let routed = shared.catalog.snapshot().resolve(model, version).cloned();
     let deployment = routed.inspect_err(|error| shared.metrics.count_unrouted(error.code()))?;
-    infer_on(shared, &deployment, |deployment| decode(deployment).map(Some)).await
+    infer_on(shared, &deployment, trace, |deployment| decode(deployment).map(Some)).await
 }
 
 /// The same, by a deployment that was routed to in another way. `decode` may find that nothing is
@@ -48,6 +50,7 @@ where
 pub(crate) async fn infer_on<D>(
     shared: &Shared,
     deployment: &Arc<Deployment>,
+    trace: &mut Trace,
     decode: D,
 ) -> Result<InferResponse, GatewayError>
 where
@@ -55,12 +58,15 @@ where
 {
     let started = Instant::now();
     let mut count = Count { deployment, started, marks: None, outcome: Err(Code::Cancelled) };
-    let answered = answer(shared, deployment, decode, &mut count.marks).await;
+    trace.routed(deployment);
+    let answered = answer(shared, deployment, trace, decode, &mut count.marks).await;
     count.outcome = match &answered {
         Ok((_, ran)) => Ok(*ran),
         Err(error) => Err(error.code()),
     };
-    answered.map(|(response, _)| response)
+    let (response, _) = answered?;
+    trace.answered(&response.outputs);
+    Ok(response)
 }
 
 /// The rows of a request that ran, and where its time went.
@@ -98,6 +104,7 @@ impl Drop for Count<'_> {
 async fn answer<D>(
     shared: &Shared,
     deployment: &Arc<Deployment>,
+    trace: &mut Trace,
     decode: D,
     marks: &mut Option<[Instant; 2]>,
 ) -> Result<(InferResponse, Option<RowsAndTimes>), GatewayError>
@@ -109,18 +116,24 @@ where
         let Some(mut request) = decode(deployment)? else {
             return Ok((respond(deployment, String::new(), None, Delivered::default()), None));
         };
+        trace.decoded(&request);
         check_outputs(deployment, &request.outputs)?;
         let terms = terms(&request.parameters)?;
         let given = std::mem::take(&mut request.inputs);
         let prepared = inputs::prepare(deployment, shared.store.as_deref(), given)?;
+        trace.prepared(prepared.freshness.as_ref());
         let missed = match look_up(shared, deployment, &request.outputs, &prepared) {
             Some(Looked::Found(outputs)) => {
+                trace.looked_for(true);
                 let now = Instant::now();
                 *marks = Some([now, now]);
                 let delivered = deliver(shared, deployment, outputs, &request.outputs)?;
                 return Ok((respond(deployment, request.id, prepared.freshness, delivered), None));
             }
-            Some(Looked::Missed(missed)) => Some(missed),
+            Some(Looked::Missed(missed)) => {
+                trace.looked_for(false);
+                Some(missed)
+            }
             None => None,
         };
         let Prepared { inputs, optional, rows, freshness } = prepared;
@@ -129,10 +142,12 @@ where
         job.optional = optional;
         let submitted = job.submitted;
         let patience = submit(shared, deployment, job, terms)?;
+        trace.queued(submitted);
         (request, freshness, rows, missed, Waiting { answer, submitted, timeout, patience })
     };
     let submitted = waiting.submitted;
     let Ran { outputs, times } = waiting.answer(deployment).await?;
+    trace.ran(&times);
     // A look at the clock that costs nothing where nobody wants to know.
     if deployment.counters.shard(Core::index()).tells_stages() {
         *marks = Some([submitted, Instant::now()]);

@@ -19,6 +19,7 @@ use crate::grpc::TransportSettings;
 use crate::logs::LogFormat;
 use crate::metrics::MetricNames;
 use crate::security::SecuritySettings;
+use crate::trace::TraceSettings;
 pub use cloud_events::CloudEventSettings;
 pub(crate) use cloud_events::CloudEvents;
 use source_flags::SourceFlags;
@@ -119,6 +120,9 @@ pub struct Settings {
     #[command(flatten)]
     #[serde(flatten)]
     pub cloud_events: CloudEventSettings,
+    #[command(flatten, next_help_heading = "Traces")]
+    #[serde(flatten)]
+    pub trace: TraceSettings,
     /// Settings file in TOML; its keys are these flags with underscores
     #[arg(long, value_name = "FILE", env = "SLUICE_CONFIG")]
     #[serde(skip)]
@@ -162,6 +166,7 @@ impl Settings {
         let given = self.given.take().unwrap_or_else(|| Box::new(self.clone()));
         self.named.win(&mut self.model_repository, &mut self.registry);
         self.cloud_events = self.cloud_events.or_kserve(|name| std::env::var(name).ok());
+        self.trace = self.trace.or_opentelemetry(|name| std::env::var(name).ok());
         let mut settings = match self.config.take() {
             Some(path) => self.over(Self::read(&path)?),
             None => self,
@@ -226,6 +231,7 @@ impl Settings {
             transport: self.transport.over(file.transport),
             security: self.security.over(file.security),
             cloud_events: self.cloud_events.over(file.cloud_events),
+            trace: self.trace.over(file.trace),
             config: self.config,
             check: self.check,
             log: self.log.or(file.log),

@@ -20,6 +20,7 @@ use crate::grpc::Transport;
 use crate::http::HttpOptions;
 use crate::live::{Live, MaxWaiting};
 use crate::metrics::{MetricNames, Metrics};
+use crate::trace::{TraceOptions, Tracer};
 
 /// The state of one gateway. Nothing in it is locked on the request path.
 #[derive(Debug)]
@@ -35,6 +36,7 @@ pub(crate) struct Shared {
     pub(crate) cache: Option<ResponseCache>,
     pub(crate) http: HttpOptions,
     pub(crate) regions: Regions,
+    pub(crate) tracer: Tracer,
     pub(crate) transport: Transport,
     /// Who loads models from a folder; nobody where they come from a registry.
     pub(crate) loader: OnceLock<Loader>,
@@ -61,6 +63,8 @@ pub(crate) struct Options {
     pub(crate) http: HttpOptions,
     /// Whether clients may register shared memory.
     pub(crate) shared_memory: bool,
+    /// Which requests are traced from the start, and where that goes.
+    pub(crate) trace: TraceOptions,
     /// What can change meanwhile.
     pub(crate) live: Live,
     /// The folder for what a restart needs.
@@ -102,12 +106,15 @@ impl Shared {
             transport,
             http,
             shared_memory,
+            trace,
             live,
             state,
         } = options;
+        let metrics = Metrics::new(&metric_names);
         Self {
             catalog: Published::default(),
-            metrics: Metrics::new(&metric_names),
+            tracer: Tracer::new(&trace, &metrics),
+            metrics,
             runtime,
             cores,
             definitions,

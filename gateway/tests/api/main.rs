@@ -33,4 +33,6 @@ mod shared_memory;
 mod statistics;
 mod support;
 mod tls;
+mod trace;
+mod trace_collector;
 mod v1;

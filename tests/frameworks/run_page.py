@@ -42,10 +42,11 @@ class Block:
     printed: str | None = None
 
 
-def sections():
+def sections(page=None):
     """The blocks of each section by its title, outputs joined to what printed them."""
+    page = PAGE.read_text() if page is None else page
     found, title, block, end = {}, "", None, 0
-    for number, line in enumerate(PAGE.read_text().splitlines(), 1):
+    for number, line in enumerate(page.splitlines(), 1):
         if block is not None:
             if line == "```":
                 block, end = None, number
@@ -198,4 +199,5 @@ def main():
     sys.exit(failed > 0)
 
 
-main()
+if __name__ == "__main__":
+    main()

@@ -21,6 +21,8 @@ mod dialect;
 mod duration;
 mod error;
 mod executor;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 mod gateway;
 mod grpc;
 mod http;

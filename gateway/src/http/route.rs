@@ -43,6 +43,7 @@ pub(super) enum Route<'p> {
         stream: bool,
     },
     Metrics,
+    OpenApi,
     RepositoryIndex,
     RepositoryLoad {
         model: Cow<'p, str>,
@@ -83,9 +84,11 @@ impl<'p> Route<'p> {
             Self::LogSettings if method == Method::POST => Self::LogUpdate,
             route => route,
         };
-        let allowed = route.method();
-        if method != allowed && !(method == Method::HEAD && allowed == "GET") {
+        let own = route.method();
+        if method != own && !(method == Method::HEAD && own == "GET") {
             let (method, path) = (method.to_string(), clip(path));
+            // Only here two routes have the same path.
+            let allowed = if route == Self::LogSettings { "GET, POST" } else { own };
             return Err(GatewayError::MethodNotAllowed { method, path, allowed });
         }
         Ok(route)
@@ -107,6 +110,7 @@ impl<'p> Route<'p> {
             ["v2", "cudasharedmemory", ref rest @ ..] => Self::of_memory(Memory::Cuda, rest)?,
             ["v2", "logging"] => Self::LogSettings,
             ["metrics"] => Self::Metrics,
+            ["openapi.json"] => Self::OpenApi,
             [first, ref rest @ ..] if first.eq_ignore_ascii_case("v1") => {
                 Self::V1(v1::Route::parse(rest)?)
             }
@@ -180,6 +184,8 @@ impl<'p> Route<'p> {
                 Self::Live
                     | Self::Ready
                     | Self::Server
+                    | Self::Metrics
+                    | Self::OpenApi
                     | Self::RepositoryIndex
                     | Self::NamedRepository
             )
@@ -207,6 +213,7 @@ impl<'p> Route<'p> {
             | Self::Config { .. }
             | Self::Statistics { .. }
             | Self::Metrics
+            | Self::OpenApi
             | Self::RegionStatus { .. }
             | Self::LogSettings => "GET",
         }

@@ -18,6 +18,7 @@ mod http_v2;
 mod inference;
 mod lifecycle;
 mod metadata;
+mod openapi;
 mod overload;
 mod raw_call;
 mod reload;

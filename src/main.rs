@@ -4,6 +4,7 @@ mod admin;
 mod bench;
 mod demo;
 mod features;
+mod model;
 mod output;
 mod registry;
 mod train;
@@ -34,6 +35,7 @@ enum Command {
     /// Serve models over HTTP and gRPC
     #[command(after_help = SERVE_EXAMPLES)]
     Serve(Box<Settings>),
+    Model(model::ModelArgs),
     Registry(registry::RegistryArgs),
     Features(features::FeaturesArgs),
     Train(train::TrainArgs),
@@ -46,7 +48,7 @@ const SERVE_EXAMPLES: &str = "Examples:\n  \
 
 fn main() -> ExitCode {
     match run(Sluice::parse()) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(status) => status,
         Err(error) => {
             #[expect(clippy::print_stderr, reason = "logging may be what failed")]
             {
@@ -57,7 +59,7 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(mut sluice: Sluice) -> anyhow::Result<()> {
+fn run(mut sluice: Sluice) -> anyhow::Result<ExitCode> {
     // A gateway's settings file says how to log, too.
     if let Command::Serve(settings) = &mut sluice.command {
         **settings = std::mem::take(&mut **settings).with_file()?;
@@ -67,7 +69,8 @@ fn run(mut sluice: Sluice) -> anyhow::Result<()> {
     let quiet = !matches!(sluice.command, Command::Serve(_) | Command::Registry(_));
     let filter = if quiet { "warn,ort=off" } else { logs::SERVING };
     let _logs = logs::start(&sluice.logs, filter).map_err(anyhow::Error::msg)?;
-    match sluice.command {
+    let done = match sluice.command {
+        Command::Model(args) => return model::run(args),
         Command::Bench(args) => bench::run(args),
         Command::Serve(settings) if settings.check => {
             settings.resolve().map(drop).map_err(Into::into)
@@ -77,7 +80,8 @@ fn run(mut sluice: Sluice) -> anyhow::Result<()> {
         Command::Registry(args) => runtime()?.block_on(registry::run(args)),
         Command::Features(args) => runtime()?.block_on(features::run(args)),
         Command::Train(args) => runtime()?.block_on(train::run(args)),
-    }
+    };
+    done.map(|()| ExitCode::SUCCESS)
 }
 
 fn runtime() -> std::io::Result<tokio::runtime::Runtime> {

@@ -1,6 +1,7 @@
 //! `sluice model`: what a gateway would make of a folder of models, before it is served.
 
 use std::path::PathBuf;
+use std::process::ExitCode;
 
 use anyhow::{Context as _, bail};
 use clap::{Args, Subcommand};
@@ -53,14 +54,14 @@ const EXAMPLES: &str = "Examples:\n  \
     sluice model check ./models\n  \
     sluice model check ./models --model fraud --json";
 
-/// Whether all is well; what is not was printed.
-pub(crate) fn run(args: ModelArgs) -> anyhow::Result<bool> {
+/// What the process ends with.
+pub(crate) fn run(args: ModelArgs) -> anyhow::Result<ExitCode> {
     match args.command {
         ModelCommand::Check(args) => check(args),
     }
 }
 
-fn check(args: CheckArgs) -> anyhow::Result<bool> {
+fn check(args: CheckArgs) -> anyhow::Result<ExitCode> {
     let CheckArgs { repository, model, features, cores, onnxruntime, json } = args;
     let options = CheckOptions { models: model, features, cores, onnxruntime };
     let checked = check_repository(&repository, options)?;
@@ -70,13 +71,14 @@ fn check(args: CheckArgs) -> anyhow::Result<bool> {
     }
     if json {
         let text = serde_json::to_string_pretty(&checked).context("write the result as JSON")?;
-        print(&text)?;
+        print(&format!("{text}\n"))?;
     } else {
         for version in &checked {
-            print(&describe(version))?;
+            print(&format!("{}\n", describe(version)))?;
         }
     }
-    Ok(checked.iter().all(|version| version.refused.is_none()))
+    let is_fine = checked.iter().all(|version| version.refused.is_none());
+    Ok(if is_fine { ExitCode::SUCCESS } else { ExitCode::from(1) })
 }
 
 fn describe(checked: &CheckedVersion) -> String {

@@ -125,7 +125,15 @@ async fn models(State(shared): State<Arc<Shared>>) -> axum::Json<Value> {
     let catalog = shared.catalog.snapshot();
     let models = catalog.models().into_iter().map(|(name, model)| {
         let versions = model.versions.iter().map(|(version, deployment)| {
-            json!({"version": version, "state": "ready", "executor": deployment.executor.name()})
+            let running = &deployment.running;
+            json!({
+                "version": version,
+                "state": "ready",
+                "executor": deployment.executor.name(),
+                "instances": running.instances,
+                "max_rows": running.max_rows,
+                "apart": running.apart,
+            })
         });
         let refused = model.refused.iter().map(
             |(version, reason)| json!({"version": version, "state": "refused", "reason": reason}),

@@ -93,6 +93,7 @@ impl Config {
             settings.transport.resolve().map_err(|complaint| complaints.push(complaint));
         let transport = transport.unwrap_or_default();
         let http = http(&settings, &mut complaints);
+        let trace = settings.trace.resolve().map_err(|complaint| complaints.push(complaint));
         let (seen, security) = settings.security.open();
         let security = security.map_err(|found| complaints.extend(found)).ok();
         let (Some(source), Some(security), true) = (source, security, complaints.is_empty()) else {
@@ -116,9 +117,11 @@ impl Config {
             options: Options {
                 cores: settings.cores.unwrap_or(cores),
                 response_cache: settings.response_cache.unwrap_or(0),
+                metric_names: settings.metric_names.unwrap_or_default(),
                 transport,
                 http,
                 shared_memory: settings.shared_memory.unwrap_or_default(),
+                trace: trace.unwrap_or_default(),
                 live: Live {
                     limits,
                     dialect: settings.dialect.resolve(),

@@ -57,9 +57,10 @@ impl Counters {
     /// For so many serving cores, and so many workers that run the batches; the cores run them
     /// where there are no workers.
     pub(crate) fn new(cores: usize, workers: usize, metrics: DeploymentMetrics) -> Self {
+        let stages = metrics.tell_stages();
         Self {
-            cores: (0..cores).map(|_| Shard::new(workers == 0)).collect(),
-            workers: (0..workers).map(|_| Shard::new(true)).collect(),
+            cores: (0..cores).map(|_| Shard::new(workers == 0, stages)).collect(),
+            workers: (0..workers).map(|_| Shard::new(true, false)).collect(),
             exported: Mutex::new(Exported { totals: Totals::default(), metrics }),
         }
     }
@@ -94,11 +95,20 @@ impl Counters {
 
     /// Hands on what was counted since the last call.
     pub(crate) fn export(&self) {
-        let mut exported = self.exported.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut exported = self.exported();
         let mut totals = Totals::default();
         self.shards().for_each(|shard| totals.add(shard));
-        exported.metrics.record(&totals.since(&exported.totals));
+        exported.metrics.record(&exported.totals, &totals);
         exported.totals = totals;
+    }
+
+    /// How long the version took to load.
+    pub(crate) fn set_load_time(&self, took: Duration) {
+        self.exported().metrics.set_load_time(took);
+    }
+
+    fn exported(&self) -> std::sync::MutexGuard<'_, Exported> {
+        self.exported.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -106,6 +116,8 @@ impl Drop for Counters {
     /// What was counted after the last scrape is not lost with the version.
     fn drop(&mut self) {
         self.export();
+        let exported = self.exported();
+        exported.metrics.end(&exported.totals);
     }
 }
 
@@ -124,6 +136,12 @@ pub(crate) struct Shard {
     failed_time: Count,
     degraded: Count,
     request_time: Durations,
+    /// The steps of a request, where they are told apart.
+    stages: Option<Box<Stages>>,
+    /// Jobs that came to wait.
+    queued: Count,
+    /// Jobs that no longer wait, counted by whoever took them.
+    unqueued: Count,
     /// Answered requests that ran, their rows, and where their time went.
     ran: Count,
     ran_rows: Count,
@@ -146,13 +164,14 @@ pub(crate) struct Shard {
 
 impl Default for Shard {
     fn default() -> Self {
-        Self::new(true)
+        Self::new(true, false)
     }
 }
 
 impl Shard {
-    /// For a thread that runs batches, or for one that does not.
-    fn new(runs: bool) -> Self {
+    /// For a thread that runs batches, or for one that does not; with the steps of a request told
+    /// apart, or not.
+    fn new(runs: bool, stages: bool) -> Self {
         LazyLock::force(&START);
         Self {
             answered: Count::default(),
@@ -161,6 +180,9 @@ impl Shard {
             failed_time: Count::default(),
             degraded: Count::default(),
             request_time: Durations::default(),
+            stages: stages.then(Box::default),
+            queued: Count::default(),
+            unqueued: Count::default(),
             ran: Count::default(),
             ran_rows: Count::default(),
             queue_time: Count::default(),
@@ -196,6 +218,31 @@ impl Shard {
             self.ran_rows.add(rows as u64);
             self.ran.add(1);
         }
+    }
+
+    /// Whether somebody wants to know of the steps of a request.
+    pub(crate) const fn tells_stages(&self) -> bool {
+        self.stages.is_some()
+    }
+
+    /// The steps of an answered request, if they are told apart: reading it and looking its
+    /// features up, waiting and running, choosing what is answered.
+    pub(crate) fn count_stages(&self, [preprocess, predict, postprocess]: [Nanoseconds; 3]) {
+        if let Some(stages) = &self.stages {
+            stages.preprocess.add(preprocess);
+            stages.predict.add(predict);
+            stages.postprocess.add(postprocess);
+        }
+    }
+
+    /// A job that waits from now on.
+    pub(crate) fn count_queued(&self) {
+        self.queued.add(1);
+    }
+
+    /// Jobs that wait no longer: they run, or nobody wants them any more.
+    pub(crate) fn count_unqueued(&self, jobs: usize) {
+        self.unqueued.add(jobs as u64);
     }
 
     /// A request that failed.
@@ -298,6 +345,14 @@ impl Durations {
     }
 }
 
+/// The durations of a request's steps.
+#[derive(Debug, Default)]
+struct Stages {
+    preprocess: Durations,
+    predict: Durations,
+    postprocess: Durations,
+}
+
 /// How often something was done, and how long that took.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Tally {
@@ -374,6 +429,18 @@ pub(crate) struct Totals {
     pub(crate) batches: u64,
     pub(crate) rows: u64,
     pub(crate) run_time: BucketTotals,
+    pub(crate) stages: StageTotals,
+    pub(crate) tallies: Tallies,
+    /// How many requests wait for their run to begin.
+    pub(crate) pending: i64,
+}
+
+/// The steps of requests.
+#[derive(Debug, Default, Clone)]
+pub(crate) struct StageTotals {
+    pub(crate) preprocess: BucketTotals,
+    pub(crate) predict: BucketTotals,
+    pub(crate) postprocess: BucketTotals,
 }
 
 /// (count, nanoseconds) of each bucket.
@@ -390,9 +457,18 @@ impl Totals {
         self.batches += shard.batches.get();
         self.rows += shard.rows.get();
         add_buckets(&mut self.run_time, &shard.run_time);
+        if let Some(stages) = &shard.stages {
+            add_buckets(&mut self.stages.preprocess, &stages.preprocess);
+            add_buckets(&mut self.stages.predict, &stages.predict);
+            add_buckets(&mut self.stages.postprocess, &stages.postprocess);
+        }
+        self.tallies.add(shard);
+        self.pending = self.pending.wrapping_add_unsigned(shard.queued.get());
+        self.pending = self.pending.wrapping_sub_unsigned(shard.unqueued.get());
     }
 
-    fn since(&self, earlier: &Self) -> Self {
+    /// What came since an earlier moment; of tallies and of those that wait it is what there is.
+    pub(crate) fn since(&self, earlier: &Self) -> Self {
         let mut failed = self.failed;
         for (now, before) in failed.iter_mut().zip(&earlier.failed) {
             *now -= before;
@@ -405,6 +481,13 @@ impl Totals {
             batches: self.batches - earlier.batches,
             rows: self.rows - earlier.rows,
             run_time: buckets_since(&self.run_time, &earlier.run_time),
+            stages: StageTotals {
+                preprocess: buckets_since(&self.stages.preprocess, &earlier.stages.preprocess),
+                predict: buckets_since(&self.stages.predict, &earlier.stages.predict),
+                postprocess: buckets_since(&self.stages.postprocess, &earlier.stages.postprocess),
+            },
+            tallies: self.tallies,
+            pending: self.pending,
         }
     }
 }
@@ -441,7 +524,7 @@ mod tests {
 
     fn counters(cores: usize, workers: usize) -> Counters {
         let name = "m".parse::<ModelName>().unwrap();
-        let metrics = Metrics::new().deployment(&name, ModelVersion(1), &HashMap::new());
+        let metrics = Metrics::new(&[]).deployment(&name, ModelVersion(1), &HashMap::new());
         Counters::new(cores, workers, metrics)
     }
 

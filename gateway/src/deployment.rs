@@ -9,7 +9,7 @@ use sluice_protocol::{Code, Datatype, ModelName, ModelVersion, Tensor};
 
 use crate::counters::Counters;
 use crate::error::GatewayError;
-use crate::executor::Executor;
+use crate::executor::{CostCurve, Executor};
 pub(crate) use crate::model_config::PLATFORM;
 use crate::model_config::{Labels, Reshape};
 
@@ -34,6 +34,8 @@ pub(crate) struct Deployment {
     /// Whether an answer may be given again to the same question, where the gateway has a cache.
     pub(crate) cached: bool,
     pub(crate) features: Option<FeatureInput>,
+    /// What was found out when it was loaded, for who wants to know.
+    pub(crate) running: Running,
     pub(crate) executor: Arc<Executor>,
     pub(crate) counters: Arc<Counters>,
 }
@@ -76,6 +78,18 @@ pub(crate) struct Output {
     pub(crate) index: usize,
     /// What the elements of a row are called, by their place in it.
     pub(crate) labels: Option<Labels>,
+}
+
+/// How a version is run, and why.
+#[derive(Debug, Clone)]
+pub(crate) struct Running {
+    /// Sessions of the graph.
+    pub(crate) instances: usize,
+    /// Rows that a run has at most.
+    pub(crate) max_rows: usize,
+    /// Why no two requests may share a run, if so.
+    pub(crate) apart: Option<String>,
+    pub(crate) costs: CostCurve,
 }
 
 /// The graph input that features fill, and what computes them.
@@ -169,17 +183,22 @@ pub(crate) mod idle {
     use sluice_protocol::grpc::ModelConfig;
     use sluice_protocol::{Datatype, ModelName, ModelVersion};
 
-    use super::{Deployment, DeploymentNumber, Input};
+    use super::{Deployment, DeploymentNumber, Input, Running};
     use crate::counters::Counters;
-    use crate::executor::{Executor, Limits, SchedulePolicy};
+    use crate::executor::{CostCurve, Executor, Limits, SchedulePolicy};
     use crate::live::MaxWaiting;
     use crate::metrics::Metrics;
+
+    /// Nothing that runs.
+    pub(crate) fn running() -> Running {
+        Running { instances: 0, max_rows: 1, apart: None, costs: CostCurve::unknown() }
+    }
 
     /// Version 1 of a model with these inputs: names, datatypes and shapes.
     pub(crate) fn deployment(model: &ModelName, inputs: &[(&str, Datatype, &[i64])]) -> Deployment {
         let max_waiting = MaxWaiting::new(Duration::ZERO);
         let limits = Limits { max_rows: 1, row_cost: Duration::ZERO, max_waiting };
-        let metrics = Metrics::new().deployment(model, ModelVersion(1), &HashMap::new());
+        let metrics = Metrics::new(&[]).deployment(model, ModelVersion(1), &HashMap::new());
         let input = |&(name, datatype, shape): &(&str, Datatype, &[i64])| Input {
             name: name.to_owned(),
             datatype,
@@ -198,6 +217,7 @@ pub(crate) mod idle {
             config: ModelConfig::default(),
             cached: false,
             features: None,
+            running: running(),
             executor: Executor::ticks(Vec::new(), limits, SchedulePolicy::default()),
             counters: Arc::new(Counters::new(1, 0, metrics)),
         }

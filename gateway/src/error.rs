@@ -263,6 +263,12 @@ impl GatewayError {
         Self::Input { name: name.chars().take(NAME_LENGTH).collect(), reason: reason.into() }
     }
 
+    /// An output that cannot be answered as it is wanted, by name.
+    pub(crate) fn output(name: &str, reason: impl std::fmt::Display) -> Self {
+        let name: String = name.chars().take(NAME_LENGTH).collect();
+        Self::Invalid(format!("output {name:?}: {reason}"))
+    }
+
     /// An input whose shape and elements disagree.
     pub(crate) fn shape(name: &str, error: &ShapeError) -> Self {
         Self::input(name, error.to_string())

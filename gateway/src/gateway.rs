@@ -46,6 +46,8 @@ pub struct Gateway {
     control: JoinSet<()>,
     drain_timeout: Duration,
     reloader: Arc<Reloader>,
+    /// Says when no request is left that could be traced.
+    cores_ended: watch::Sender<bool>,
 }
 
 impl Gateway {
@@ -65,7 +67,11 @@ impl Gateway {
             control: JoinSet::new(),
             drain_timeout: config.drain_timeout,
             reloader: Arc::new(Reloader::new(shared.clone(), config.written)),
+            cores_ended: watch::Sender::new(false),
         };
+        if let Some(exporter) = shared.tracer.take_exporter() {
+            gateway.control.spawn(exporter.start(gateway.cores_ended.subscribe())?);
+        }
         gateway.start_admin().await?;
         gateway.control.spawn(gateway.reloader.clone().run(stopped.clone()));
         gateway.control.spawn(keep_house(shared.clone(), stopped.clone()));
@@ -107,6 +113,7 @@ impl Gateway {
         self.shared.set_draining();
         self.stop.send_replace(true);
         self.end_cores(deadline + CUT).await;
+        self.cores_ended.send_replace(true);
         let ended = timeout_at(deadline, async {
             while self.control.join_next().await.is_some() {}
             while self.loader.as_ref().is_some_and(|loader| !loader.is_finished()) {

@@ -18,6 +18,8 @@ mod repository;
 mod shared_memory;
 mod statistics;
 mod stream;
+mod trace;
+mod traced;
 mod transport;
 
 use std::sync::Arc;
@@ -36,7 +38,8 @@ use sluice_protocol::grpc::{
     ServerMetadataResponse, ServerReadyRequest, ServerReadyResponse,
     SystemSharedMemoryRegisterRequest, SystemSharedMemoryRegisterResponse,
     SystemSharedMemoryStatusRequest, SystemSharedMemoryStatusResponse,
-    SystemSharedMemoryUnregisterRequest, SystemSharedMemoryUnregisterResponse,
+    SystemSharedMemoryUnregisterRequest, SystemSharedMemoryUnregisterResponse, TraceSettingRequest,
+    TraceSettingResponse,
 };
 use tonic::{Request, Response, Status};
 
@@ -209,6 +212,13 @@ impl GrpcInferenceService for InferenceService {
     ) -> Result<Response<CudaSharedMemoryUnregisterResponse>, Status> {
         shared_memory::check(&self.0)?;
         Ok(Response::new(CudaSharedMemoryUnregisterResponse {}))
+    }
+
+    async fn trace_setting(
+        &self,
+        request: Request<TraceSettingRequest>,
+    ) -> Result<Response<TraceSettingResponse>, Status> {
+        trace::trace_setting(&self.0, request.into_inner()).map(Response::new)
     }
 
     async fn log_settings(

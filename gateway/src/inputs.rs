@@ -38,7 +38,7 @@ pub(crate) fn prepare(
     store: Option<&EmbeddedStore>,
     given: Vec<NamedTensor>,
 ) -> Result<Prepared, GatewayError> {
-    check_count(deployment, given.len())?;
+    check_count(deployment, given.len(), given.iter().map(|tensor| &*tensor.name))?;
     if let Some(twice) = first_duplicate(&given) {
         return Err(GatewayError::input(twice, "is given twice"));
     }
@@ -53,12 +53,25 @@ pub(crate) fn prepare(
 
 /// Refuses a request with more inputs than the model can take, before any of them is looked at:
 /// whoever compares them may then count on few.
-pub(crate) fn check_count(deployment: &Deployment, given: usize) -> Result<(), GatewayError> {
+pub(crate) fn check_count<'n>(
+    deployment: &Deployment,
+    given: usize,
+    mut names: impl Iterator<Item = &'n str>,
+) -> Result<(), GatewayError> {
     let fields = deployment.features.as_ref().map(|features| features.plan.request_fields().len());
     // The entity key is one more than the request fields.
     let most = deployment.inputs.len() + fields.map_or(0, |fields| fields + 1);
     if given <= most {
         return Ok(());
+    }
+    let listed = deployment.listed_inputs();
+    if let Some(name) = names.find(|&name| !listed.iter().any(|input| input.name == name)) {
+        let name: String = name.chars().take(100).collect();
+        let (model, names) = (&deployment.model, listed_names(deployment));
+        let counted = counted(deployment, given);
+        return Err(GatewayError::Invalid(format!(
+            "unexpected inference input '{name}' for model '{model}': {counted}, which are {names}"
+        )));
     }
     Err(GatewayError::Invalid(format!(
         "more inputs than model {} takes, which are {}: {}",

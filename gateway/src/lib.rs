@@ -12,6 +12,7 @@ mod access;
 mod admin;
 mod cache;
 mod catalog;
+mod check;
 mod classification;
 mod config;
 mod control;
@@ -42,7 +43,9 @@ mod shutdown;
 mod source;
 mod tensor_parameters;
 mod tls;
+mod trace;
 
+pub use check::{CheckOptions, CheckedPlan, CheckedVersion, check_repository};
 pub use config::{Addresses, Config};
 pub use control::exposure::ControlGroup;
 pub use dialect::{
@@ -51,6 +54,8 @@ pub use dialect::{
 pub use error::{GatewayError, LoadError, StartError};
 pub use gateway::Gateway;
 pub use grpc::TransportSettings;
+pub use metrics::MetricNames;
 pub use security::SecuritySettings;
 pub use settings::{CloudEventSettings, ModelControlMode, Settings};
 pub use shutdown::run_until_stopped;
+pub use trace::{TraceLevel, TraceSettings};

@@ -9,6 +9,7 @@ mod trial;
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::time::Instant;
 
 use bytes::Bytes;
 use sluice_engine::{Engine, OnnxEngine};
@@ -26,7 +27,7 @@ use settings::ExecutorChoice;
 use trial::Trial;
 
 use crate::counters::Counters;
-use crate::deployment::{Deployment, DeploymentNumber, FeatureInput};
+use crate::deployment::{Deployment, DeploymentNumber, FeatureInput, Running};
 use crate::error::LoadError;
 use crate::executor::{CostCurve, Executor, Limits, SchedulePolicy, WorkerSettings, measure};
 use crate::model_config::{self, Scheduling, Signature, complete, warm_up};
@@ -49,7 +50,10 @@ pub(crate) struct Candidate {
 /// Verifies, opens, warms up and measures a candidate. One that makes the gateway panic is
 /// refused like any other that cannot be served.
 pub(crate) fn load(shared: &Shared, candidate: &Candidate) -> Result<Arc<Deployment>, LoadError> {
-    refuse_panics(|| build(shared, candidate))
+    let started = Instant::now();
+    let loaded = refuse_panics(|| build(shared, candidate))?;
+    loaded.counters.set_load_time(started.elapsed());
+    Ok(loaded)
 }
 
 fn refuse_panics<T>(load: impl FnOnce() -> Result<T, LoadError>) -> Result<T, LoadError> {
@@ -86,6 +90,7 @@ fn build(shared: &Shared, candidate: &Candidate) -> Result<Arc<Deployment>, Load
     let mut engines = plan.engines(shared, candidate, first)?;
     warm_up(&asked, &signature.inputs, max_batch_size, &candidate.beside, &mut engines)?;
     let instances = engines.len();
+    let max_rows = plan.limits.max_rows;
     let (executor, counters) = plan.start(shared, candidate, &asked, engines)?;
     report(candidate, &trial, &costs, executor.name());
     let mut deployment = Deployment {
@@ -99,6 +104,7 @@ fn build(shared: &Shared, candidate: &Candidate) -> Result<Arc<Deployment>, Load
         cached: asked.response_cache.is_some_and(|cache| cache.enable),
         config: ModelConfig::default(),
         features,
+        running: Running { instances, max_rows, apart: trial.apart, costs: costs.curve },
         executor,
         counters,
     };

@@ -1,14 +1,24 @@
 //! The gateway's metrics: every name once, handles made once, rendered when scraped.
 
-use std::collections::HashMap;
+mod kserve;
+mod names;
+mod triton;
 
-use metrics::{Counter, Gauge, Histogram, counter, gauge, histogram, with_local_recorder};
+use std::collections::HashMap;
+use std::time::Duration;
+
+use metrics::{Counter, Gauge, Histogram, Label, counter, gauge, histogram, with_local_recorder};
 use metrics_exporter_prometheus::{
     Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder,
 };
 use sluice_protocol::{Code, ModelName, ModelVersion};
 
 use crate::counters::{BUCKETS, BucketTotals, Totals};
+use crate::trace::SpanCounts;
+use kserve::KserveMetrics;
+use names::Chosen;
+pub use names::MetricNames;
+use triton::TritonMetrics;
 
 /// The type of the exposition text.
 pub(crate) const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -21,14 +31,30 @@ pub(crate) struct Metrics {
     unrouted: [Counter; Code::ALL.len()],
     ready: Gauge,
     failed_handshakes: Counter,
+    chosen: Chosen,
 }
 
 impl Metrics {
-    pub(crate) fn new() -> Self {
+    /// Models are told of by these names, or by our own when there are none. The gateway's other
+    /// metrics always have our own.
+    pub(crate) fn new(names: &[MetricNames]) -> Self {
+        let chosen = Chosen::new(names);
         let recorder = PrometheusBuilder::new()
             .set_buckets_for_metric(Matcher::Suffix("duration_seconds".to_owned()), &BUCKETS)
+            .and_then(|builder| {
+                let prefix = Matcher::Prefix(kserve::PREFIX.to_owned());
+                builder.set_buckets_for_metric(prefix, &BUCKETS)
+            })
             .expect("the buckets are not empty")
             .build_recorder();
+        with_local_recorder(&recorder, || {
+            if chosen.triton {
+                triton::describe();
+            }
+            if chosen.kserve {
+                kserve::describe();
+            }
+        });
         let handle = recorder.handle();
         let (unrouted, ready, failed_handshakes) = with_local_recorder(&recorder, || {
             let unrouted = Code::ALL
@@ -36,7 +62,7 @@ impl Metrics {
             let failed_handshakes = counter!("sluice_failed_handshakes_total");
             (unrouted, gauge!("sluice_ready"), failed_handshakes)
         });
-        Self { recorder, handle, unrouted, ready, failed_handshakes }
+        Self { recorder, handle, unrouted, ready, failed_handshakes, chosen }
     }
 
     /// The handles of one deployment, with labels of its operator's own.
@@ -47,22 +73,13 @@ impl Metrics {
         tags: &HashMap<String, String>,
     ) -> DeploymentMetrics {
         let own = [("model", model.to_string()), ("version", version.to_string())];
-        let mut labels = own.map(|(key, value)| (key.to_owned(), value)).to_vec();
-        labels.extend(tags.iter().map(|(key, value)| (key.clone(), value.clone())));
-        let with_code = |code: &str| {
-            let mut labels = labels.clone();
-            labels.push(("code".to_owned(), code.to_owned()));
-            labels
-        };
+        let mut labels = own.map(|(key, value)| Label::new(key, value)).to_vec();
+        labels.extend(tags.iter().map(|(key, value)| Label::new(key.clone(), value.clone())));
+        let Chosen { sluice, triton, kserve } = self.chosen;
         with_local_recorder(&self.recorder, || DeploymentMetrics {
-            answered: counter!("sluice_requests_total", &with_code("ok")),
-            failed: Code::ALL
-                .map(|code| counter!("sluice_requests_total", &with_code(code.as_str()))),
-            degraded: counter!("sluice_degraded_requests_total", &labels),
-            request_time: histogram!("sluice_request_duration_seconds", &labels),
-            batches: counter!("sluice_batches_total", &labels),
-            rows: counter!("sluice_rows_total", &labels),
-            run_time: histogram!("sluice_run_duration_seconds", &labels),
+            sluice: sluice.then(|| SluiceMetrics::new(&labels)),
+            triton: triton.then(|| TritonMetrics::new(&labels)),
+            kserve: kserve.then(|| KserveMetrics::new(model)),
         })
     }
 
@@ -102,6 +119,16 @@ impl Metrics {
         });
     }
 
+    /// Counters of spans, by what became of them.
+    pub(crate) fn spans(&self) -> SpanCounts {
+        let dropped = |reason| counter!("sluice_dropped_spans_total", "reason" => reason);
+        with_local_recorder(&self.recorder, || SpanCounts {
+            exported: counter!("sluice_exported_spans_total"),
+            queue_full: dropped("queue_full"),
+            export_failed: dropped("export_failed"),
+        })
+    }
+
     pub(crate) fn set_ready(&self, ready: bool) {
         self.ready.set(f64::from(u8::from(ready)));
     }
@@ -123,8 +150,51 @@ impl std::fmt::Debug for Metrics {
     }
 }
 
-/// Handles of one model version's series.
+/// Handles of one model version's series, under the names that were chosen.
 pub(crate) struct DeploymentMetrics {
+    sluice: Option<SluiceMetrics>,
+    triton: Option<TritonMetrics>,
+    kserve: Option<KserveMetrics>,
+}
+
+impl DeploymentMetrics {
+    /// Whether the steps of a request are told apart.
+    pub(crate) const fn tell_stages(&self) -> bool {
+        self.kserve.is_some()
+    }
+
+    /// Adds what was counted between two moments.
+    pub(crate) fn record(&self, before: &Totals, now: &Totals) {
+        let new = now.since(before);
+        if let Some(sluice) = &self.sluice {
+            sluice.record(&new);
+        }
+        if let Some(triton) = &self.triton {
+            triton.record(&before.tallies, &now.tallies, &new.failed);
+            triton.change_pending(now.pending - before.pending);
+        }
+        if let Some(kserve) = &self.kserve {
+            kserve.record(&new.stages);
+        }
+    }
+
+    /// Those that waited at last are gone with their version.
+    pub(crate) fn end(&self, last: &Totals) {
+        if let Some(triton) = &self.triton {
+            triton.change_pending(-last.pending);
+        }
+    }
+
+    /// How long the version took to load.
+    pub(crate) fn set_load_time(&self, took: Duration) {
+        if let Some(triton) = &self.triton {
+            triton.set_load_time(took);
+        }
+    }
+}
+
+/// The same under our own names.
+struct SluiceMetrics {
     answered: Counter,
     failed: [Counter; Code::ALL.len()],
     degraded: Counter,
@@ -134,9 +204,26 @@ pub(crate) struct DeploymentMetrics {
     run_time: Histogram,
 }
 
-impl DeploymentMetrics {
-    /// Adds what was counted since the last time.
-    pub(crate) fn record(&self, new: &Totals) {
+impl SluiceMetrics {
+    fn new(labels: &[Label]) -> Self {
+        let with_code = |code: &'static str| {
+            let mut labels = labels.to_vec();
+            labels.push(Label::from_static_parts("code", code));
+            labels
+        };
+        Self {
+            answered: counter!("sluice_requests_total", with_code("ok")),
+            failed: Code::ALL
+                .map(|code| counter!("sluice_requests_total", with_code(code.as_str()))),
+            degraded: counter!("sluice_degraded_requests_total", labels.iter()),
+            request_time: histogram!("sluice_request_duration_seconds", labels.iter()),
+            batches: counter!("sluice_batches_total", labels.iter()),
+            rows: counter!("sluice_rows_total", labels.iter()),
+            run_time: histogram!("sluice_run_duration_seconds", labels.iter()),
+        }
+    }
+
+    fn record(&self, new: &Totals) {
         self.answered.increment(new.answered);
         for (counter, &count) in self.failed.iter().zip(&new.failed) {
             // A code that never occurred makes no series.

@@ -7,16 +7,20 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use sluice_protocol::{
-    Code, InferRequest, InferResponse, NamedTensor, Parameter, Parameters, RequestedOutput, Tensor,
+    Code, InferRequest, InferResponse, NamedTensor, Parameter, Parameters, RegionSlice,
+    RequestedOutput, Tensor,
 };
 use tokio::sync::oneshot;
 
 use crate::cache::{Key, ResponseCache};
+use crate::classification::classify;
+use crate::counters::Nanoseconds;
 use crate::deployment::Deployment;
 use crate::error::GatewayError;
 use crate::executor::{Answer, Core, Job, Patience, Ran, Refusal, Terms, Times};
 use crate::inputs::{self, Freshness, Prepared};
 use crate::shared::Shared;
+use crate::trace::Trace;
 use terms::terms;
 
 /// Response parameter: the day of the oldest features behind an answer.
@@ -30,6 +34,7 @@ pub(crate) async fn infer<D>(
     shared: &Shared,
     model: &str,
     version: Option<&str>,
+    trace: &mut Trace,
     decode: D,
 ) -> Result<InferResponse, GatewayError>
 where
@@ -37,7 +42,7 @@ where
 {
     let routed = shared.catalog.snapshot().resolve(model, version).cloned();
     let deployment = routed.inspect_err(|error| shared.metrics.count_unrouted(error.code()))?;
-    infer_on(shared, &deployment, |deployment| decode(deployment).map(Some)).await
+    infer_on(shared, &deployment, trace, |deployment| decode(deployment).map(Some)).await
 }
 
 /// The same, by a deployment that was routed to in another way. `decode` may find that nothing is
@@ -45,19 +50,23 @@ where
 pub(crate) async fn infer_on<D>(
     shared: &Shared,
     deployment: &Arc<Deployment>,
+    trace: &mut Trace,
     decode: D,
 ) -> Result<InferResponse, GatewayError>
 where
     D: FnOnce(&Deployment) -> Result<Option<InferRequest>, GatewayError>,
 {
     let started = Instant::now();
-    let mut count = Count { deployment, started, outcome: Err(Code::Cancelled) };
-    let answered = answer(shared, deployment, decode).await;
+    let mut count = Count { deployment, started, marks: None, outcome: Err(Code::Cancelled) };
+    trace.routed(deployment);
+    let answered = answer(shared, deployment, trace, decode, &mut count.marks).await;
     count.outcome = match &answered {
         Ok((_, ran)) => Ok(*ran),
         Err(error) => Err(error.code()),
     };
-    answered.map(|(response, _)| response)
+    let (response, _) = answered?;
+    trace.answered(&response.outputs);
+    Ok(response)
 }
 
 /// The rows of a request that ran, and where its time went.
@@ -67,6 +76,8 @@ type RowsAndTimes = (usize, Times);
 struct Count<'d> {
     deployment: &'d Deployment,
     started: Instant,
+    /// When its rows were ready to run, and when they had run.
+    marks: Option<[Instant; 2]>,
     /// What its run took unless it was known already, or why there is no answer.
     outcome: Result<Option<RowsAndTimes>, Code>,
 }
@@ -76,7 +87,14 @@ impl Drop for Count<'_> {
         let shard = self.deployment.counters.shard(Core::index());
         let took = self.started.elapsed();
         match &self.outcome {
-            Ok(ran) => shard.count_answered(took, ran.as_ref().map(|(rows, times)| (*rows, times))),
+            Ok(ran) => {
+                shard.count_answered(took, ran.as_ref().map(|(rows, times)| (*rows, times)));
+                if let Some([ready, ran]) = self.marks {
+                    let over = self.started + took;
+                    let steps = [(self.started, ready), (ready, ran), (ran, over)];
+                    shard.count_stages(steps.map(|(from, to)| Nanoseconds::between(from, to)));
+                }
+            }
             Err(code) => shard.count_failed(*code, took),
         }
     }
@@ -86,7 +104,9 @@ impl Drop for Count<'_> {
 async fn answer<D>(
     shared: &Shared,
     deployment: &Arc<Deployment>,
+    trace: &mut Trace,
     decode: D,
+    marks: &mut Option<[Instant; 2]>,
 ) -> Result<(InferResponse, Option<RowsAndTimes>), GatewayError>
 where
     D: FnOnce(&Deployment) -> Result<Option<InferRequest>, GatewayError>,
@@ -94,17 +114,26 @@ where
     let timeout = shared.limits().request_timeout;
     let (request, freshness, rows, missed, waiting) = {
         let Some(mut request) = decode(deployment)? else {
-            return Ok((respond(deployment, String::new(), None, Vec::new()), None));
+            return Ok((respond(deployment, String::new(), None, Delivered::default()), None));
         };
+        trace.decoded(&request);
         check_outputs(deployment, &request.outputs)?;
         let terms = terms(&request.parameters)?;
         let given = std::mem::take(&mut request.inputs);
         let prepared = inputs::prepare(deployment, shared.store.as_deref(), given)?;
+        trace.prepared(prepared.freshness.as_ref());
         let missed = match look_up(shared, deployment, &request.outputs, &prepared) {
             Some(Looked::Found(outputs)) => {
-                return Ok((respond(deployment, request.id, prepared.freshness, outputs), None));
+                trace.looked_for(true);
+                let now = Instant::now();
+                *marks = Some([now, now]);
+                let delivered = deliver(shared, deployment, outputs, &request.outputs)?;
+                return Ok((respond(deployment, request.id, prepared.freshness, delivered), None));
             }
-            Some(Looked::Missed(missed)) => Some(missed),
+            Some(Looked::Missed(missed)) => {
+                trace.looked_for(false);
+                Some(missed)
+            }
             None => None,
         };
         let Prepared { inputs, optional, rows, freshness } = prepared;
@@ -113,21 +142,66 @@ where
         job.optional = optional;
         let submitted = job.submitted;
         let patience = submit(shared, deployment, job, terms)?;
+        trace.queued(submitted);
         (request, freshness, rows, missed, Waiting { answer, submitted, timeout, patience })
     };
+    let submitted = waiting.submitted;
     let Ran { outputs, times } = waiting.answer(deployment).await?;
+    trace.ran(&times);
+    // A look at the clock that costs nothing where nobody wants to know.
+    if deployment.counters.shard(Core::index()).tells_stages() {
+        *marks = Some([submitted, Instant::now()]);
+    }
     let outputs = select(deployment, deployment.answered(outputs)?, &request.outputs);
     if let Some(missed) = missed {
         missed.keep(deployment, &outputs);
     }
-    Ok((respond(deployment, request.id, freshness, outputs), Some((rows, times))))
+    let delivered = deliver(shared, deployment, outputs, &request.outputs)?;
+    Ok((respond(deployment, request.id, freshness, delivered), Some((rows, times))))
+}
+
+/// Outputs in the form that was asked for, and where those are that were put elsewhere.
+#[derive(Debug, Default)]
+struct Delivered {
+    outputs: Vec<NamedTensor>,
+    regions: Vec<(String, RegionSlice)>,
+}
+
+/// Ranks what is wanted as classes, and writes what is wanted in shared memory there.
+fn deliver(
+    shared: &Shared,
+    deployment: &Deployment,
+    mut outputs: Vec<NamedTensor>,
+    wanted: &[RequestedOutput],
+) -> Result<Delivered, GatewayError> {
+    let mut regions = Vec::new();
+    for output in &mut outputs {
+        let Some(wanted) = wanted.iter().find(|wanted| wanted.name == output.name) else {
+            continue;
+        };
+        if let Some(classes) = wanted.classes {
+            let spec = deployment.outputs.iter().find(|spec| spec.name == output.name);
+            let labels = spec.and_then(|spec| spec.labels.as_deref()).unwrap_or_default();
+            let has_batch = deployment.max_batch_size.is_some();
+            output.tensor = classify(&output.tensor, has_batch, classes, labels)
+                .map_err(|reason| GatewayError::output(&output.name, reason))?;
+        }
+        if let Some(region) = &wanted.region {
+            let mut raw = Vec::with_capacity(output.tensor.data().raw_len());
+            output.tensor.data().write_raw(&mut raw);
+            shared.regions.write(region, &output.name, &raw)?;
+            let byte_size = raw.len() as u64;
+            regions.push((output.name.clone(), RegionSlice { byte_size, ..region.clone() }));
+        }
+    }
+    Ok(Delivered { outputs, regions })
 }
 
 fn respond(
     deployment: &Deployment,
     id: String,
     freshness: Option<Freshness>,
-    outputs: Vec<NamedTensor>,
+    delivered: Delivered,
 ) -> InferResponse {
     if freshness.as_ref().is_some_and(|freshness| !freshness.degraded_views.is_empty()) {
         deployment.counters.shard(Core::index()).count_degraded();
@@ -137,7 +211,8 @@ fn respond(
         version: deployment.version,
         id,
         parameters: facts(freshness),
-        outputs,
+        outputs: delivered.outputs,
+        regions: delivered.regions,
     }
 }
 

@@ -17,7 +17,9 @@ use crate::dialect::DialectSettings;
 use crate::error::StartError;
 use crate::grpc::TransportSettings;
 use crate::logs::LogFormat;
+use crate::metrics::MetricNames;
 use crate::security::SecuritySettings;
+use crate::trace::TraceSettings;
 pub use cloud_events::CloudEventSettings;
 pub(crate) use cloud_events::CloudEvents;
 use source_flags::SourceFlags;
@@ -93,6 +95,9 @@ pub struct Settings {
     #[arg(long, value_name = "TIME", env = "SLUICE_MAX_WAITING", value_parser = humantime::parse_duration)]
     #[serde(deserialize_with = "crate::duration::deserialize")]
     pub max_waiting: Option<Duration>,
+    /// By whose names models' metrics are told: sluice, triton, kserve, or several [default: sluice]
+    #[arg(long, value_name = "NAMES", env = "SLUICE_METRIC_NAMES", value_delimiter = ',')]
+    pub metric_names: Option<Vec<MetricNames>>,
     /// Bytes of answers to keep for models whose configuration asks for it [default: 0]
     #[arg(long, value_name = "BYTES", env = "SLUICE_RESPONSE_CACHE")]
     pub response_cache: Option<usize>,
@@ -115,6 +120,9 @@ pub struct Settings {
     #[command(flatten)]
     #[serde(flatten)]
     pub cloud_events: CloudEventSettings,
+    #[command(flatten, next_help_heading = "Traces")]
+    #[serde(flatten)]
+    pub trace: TraceSettings,
     /// Settings file in TOML; its keys are these flags with underscores
     #[arg(long, value_name = "FILE", env = "SLUICE_CONFIG")]
     #[serde(skip)]
@@ -158,6 +166,7 @@ impl Settings {
         let given = self.given.take().unwrap_or_else(|| Box::new(self.clone()));
         self.named.win(&mut self.model_repository, &mut self.registry);
         self.cloud_events = self.cloud_events.or_kserve(|name| std::env::var(name).ok());
+        self.trace = self.trace.or_opentelemetry(|name| std::env::var(name).ok());
         let mut settings = match self.config.take() {
             Some(path) => self.over(Self::read(&path)?),
             None => self,
@@ -214,6 +223,7 @@ impl Settings {
             compress_replies: self.compress_replies.or(file.compress_replies),
             request_timeout: self.request_timeout.or(file.request_timeout),
             max_waiting: self.max_waiting.or(file.max_waiting),
+            metric_names: self.metric_names.or(file.metric_names),
             response_cache: self.response_cache.or(file.response_cache),
             shared_memory: self.shared_memory.or(file.shared_memory),
             drain_timeout: self.drain_timeout.or(file.drain_timeout),
@@ -221,6 +231,7 @@ impl Settings {
             transport: self.transport.over(file.transport),
             security: self.security.over(file.security),
             cloud_events: self.cloud_events.over(file.cloud_events),
+            trace: self.trace.over(file.trace),
             config: self.config,
             check: self.check,
             log: self.log.or(file.log),

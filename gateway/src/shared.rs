@@ -19,7 +19,8 @@ use crate::dialect::Dialect;
 use crate::grpc::Transport;
 use crate::http::HttpOptions;
 use crate::live::{Live, MaxWaiting};
-use crate::metrics::Metrics;
+use crate::metrics::{MetricNames, Metrics};
+use crate::trace::{TraceOptions, Tracer};
 
 /// The state of one gateway. Nothing in it is locked on the request path.
 #[derive(Debug)]
@@ -35,6 +36,7 @@ pub(crate) struct Shared {
     pub(crate) cache: Option<ResponseCache>,
     pub(crate) http: HttpOptions,
     pub(crate) regions: Regions,
+    pub(crate) tracer: Tracer,
     pub(crate) transport: Transport,
     /// Who loads models from a folder; nobody where they come from a registry.
     pub(crate) loader: OnceLock<Loader>,
@@ -55,10 +57,14 @@ pub(crate) struct Options {
     pub(crate) cores: usize,
     /// Bytes of answers to keep; 0 keeps none.
     pub(crate) response_cache: usize,
+    /// By whose names models' metrics are told; ours when none is named.
+    pub(crate) metric_names: Vec<MetricNames>,
     pub(crate) transport: Transport,
     pub(crate) http: HttpOptions,
     /// Whether clients may register shared memory.
     pub(crate) shared_memory: bool,
+    /// Which requests are traced from the start, and where that goes.
+    pub(crate) trace: TraceOptions,
     /// What can change meanwhile.
     pub(crate) live: Live,
     /// The folder for what a restart needs.
@@ -93,11 +99,22 @@ impl Shared {
         store: Option<Arc<EmbeddedStore>>,
         options: Options,
     ) -> Self {
-        let Options { cores, response_cache, transport, http, shared_memory, live, state } =
-            options;
+        let Options {
+            cores,
+            response_cache,
+            metric_names,
+            transport,
+            http,
+            shared_memory,
+            trace,
+            live,
+            state,
+        } = options;
+        let metrics = Metrics::new(&metric_names);
         Self {
             catalog: Published::default(),
-            metrics: Metrics::new(),
+            tracer: Tracer::new(&trace, &metrics),
+            metrics,
             runtime,
             cores,
             definitions,

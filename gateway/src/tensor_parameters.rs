@@ -5,21 +5,26 @@ use sluice_protocol::{Parameter, Parameters, RegionSlice};
 use crate::error::GatewayError;
 
 /// The region of shared memory in which a tensor's elements are, or are to be put.
-const REGION: &str = "shared_memory_region";
-const REGION_SIZE: &str = "shared_memory_byte_size";
-const REGION_OFFSET: &str = "shared_memory_offset";
+pub(crate) const REGION: &str = "shared_memory_region";
+/// How many bytes of it.
+pub(crate) const REGION_SIZE: &str = "shared_memory_byte_size";
+/// Where they begin, 0 when nobody says.
+pub(crate) const REGION_OFFSET: &str = "shared_memory_offset";
 /// How many of an output's classes are wanted in its place.
 const CLASSES: &str = "classification";
 /// What a server's own parameters begin with.
 const RESERVED: &str = "triton_";
+/// A name that Triton keeps for itself.
+const HEADERS: &str = "headers";
 
 /// Refuses the first of `names` that is a server's own. Those of sequences pass: a model without
 /// sequences answers each request by itself, as Triton lets it.
 pub(crate) fn check<'n>(mut names: impl Iterator<Item = &'n String>) -> Result<(), GatewayError> {
-    let Some(name) = names.find(|name| name.starts_with(RESERVED)) else { return Ok(()) };
+    let is_reserved = |name: &&String| name.starts_with(RESERVED) || *name == HEADERS;
+    let Some(name) = names.find(is_reserved) else { return Ok(()) };
     let name: String = name.chars().take(100).collect();
     Err(GatewayError::Invalid(format!(
-        "parameter {name:?}: parameter keys starting with '{RESERVED}' are reserved and should not be specified"
+        "parameter {name:?}: '{HEADERS}' and parameter keys starting with '{RESERVED}' are reserved and should not be specified"
     )))
 }
 

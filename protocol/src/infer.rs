@@ -78,6 +78,15 @@ pub struct InferResponse {
     pub id: String,
     /// Facts about the answer, `degraded_views` for one.
     pub parameters: Parameters,
-    /// The outputs, in the order asked for, else the model's.
+    /// The outputs, in the model's order.
     pub outputs: Vec<NamedTensor>,
+    /// Where the elements of outputs were put, by their names, when not into the answer.
+    pub regions: Vec<(String, RegionSlice)>,
+}
+
+impl InferResponse {
+    /// Where the elements of `output` were put, when not into the answer.
+    pub fn region(&self, output: &str) -> Option<&RegionSlice> {
+        self.regions.iter().find(|(name, _)| name == output).map(|(_, region)| region)
+    }
 }

@@ -8,9 +8,11 @@ pub(crate) fn extensions(shared: &Shared, port: Port) -> Vec<&'static str> {
     let repository =
         shared.takes_loads() && shared.exposed().answers(ControlGroup::ModelRepository, port);
     let logging = shared.exposed().answers(ControlGroup::Logging, port);
+    let trace = shared.tracer.exports() && shared.exposed().answers(ControlGroup::Trace, port);
     let shared_memory =
         shared.regions.is_enabled() && shared.exposed().answers(ControlGroup::SharedMemory, port);
     let all = [
+        (true, "classification"),
         (repository, "model_repository"),
         (repository, "model_repository(unload_dependents)"),
         (true, "schedule_policy"),
@@ -19,6 +21,7 @@ pub(crate) fn extensions(shared: &Shared, port: Port) -> Vec<&'static str> {
         (true, "binary_tensor_data"),
         (true, "parameters"),
         (true, "statistics"),
+        (trace, "trace"),
         (logging, "logging"),
     ];
     all.into_iter().filter(|(works, _)| *works).map(|(_, name)| name).collect()

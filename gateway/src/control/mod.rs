@@ -7,3 +7,4 @@ pub(crate) mod logging;
 pub(crate) mod repository;
 pub(crate) mod shared_memory;
 pub(crate) mod statistics;
+pub(crate) mod trace;

@@ -134,7 +134,13 @@ impl Regions {
     }
 
     /// The bytes of a part of a region.
-    pub(crate) fn read(&self, slice: &RegionSlice) -> Result<Vec<u8>, GatewayError> {
+    ///
+    /// `input` is told of in errors.
+    pub(crate) fn read(&self, slice: &RegionSlice, input: &str) -> Result<Vec<u8>, GatewayError> {
+        self.read_slice(slice).map_err(|error| error.about("input", input))
+    }
+
+    fn read_slice(&self, slice: &RegionSlice) -> Result<Vec<u8>, Fault> {
         let (region, at) = self.locate(slice)?;
         region.check_length(at, slice.byte_size)?;
         let length = usize::try_from(slice.byte_size).map_err(|_| too_large(slice))?;
@@ -144,10 +150,21 @@ impl Regions {
     }
 
     /// Writes to the beginning of a part of a region.
-    pub(crate) fn write(&self, slice: &RegionSlice, bytes: &[u8]) -> Result<(), GatewayError> {
+    ///
+    /// `output` is told of in errors.
+    pub(crate) fn write(
+        &self,
+        slice: &RegionSlice,
+        output: &str,
+        bytes: &[u8],
+    ) -> Result<(), GatewayError> {
+        self.write_slice(slice, bytes).map_err(|error| error.about("output", output))
+    }
+
+    fn write_slice(&self, slice: &RegionSlice, bytes: &[u8]) -> Result<(), Fault> {
         let (region, at) = self.locate(slice)?;
         if bytes.len() as u64 > slice.byte_size {
-            return Err(invalid(format!(
+            return Err(Fault::Invalid(format!(
                 "shared memory size specified with the request ({} bytes of region {:?}) should be at least {} bytes to hold the results",
                 slice.byte_size,
                 clip(&slice.region),
@@ -160,17 +177,17 @@ impl Regions {
     }
 
     /// The region of a slice that lies inside it, and where the slice begins in the object.
-    fn locate(&self, slice: &RegionSlice) -> Result<(Arc<Region>, u64), GatewayError> {
+    fn locate(&self, slice: &RegionSlice) -> Result<(Arc<Region>, u64), Fault> {
         let regions = self.by_name.load();
         let region = regions.get(&slice.region).ok_or_else(|| {
-            GatewayError::NotFound(format!(
+            Fault::NotFound(format!(
                 "Unable to find shared memory region: '{}'; register it first",
                 clip(&slice.region)
             ))
         })?;
         let end = slice.offset.checked_add(slice.byte_size);
         if end.is_none_or(|end| end > region.byte_size) {
-            return Err(invalid(format!(
+            return Err(Fault::Invalid(format!(
                 "Invalid offset + byte size for shared memory region: '{}' has {} bytes, offset {} and byte size {} go past them",
                 region.name, region.byte_size, slice.offset, slice.byte_size
             )));
@@ -181,19 +198,37 @@ impl Regions {
 
 impl Region {
     /// Whether `length` bytes from `at` on are there at this moment.
-    fn check_length(&self, at: u64, length: u64) -> Result<(), GatewayError> {
+    fn check_length(&self, at: u64, length: u64) -> Result<(), Fault> {
         let there = self.object.metadata().map_err(|error| self.broken(&error))?.len();
         if at.checked_add(length).is_some_and(|end| end <= there) {
             return Ok(());
         }
-        Err(invalid(format!(
+        Err(Fault::Invalid(format!(
             "shared memory region '{}' is no longer whole: its object {:?} has only {there} bytes",
             self.name, self.key
         )))
     }
 
-    fn broken(&self, error: &std::io::Error) -> GatewayError {
-        invalid(format!("shared memory region '{}' cannot be used: {error}", self.name))
+    fn broken(&self, error: &std::io::Error) -> Fault {
+        Fault::Invalid(format!("shared memory region '{}' cannot be used: {error}", self.name))
+    }
+}
+
+/// Why a tensor's part of a region cannot be used.
+#[derive(Debug)]
+enum Fault {
+    NotFound(String),
+    Invalid(String),
+}
+
+impl Fault {
+    /// With the tensor that it is about.
+    fn about(self, kind: &str, tensor: &str) -> GatewayError {
+        let tensor: String = tensor.chars().take(100).collect();
+        match self {
+            Self::NotFound(text) => GatewayError::NotFound(format!("{kind} '{tensor}': {text}")),
+            Self::Invalid(text) => GatewayError::Invalid(format!("{kind} '{tensor}': {text}")),
+        }
     }
 }
 
@@ -204,8 +239,8 @@ fn open(name: &str, key: &str, offset: u64, byte_size: u64) -> Result<Region, Ga
     if name.is_empty() || name.len() > 255 {
         return Err(refuse("its name must have 1 to 255 bytes".to_owned()));
     }
-    if key.trim_start_matches('/').starts_with(RESERVED) {
-        return Err(refuse(format!("keys that begin with {RESERVED} are reserved")));
+    if [name, key.trim_start_matches('/')].iter().any(|text| text.starts_with(RESERVED)) {
+        return Err(refuse(format!("names and keys that begin with {RESERVED} are reserved")));
     }
     if byte_size == 0 {
         return Err(refuse("byte_size must be greater than 0".to_owned()));
@@ -232,8 +267,8 @@ const fn invalid(text: String) -> GatewayError {
     GatewayError::Invalid(text)
 }
 
-fn too_large(slice: &RegionSlice) -> GatewayError {
-    invalid(format!("{} bytes of shared memory cannot be addressed", slice.byte_size))
+fn too_large(slice: &RegionSlice) -> Fault {
+    Fault::Invalid(format!("{} bytes of shared memory cannot be addressed", slice.byte_size))
 }
 
 /// What a caller sent as a name, cut to a length fit for a message.
@@ -287,12 +322,14 @@ mod tests {
         let object = Object::new("round", 64);
         let regions = Regions::new(true);
         regions.register("r", &object.key, 16, 32).unwrap();
-        regions.write(&slice(8, 24), &[7; 20]).unwrap();
-        assert_eq!(regions.read(&slice(4, 8)).unwrap(), [0, 0, 0, 0, 7, 7, 7, 7]);
-        assert_eq!(regions.read(&slice(24, 8)).unwrap(), [7, 7, 7, 7, 0, 0, 0, 0]);
+        regions.write(&slice(8, 24), "y", &[7; 20]).unwrap();
+        assert_eq!(regions.read(&slice(4, 8), "x").unwrap(), [0, 0, 0, 0, 7, 7, 7, 7]);
+        assert_eq!(regions.read(&slice(24, 8), "x").unwrap(), [7, 7, 7, 7, 0, 0, 0, 0]);
         assert_eq!(regions.status(None).unwrap()[0].offset, 16);
         regions.unregister(Some("r"));
-        assert!(text(regions.read(&slice(0, 1))).contains("Unable to find shared memory region"));
+        assert!(
+            text(regions.read(&slice(0, 1), "x")).contains("Unable to find shared memory region")
+        );
         assert!(regions.status(None).unwrap().is_empty());
     }
 
@@ -307,10 +344,10 @@ mod tests {
         assert!(text(regions.register("r", &object.key, 0, 0)).contains("greater than 0"));
         regions.register("r", &object.key, 32, 32).unwrap();
         for (offset, size) in [(0, 33), (32, 1), (u64::MAX, 2), (2, u64::MAX)] {
-            let said = text(regions.read(&slice(offset, size)));
+            let said = text(regions.read(&slice(offset, size), "x"));
             assert!(said.contains("Invalid offset + byte size"), "{offset} {size}: {said}");
         }
-        let said = text(regions.write(&slice(0, 4), &[0; 5]));
+        let said = text(regions.write(&slice(0, 4), "y", &[0; 5]));
         assert!(said.contains("should be at least 5 bytes"), "{said}");
     }
 
@@ -321,14 +358,14 @@ mod tests {
         regions.register("r", &object.key, 0, 4096).unwrap();
         object.file.set_len(100).unwrap();
         for said in [
-            text(regions.read(&slice(0, 4096))),
-            text(regions.read(&slice(99, 2))),
-            text(regions.write(&slice(0, 4096), &[1; 101])),
+            text(regions.read(&slice(0, 4096), "x")),
+            text(regions.read(&slice(99, 2), "x")),
+            text(regions.write(&slice(0, 4096), "y", &[1; 101])),
         ] {
             assert!(said.contains("no longer whole"), "{said}");
         }
         assert_eq!(object.file.metadata().unwrap().len(), 100);
-        assert_eq!(regions.read(&slice(0, 100)).unwrap(), [0; 100]);
+        assert_eq!(regions.read(&slice(0, 100), "x").unwrap(), [0; 100]);
     }
 
     #[test]

@@ -155,10 +155,14 @@ fn delayed_jobs_that_are_passed_over_keep_their_places() {
         answers.push(answer);
     }
     let late = Instant::now() + MINUTE;
-    let mut take = || -> Vec<usize> {
+    let take = |lanes: &mut Lanes| -> Vec<usize> {
         lanes.take_batch(5, late, &mut Vec::new()).iter().map(|job| job.rows).collect()
     };
-    assert_eq!([take(), take()], [vec![4], vec![3, 2]]);
+    assert_eq!(take(&mut lanes), [4]);
+    // Who comes now goes before them.
+    let (new, _answer) = job(1);
+    lanes.push(new);
+    assert_eq!([take(&mut lanes), take(&mut lanes)], [vec![1, 3], vec![2]]);
 }
 
 #[test]

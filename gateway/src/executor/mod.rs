@@ -198,7 +198,7 @@ impl Executor {
     ) -> Result<Option<Patience>, Refusal> {
         match &**self {
             Self::Ticks(ticks) => ticks.submit(self, core, counters, job, terms),
-            Self::Workers(workers) => workers.submit(job, terms),
+            Self::Workers(workers) => workers.submit(job, terms, counters.shard(core.index)),
         }
     }
 

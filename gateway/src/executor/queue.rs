@@ -59,7 +59,7 @@ pub(super) struct Taken {
     pub(super) jobs: Vec<Job>,
     /// Those before them that nobody waited for any more. They are dropped with this, by whoever
     /// took them and outside of the lock.
-    _unwanted: Vec<Job>,
+    pub(super) unwanted: Vec<Job>,
 }
 
 impl Queue {
@@ -122,9 +122,9 @@ impl Queue {
             Wanted::LargeFirst => !waiting.large.is_empty(),
         };
         taken.jobs = if large_next {
-            waiting.large.pop(now, &mut taken._unwanted).into_iter().collect()
+            waiting.large.pop(now, &mut taken.unwanted).into_iter().collect()
         } else {
-            waiting.small.take_batch(self.max_rows, now, &mut taken._unwanted)
+            waiting.small.take_batch(self.max_rows, now, &mut taken.unwanted)
         };
         // Who sleeps may have been told of these only.
         if !waiting.is_empty() {
@@ -141,14 +141,16 @@ impl Queue {
         Rows { small, large }
     }
 
-    /// Drops the jobs that nobody waits for any more: they take the room of others.
-    pub(super) fn sweep(&self) {
+    /// Drops the jobs that nobody waits for any more: they take the room of others. How many that
+    /// were.
+    pub(super) fn sweep(&self) -> usize {
         let (now, mut unwanted) = (Instant::now(), Vec::new());
         let mut waiting = self.lock();
         waiting.small.sweep(now, &mut unwanted);
         waiting.large.sweep(now, &mut unwanted);
         // They go behind the lock.
         drop(waiting);
+        unwanted.len()
     }
 
     /// Takes no more jobs. Those that wait are still given out.

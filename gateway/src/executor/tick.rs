@@ -34,7 +34,7 @@ impl std::fmt::Debug for Ticks {
 /// What a serving core keeps between ticks. It never leaves its thread.
 #[derive(Debug)]
 pub(crate) struct Core {
-    index: usize,
+    pub(super) index: usize,
     waiting: RefCell<VecDeque<Queue>>,
     /// Work that is done, for its memory. It holds no job and no engine.
     spare: RefCell<Option<Work>>,
@@ -133,7 +133,7 @@ impl Ticks {
             let work = &mut waiting[position].work;
             let patience = self.enter(work, &mut job, terms).or_else(|_| {
                 // Jobs that nobody waits for take nobody's room.
-                work.sweep();
+                work.sweep(counters.shard(core.index));
                 self.enter(work, &mut job, terms)
             })?;
             work.push(job);
@@ -148,6 +148,7 @@ impl Ticks {
             waiting.push_back(Queue { executor, counters, work });
             patience
         };
+        counters.shard(core.index).count_queued();
         if !core.awake.replace(true) {
             core.wake.notify_one();
         }

@@ -69,10 +69,11 @@ impl Work {
     }
 
     /// Drops the jobs that nobody waits for any more.
-    pub(super) fn sweep(&mut self) {
+    pub(super) fn sweep(&mut self, shard: &Shard) {
         let (now, mut unwanted) = (Instant::now(), Vec::new());
         self.small.sweep(now, &mut unwanted);
         self.large.sweep(now, &mut unwanted);
+        shard.count_unqueued(unwanted.len());
     }
 
     /// Runs the next batch or piece. Jobs that nobody waits for any more are dropped before
@@ -82,13 +83,16 @@ impl Work {
         let large = self.small.is_empty() || self.large_turn && self.has_large();
         self.large_turn = !large;
         if large {
+            let begins = self.split.is_none();
             let waiting = &mut self.large;
             let begin = || waiting.pop(now, &mut unwanted).map(|job| Split::new(job, now));
             let next = self.split.take().or_else(begin);
+            shard.count_unqueued(usize::from(begins && next.is_some()) + unwanted.len());
             self.split = next.and_then(|split| split.run(engine, self.max_rows, shard));
             return;
         }
         let batch = self.small.take_batch(self.max_rows, now, &mut unwanted);
+        shard.count_unqueued(batch.len() + unwanted.len());
         if !batch.is_empty() {
             run_batch(engine, batch, now, shard);
         }

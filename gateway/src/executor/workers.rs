@@ -14,7 +14,7 @@ use super::schedule::Schedule;
 use super::waiting::{Rows, WaitingRows};
 use super::work::Work;
 use super::{Job, Limits, Patience, Refusal, Terms};
-use crate::counters::Counters;
+use crate::counters::{Counters, Shard};
 
 /// What operators may ask of the workers.
 #[derive(Debug, Clone, Copy, Default)]
@@ -60,16 +60,22 @@ impl Workers {
         Ok(started)
     }
 
-    pub(super) fn submit(&self, mut job: Job, terms: Terms) -> Result<Option<Patience>, Refusal> {
+    pub(super) fn submit(
+        &self,
+        mut job: Job,
+        terms: Terms,
+        shard: &Shard,
+    ) -> Result<Option<Patience>, Refusal> {
         let patience = self.enter(&mut job, terms).or_else(|_| {
             // Jobs that nobody waits for take nobody's room.
-            self.queue.sweep();
+            shard.count_unqueued(self.queue.sweep());
             self.enter(&mut job, terms)
         })?;
         self.queue.push(job).map_err(|error| match error {
             NotQueued::Full => Refusal::Overloaded(self.limits.max_waiting.get()),
             NotQueued::Closed => Refusal::Stopped,
         })?;
+        shard.count_queued();
         Ok(patience)
     }
 
@@ -121,6 +127,7 @@ impl Worker {
             (false, false) => Wanted::BatchFirst,
         };
         let taken = self.queue.take(wanted);
+        self.counters.worker_shard(self.index).count_unqueued(taken.unwanted.len());
         taken.jobs.into_iter().for_each(|job| self.work.push(job));
     }
 }

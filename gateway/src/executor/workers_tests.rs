@@ -10,7 +10,7 @@ use sluice_protocol::{ModelName, ModelVersion, Tensor, TensorData, TensorSpec};
 use tokio::sync::oneshot;
 
 use super::{WorkerSettings, Workers};
-use crate::counters::Counters;
+use crate::counters::{Counters, Shard};
 use crate::executor::policy::{QueuePolicy, SchedulePolicy};
 use crate::executor::schedule::Schedule;
 use crate::executor::{Answer, Job, Limits, Patience, Refusal, Terms};
@@ -60,7 +60,7 @@ fn start_with(count: usize, max_queue_delay: Duration, policy: SchedulePolicy) -
     let row_cost = Duration::from_millis(1);
     let max_waiting = MaxWaiting::new(Duration::from_millis(50));
     let limits = Limits { max_rows: 4, row_cost, max_waiting };
-    let metrics = Metrics::new().deployment(
+    let metrics = Metrics::new(&[]).deployment(
         &"m".parse::<ModelName>().unwrap(),
         ModelVersion(1),
         &HashMap::new(),
@@ -83,7 +83,7 @@ impl Running {
         rows: usize,
     ) -> Result<(oneshot::Receiver<Answer>, Option<Patience>), Refusal> {
         let (job, answer) = job(rows);
-        self.workers.submit(job, terms).map(|patience| (answer, patience))
+        self.workers.submit(job, terms, &Shard::default()).map(|patience| (answer, patience))
     }
 
     /// Waits until a run begins: its rows.
@@ -198,7 +198,7 @@ fn every_job_of_many_callers_is_answered() {
                 for round in 0..500 {
                     let rows = (caller + round) % 9 + 1;
                     let (job, answer) = job(rows);
-                    if running.submit(job, Terms::default()).is_ok() {
+                    if running.submit(job, Terms::default(), &Shard::default()).is_ok() {
                         assert_eq!(
                             answer.blocking_recv().unwrap().unwrap().outputs[0].rows(),
                             Some(rows)

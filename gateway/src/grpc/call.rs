@@ -54,7 +54,8 @@ async fn dispatch(shared: Arc<Shared>, request: Request<Incoming>) -> Reply {
     let patience = if is_stream { Patience::Message } else { Patience::Body };
     if path == INFER {
         let request = with_body(&shared, request, patience);
-        let method = service_fn(|call| infer::call(&shared, call));
+        let arrival = shared.tracer.arrival();
+        let method = service_fn(|call| infer::call(&shared, call, arrival));
         return framed(InferCodec::default(), &shared).unary(method, request).await;
     }
     // The rest is rare, or lasts: it need not make every call's future larger.

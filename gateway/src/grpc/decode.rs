@@ -27,7 +27,8 @@ pub(super) fn request(
     regions: &Regions,
     mut wire: ModelInferRequest,
 ) -> Result<InferRequest, GatewayError> {
-    inputs::check_count(deployment, wire.inputs.len())?;
+    let names = wire.inputs.iter().map(|input| &*input.name);
+    inputs::check_count(deployment, wire.inputs.len(), names)?;
     if let Some(parameter) = wire.parameters.remove(EMPTY_FINAL_RESPONSE) {
         let Some(ParameterChoice::BoolParam(_)) = parameter.parameter_choice else {
             return Err(mistyped(EMPTY_FINAL_RESPONSE, "a bool"));
@@ -117,7 +118,9 @@ fn named_tensors(
                 let reason = "must have one of contents and shared_memory_region, not both";
                 return Err(GatewayError::input(&input.name, reason));
             }
-            (None, _) if let Some(region) = region => Contents::Raw(regions.read(&region)?.into()),
+            (None, _) if let Some(region) = region => {
+                Contents::Raw(regions.read(&region, &input.name)?.into())
+            }
             (Some(_), true) => {
                 return Err(GatewayError::Invalid(format!(
                     "contents field must not be specified when using raw_input_contents for {:?} for model {:?}",

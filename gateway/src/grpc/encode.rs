@@ -7,10 +7,13 @@ use sluice_protocol::grpc::model_infer_response::InferOutputTensor;
 use sluice_protocol::grpc::{
     InferParameter, InferTensorContents, ModelInferRequest, ModelInferResponse,
 };
-use sluice_protocol::{Datatype, InferResponse, NamedTensor, Parameter, Parameters, TensorData};
+use sluice_protocol::{
+    Datatype, InferResponse, NamedTensor, Parameter, Parameters, RegionSlice, TensorData,
+};
 
 use super::codec::Reply;
 use crate::dialect::GrpcOutput;
+use crate::tensor_parameters::{REGION, REGION_OFFSET, REGION_SIZE};
 
 /// Where an answer has its elements.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,18 +60,23 @@ pub(super) fn reply(response: InferResponse, form: Form) -> Reply {
     };
     let (is_raw, is_typed) = form.parts();
     let mut raw = Vec::with_capacity(if is_raw { response.outputs.len() } else { 0 });
+    let regions = response.regions;
     let outputs = response.outputs.into_iter().map(|output| {
-        let is_typed = is_typed && has_typed_form(&output);
+        let region = regions.iter().find(|(name, _)| *name == output.name);
+        let is_typed = is_typed && has_typed_form(&output) && region.is_none();
         let NamedTensor { name, tensor } = output;
         let datatype = tensor.datatype().as_str().to_owned();
         let (shape, data) = tensor.into_parts();
         let (contents, kept) = match (is_typed, is_raw) {
+            // It is elsewhere; its place among the raw ones is kept empty.
+            _ if region.is_some() => (None, is_raw.then(|| TensorData::Uint8(Vec::new()))),
             (true, false) => (Some(contents(data)), None),
             (true, true) => (Some(contents(data.clone())), Some(data)),
             (false, _) => (None, Some(data)),
         };
         raw.extend(kept);
-        InferOutputTensor { name, datatype, shape, contents, ..Default::default() }
+        let parameters = region.map(|(_, region)| region_parameters(region)).unwrap_or_default();
+        InferOutputTensor { name, datatype, shape, parameters, contents }
     });
     let message = ModelInferResponse {
         outputs: outputs.collect(),
@@ -79,6 +87,16 @@ pub(super) fn reply(response: InferResponse, form: Form) -> Reply {
         raw_output_contents: Vec::new(),
     };
     Reply { message, raw }
+}
+
+/// Where an output was put.
+fn region_parameters(region: &RegionSlice) -> HashMap<String, InferParameter> {
+    let bytes = |bytes: u64| Parameter::Int64(i64::try_from(bytes).unwrap_or(i64::MAX));
+    wire_parameters(Parameters::from([
+        (REGION.to_owned(), Parameter::String(region.region.clone())),
+        (REGION_SIZE.to_owned(), bytes(region.byte_size)),
+        (REGION_OFFSET.to_owned(), bytes(region.offset)),
+    ]))
 }
 
 /// The elements in the field that belongs to their datatype.
@@ -169,6 +187,7 @@ mod tests {
                 id: String::new(),
                 parameters: Parameters::new(),
                 outputs: outputs.collect(),
+                regions: Vec::new(),
             };
             let reply = reply(response, form);
             let has_contents = reply.message.outputs.iter().map(|output| output.contents.is_some());

@@ -5,11 +5,13 @@ use tonic::{Request, Response, Status};
 
 use super::codec::{Question, Reply, Written};
 use super::encode::Form;
+use super::traced::{self, Origin};
 use super::{decode, encode};
 use crate::dialect::OverloadStatus;
 use crate::error::GatewayError;
 use crate::pipeline;
 use crate::shared::Shared;
+use crate::trace::{Arrival, Trace};
 
 /// The longest message that any client can read.
 const LONGEST_REPLY: usize = i32::MAX as usize;
@@ -20,19 +22,36 @@ const RETRY_PUSHBACK: &str = "grpc-retry-pushback-ms";
 pub(super) async fn call(
     shared: &Shared,
     request: Request<Question>,
+    arrival: Option<Arrival>,
 ) -> Result<Response<Reply>, Status> {
-    let answered = answer(shared, request.into_inner()).await;
+    let origin = Origin::unary(arrival, request.metadata().as_ref());
+    let answered = answer(shared, request.into_inner(), origin).await;
     answered.map(Response::new).map_err(|error| status(shared, &error))
 }
 
 /// Answers one message.
-pub(super) async fn answer(shared: &Shared, question: Question) -> Result<Reply, GatewayError> {
+pub(super) async fn answer(
+    shared: &Shared,
+    question: Question,
+    origin: Origin,
+) -> Result<Reply, GatewayError> {
+    let mut trace = origin.begin(shared, &question.wire.model_name);
+    let answered = reply(shared, question, &mut trace).await;
+    trace.end(|| traced::end(&answered));
+    answered
+}
+
+async fn reply(
+    shared: &Shared,
+    question: Question,
+    trace: &mut Trace,
+) -> Result<Reply, GatewayError> {
     let Question { mut wire, .. } = question;
     let model = std::mem::take(&mut wire.model_name);
     let version = std::mem::take(&mut wire.model_version);
     check_version(shared, &version)?;
     let form = Form::of(shared.dialect().grpc_output, &wire);
-    let answered = pipeline::infer(shared, &model, Some(&version), |to| {
+    let answered = pipeline::infer(shared, &model, Some(&version), trace, |to| {
         decode::request(to, &shared.regions, wire)
     })
     .await?;

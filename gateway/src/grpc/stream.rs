@@ -18,8 +18,10 @@ use tonic::{Request, Response, Status, Streaming};
 use super::call::time_limit;
 use super::codec::{Question, Reply, StreamReply};
 use super::infer;
+use super::traced::Origin;
 use crate::error::GatewayError;
 use crate::shared::Shared;
+use crate::trace::Context as TraceContext;
 
 /// Questions of one stream that are worked on at the same time. Further ones stay where they are.
 const MOST_RUNNING: usize = 128;
@@ -48,6 +50,7 @@ pub(super) fn answers(
         }
         None => std::future::pending().boxed(),
     };
+    let trace_context = TraceContext::of(metadata);
     let drain_begun = shared.drain_begun();
     Response::new(Answers {
         shared: shared.clone(),
@@ -57,6 +60,7 @@ pub(super) fn answers(
         first: 0,
         bytes: 0,
         ends_with_error,
+        trace_context,
         end: None,
         out_of_time,
         drained: async move {
@@ -80,6 +84,8 @@ pub(super) struct Answers {
     /// The length of all messages that are worked on.
     bytes: usize,
     ends_with_error: bool,
+    /// The trace of the caller's that it all belongs to.
+    trace_context: Option<TraceContext>,
     /// What the stream ends with, after the answers; OK if nothing.
     end: Option<Status>,
     out_of_time: BoxFuture<'static, Status>,
@@ -133,6 +139,7 @@ impl Answers {
         let model = question.wire.model_name.clone();
         self.places.push_back(Place { model, state: State::Running });
         let shared = self.shared.clone();
+        let origin = Origin::stream(&shared, self.trace_context.as_ref());
         let running = async move {
             let named = ModelInferResponse {
                 model_name: question.wire.model_name.clone(),
@@ -140,7 +147,7 @@ impl Answers {
                 id: question.wire.id.clone(),
                 ..Default::default()
             };
-            let answered = infer::answer(&shared, question).await;
+            let answered = infer::answer(&shared, question, origin).await;
             let outcome = answered.map_err(|error| (infer::status(&shared, &error), named));
             Done { number, length, outcome }
         };

@@ -32,6 +32,9 @@ const fn api(route: &Route<'_>) -> Api {
         | Route::RegionRegister { .. }
         | Route::RegionUnregister { .. } => (ApiGroup::SharedMemory, Demand::Control),
         Route::LogSettings | Route::LogUpdate => (ApiGroup::Logging, Demand::Control),
+        Route::TraceSettings { .. } | Route::TraceUpdate { .. } => {
+            (ApiGroup::Trace, Demand::Control)
+        }
         Route::V1(v1::Route::Status(_)) => (ApiGroup::Health, Demand::Nothing),
         Route::V1(v1::Route::Models | v1::Route::Metadata(_)) => (ApiGroup::Metadata, Demand::Use),
         Route::V1(v1::Route::Call(..)) => (ApiGroup::Inference, Demand::Use),

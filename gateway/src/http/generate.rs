@@ -16,6 +16,7 @@ use crate::dialect::NanForm;
 use crate::error::GatewayError;
 use crate::pipeline;
 use crate::shared::Shared;
+use crate::trace::Trace;
 
 /// The type of a stream of events.
 const EVENTS: HeaderValue = HeaderValue::from_static("text/event-stream; charset=utf-8");
@@ -41,10 +42,11 @@ pub(super) async fn handle(
     version: Option<&str>,
     body: &Bytes,
     stream: bool,
+    trace: &mut Trace,
 ) -> Result<Response<Body>, GatewayError> {
     let nan = shared.dialect().nan;
-    let answered =
-        pipeline::infer(shared, model, version, |deployment| decode(deployment, body, nan)).await;
+    let decode = |deployment: &Deployment| decode(deployment, body, nan);
+    let answered = pipeline::infer(shared, model, version, trace, decode).await;
     let run_failed = |error: &GatewayError| {
         matches!(error, GatewayError::Engine { .. } | GatewayError::DeadlineExceeded(_))
     };

@@ -17,6 +17,8 @@ mod route;
 mod rows;
 mod shared_memory;
 mod statistics;
+mod trace;
+mod traced;
 mod v1;
 mod v2;
 mod words;
@@ -31,10 +33,12 @@ use serde_json::json;
 
 use crate::control::exposure::Port;
 use crate::control::extensions::extensions;
+use crate::deployment::Deployment;
 use crate::error::GatewayError;
 use crate::pipeline;
 use crate::settings::CloudEvents;
 use crate::shared::Shared;
+use crate::trace::Trace;
 pub(crate) use reply::{Body, challenge};
 use route::Route;
 
@@ -54,8 +58,15 @@ pub(crate) struct HttpOptions {
 pub(crate) async fn handle(shared: Arc<Shared>, request: Request<Incoming>) -> Response<Body> {
     let (head, incoming) = request.into_parts();
     let path = route::below(&shared.http.base_path, head.uri.path());
+    let arrival = shared.tracer.arrival();
     let answered = match receive(&shared, &head, path, incoming).await {
-        Ok((route, body)) => dispatch(&shared, Port::Serving, route, &head.headers, body).await,
+        Ok((route, body)) => {
+            let mut trace = traced::begin(&shared, arrival, &head, &route);
+            let headers = &head.headers;
+            let answered = dispatch(&shared, Port::Serving, route, headers, body, &mut trace).await;
+            trace.end(|| traced::end(&answered));
+            answered
+        }
         // The pipeline counts what gets as far as that.
         Err(error) => {
             shared.metrics.count_unrouted(error.code());
@@ -77,7 +88,8 @@ pub(crate) async fn handle_operator(
         if !route.is_on(Port::Admin) {
             return Err(GatewayError::NoRoute(path.chars().take(200).collect()));
         }
-        dispatch(shared, Port::Admin, route, &HeaderMap::new(), body?).await
+        let (headers, mut trace) = (HeaderMap::new(), Trace::none());
+        dispatch(shared, Port::Admin, route, &headers, body?, &mut trace).await
     };
     answering.await.unwrap_or_else(|error| reply::error(&error))
 }
@@ -105,7 +117,8 @@ async fn receive<'p>(
         | Route::RepositoryUnload { .. }
         | Route::RegionRegister { .. }
         | Route::RegionUnregister { .. }
-        | Route::LogUpdate => body::read(&head.headers, incoming, shared.limits()).await?,
+        | Route::LogUpdate
+        | Route::TraceUpdate { .. } => body::read(&head.headers, incoming, shared.limits()).await?,
         Route::V1(ref route) if route.has_body() => {
             body::read(&head.headers, incoming, shared.limits()).await?
         }
@@ -124,18 +137,19 @@ async fn dispatch(
     route: Route<'_>,
     headers: &HeaderMap,
     body: Bytes,
+    trace: &mut Trace,
 ) -> Result<Response<Body>, GatewayError> {
     match route {
         Route::Infer { model, version } => {
-            let mut form = v2::ReplyForm::default();
-            let response = pipeline::infer(shared, &model, version.as_deref(), |deployment| {
+            let (nan, mut form) = (shared.dialect().nan, v2::ReplyForm::default());
+            let decode = |deployment: &Deployment| {
                 let body = v2::Split::new(headers, &body)?;
-                let (request, wanted) =
-                    v2::decode(deployment, &shared.regions, body, shared.dialect().nan)?;
+                let (request, wanted) = v2::decode(deployment, &shared.regions, body, nan)?;
                 form = wanted;
                 Ok(request)
-            })
-            .await?;
+            };
+            let response =
+                pipeline::infer(shared, &model, version.as_deref(), trace, decode).await?;
             let reply = v2::encode(&response, &form, shared.dialect().nan)?;
             Ok(compressed(shared, headers, reply).await)
         }
@@ -187,9 +201,15 @@ async fn dispatch(
         }
         Route::LogSettings => Ok(reply::json(200, &logging::read())),
         Route::LogUpdate => Ok(reply::json(200, &logging::write(&body)?)),
-        Route::V1(route) => v1::handle(shared, route, headers, &body).await,
+        Route::TraceSettings { model } => {
+            Ok(reply::json(200, &trace::read(shared, model.as_deref())?))
+        }
+        Route::TraceUpdate { model } => {
+            Ok(reply::json(200, &trace::write(shared, model.as_deref(), &body)?))
+        }
+        Route::V1(route) => v1::handle(shared, route, headers, &body, trace).await,
         Route::Generate { model, version, stream } => {
-            generate::handle(shared, &model, version.as_deref(), &body, stream).await
+            generate::handle(shared, &model, version.as_deref(), &body, stream, trace).await
         }
         Route::Metrics => Ok(metrics(shared.clone()).await),
         Route::OpenApi => Ok(openapi::document()),

@@ -117,6 +117,10 @@ mod tests {
         Route::RegionUnregister { memory: Memory::Cuda, region: Some(_) } => "cuda unregister",
         Route::LogSettings => "log settings",
         Route::LogUpdate => "log update",
+        Route::TraceSettings { model: None } => "trace settings",
+        Route::TraceSettings { model: Some(_) } => "trace settings of a model",
+        Route::TraceUpdate { model: None } => "trace update",
+        Route::TraceUpdate { model: Some(_) } => "trace update of a model",
     }
 
     #[test]

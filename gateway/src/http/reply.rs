@@ -54,14 +54,18 @@ pub(super) async fn compressed(
     Response::from_parts(head, Full::new(smaller.unwrap_or(body)))
 }
 
-/// An error's reply: its code's status and its text.
-pub(super) fn error(error: &GatewayError) -> Response<Body> {
-    let status = match error {
+/// The status that an error is told with.
+pub(super) fn status(error: &GatewayError) -> u16 {
+    match error {
         GatewayError::MethodNotAllowed { .. } => 405,
         other => other.code().http_status(),
-    };
+    }
+}
+
+/// An error's reply: its code's status and its text.
+pub(super) fn error(error: &GatewayError) -> Response<Body> {
     error.log();
-    let mut response = json(status, &json!({"error": error.message()}));
+    let mut response = json(status(error), &json!({"error": error.message()}));
     let headers = response.headers_mut();
     match error {
         GatewayError::MethodNotAllowed { allowed, .. } => {

@@ -67,6 +67,13 @@ pub(super) enum Route<'p> {
     },
     LogSettings,
     LogUpdate,
+    /// Of all models, or of one.
+    TraceSettings {
+        model: Option<Cow<'p, str>>,
+    },
+    TraceUpdate {
+        model: Option<Cow<'p, str>>,
+    },
 }
 
 /// Whose memory a region is of.
@@ -82,13 +89,17 @@ impl<'p> Route<'p> {
         let route = Self::of_path(path).ok_or_else(|| GatewayError::NoRoute(clip(path)))?;
         let route = match route {
             Self::LogSettings if method == Method::POST => Self::LogUpdate,
+            Self::TraceSettings { model } if method == Method::POST => Self::TraceUpdate { model },
             route => route,
         };
         let own = route.method();
         if method != own && !(method == Method::HEAD && own == "GET") {
             let (method, path) = (method.to_string(), clip(path));
-            // Only here two routes have the same path.
-            let allowed = if route == Self::LogSettings { "GET, POST" } else { own };
+            // Two routes have such a path.
+            let allowed = match route {
+                Self::LogSettings | Self::TraceSettings { .. } => "GET, POST",
+                _ => own,
+            };
             return Err(GatewayError::MethodNotAllowed { method, path, allowed });
         }
         Ok(route)
@@ -109,6 +120,7 @@ impl<'p> Route<'p> {
             ["v2", "systemsharedmemory", ref rest @ ..] => Self::of_memory(Memory::System, rest)?,
             ["v2", "cudasharedmemory", ref rest @ ..] => Self::of_memory(Memory::Cuda, rest)?,
             ["v2", "logging"] => Self::LogSettings,
+            ["v2", "trace", "setting"] => Self::TraceSettings { model: None },
             ["metrics"] => Self::Metrics,
             ["openapi.json"] => Self::OpenApi,
             [first, ref rest @ ..] if first.eq_ignore_ascii_case("v1") => {
@@ -129,6 +141,7 @@ impl<'p> Route<'p> {
             ["ready"] => Self::ModelReady { model, version },
             ["config"] => Self::Config { model, version },
             ["stats"] => Self::Statistics { model: Some(model), version },
+            ["trace", "setting"] if version.is_none() => Self::TraceSettings { model: Some(model) },
             ["infer"] => Self::Infer { model, version },
             ["generate"] => Self::Generate { model, version, stream: false },
             ["generate_stream"] => Self::Generate { model, version, stream: true },
@@ -170,6 +183,7 @@ impl<'p> Route<'p> {
             | Self::RegionRegister { .. }
             | Self::RegionUnregister { .. } => Some(ControlGroup::SharedMemory),
             Self::LogSettings | Self::LogUpdate => Some(ControlGroup::Logging),
+            Self::TraceSettings { .. } | Self::TraceUpdate { .. } => Some(ControlGroup::Trace),
             _ => None,
         }
     }
@@ -202,7 +216,8 @@ impl<'p> Route<'p> {
             | Self::NamedRepository
             | Self::RegionRegister { .. }
             | Self::RegionUnregister { .. }
-            | Self::LogUpdate => "POST",
+            | Self::LogUpdate
+            | Self::TraceUpdate { .. } => "POST",
             Self::Alive
             | Self::Live
             | Self::Ready
@@ -215,7 +230,8 @@ impl<'p> Route<'p> {
             | Self::Metrics
             | Self::OpenApi
             | Self::RegionStatus { .. }
-            | Self::LogSettings => "GET",
+            | Self::LogSettings
+            | Self::TraceSettings { .. } => "GET",
         }
     }
 }
@@ -284,6 +300,12 @@ mod tests {
         let stream = |stream| Route::Generate { model: "a".into(), version: None, stream };
         assert_eq!(post("/v2/models/a/generate").unwrap(), stream(false));
         assert_eq!(post("/v2/models/a/generate_stream").unwrap(), stream(true));
+        let settings =
+            |model: Option<&'static str>| Route::TraceSettings { model: model.map(Into::into) };
+        assert_eq!(get("/v2/trace/setting").unwrap(), settings(None));
+        assert_eq!(get("/v2/models/a/trace/setting").unwrap(), settings(Some("a")));
+        let update = Route::TraceUpdate { model: Some("a".into()) };
+        assert_eq!(post("/v2/models/a/trace/setting").unwrap(), update);
         assert!(matches!(post("/V1/models/a:predict").unwrap(), Route::V1(_)));
         assert!(matches!(get("/v1/models/a").unwrap(), Route::V1(_)));
         let statistics = |model: Option<&'static str>, version: Option<&'static str>| {
@@ -338,6 +360,8 @@ mod tests {
             "/v2/./health/live",
             "/v2/repository",
             "/v2/repository/models/a",
+            "/v2/trace",
+            "/v2/models/a/versions/1/trace/setting",
         ] {
             let error = Route::parse(&Method::GET, path).unwrap_err();
             assert!(matches!(error, GatewayError::NoRoute(_)), "{path}");

@@ -358,7 +358,8 @@ fn visit_entries<'de, A: MapAccess<'de>>(
     let mut count = 0;
     while let Some(Name(name)) = entries.next_key()? {
         count += 1;
-        inputs::check_count(deployment, count).map_err(A::Error::custom)?;
+        let names = std::iter::once(&*name);
+        inputs::check_count(deployment, count, names).map_err(A::Error::custom)?;
         let value = entries.next_value()?;
         take(name, value).map_err(A::Error::custom)?;
     }

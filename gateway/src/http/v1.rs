@@ -19,6 +19,7 @@ use crate::deployment::Deployment;
 use crate::error::GatewayError;
 use crate::pipeline;
 use crate::shared::Shared;
+use crate::trace::Trace;
 use route::{Pick, Target};
 pub(super) use route::{Route, Verb};
 
@@ -28,6 +29,7 @@ pub(super) async fn handle(
     route: Route<'_>,
     headers: &HeaderMap,
     body: &Bytes,
+    trace: &mut Trace,
 ) -> Result<Response<Body>, GatewayError> {
     let catalog = || shared.catalog.snapshot();
     match route {
@@ -41,7 +43,7 @@ pub(super) async fn handle(
             Ok(reply::json(200, &metadata::signature(resolve(&catalog(), &target)?)))
         }
         Route::Call(Verb::Predict, target) => {
-            let answered = predict(shared, &target, headers, body).await;
+            let answered = predict(shared, &target, headers, body, trace).await;
             answered.or_else(unready)
         }
         Route::Call(verb, target) => resolve(&catalog(), &target)
@@ -67,12 +69,13 @@ async fn predict(
     target: &Target<'_>,
     headers: &HeaderMap,
     body: &Bytes,
+    trace: &mut Trace,
 ) -> Result<Response<Body>, GatewayError> {
     let routed = resolve(&shared.catalog.snapshot(), target).cloned();
     let deployment = routed.inspect_err(|error| shared.metrics.count_unrouted(error.code()))?;
     let (nan, events) = (shared.dialect().nan, &shared.http.cloud_events);
     let mut form = None;
-    let response = pipeline::infer_on(shared, &deployment, |deployment| {
+    let response = pipeline::infer_on(shared, &deployment, trace, |deployment| {
         let (request, wanted) = request::decode(deployment, headers, body, nan, events)?;
         form = Some(wanted);
         Ok(request)

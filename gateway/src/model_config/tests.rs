@@ -22,6 +22,7 @@ use crate::executor::Core;
 use crate::load::{Candidate, DeploymentSettings, load};
 use crate::pipeline;
 use crate::shared::{Options, Shared};
+use crate::trace::Trace;
 
 /// A loaded version and what it is shared with.
 struct Loaded {
@@ -86,7 +87,7 @@ impl Loaded {
         };
         let answered = LocalSet::new().block_on(&runtime, async {
             let _core = Core::start(0);
-            pipeline::infer(&self.shared, "m", None, request).await
+            pipeline::infer(&self.shared, "m", None, &mut Trace::none(), request).await
         });
         answered.map(|response| response.outputs)
     }
@@ -499,7 +500,9 @@ fn an_optional_input_holds_for_its_own_request_alone() {
                 let expected = 2.0 * value + if number % 3 == 0 { 100.0 } else { 0.0 };
                 let shared = &loaded.shared;
                 async move {
-                    let answer = pipeline::infer(shared, "m", None, request).await.unwrap();
+                    let answer = pipeline::infer(shared, "m", None, &mut Trace::none(), request)
+                        .await
+                        .unwrap();
                     assert_eq!(answer.outputs, [floats("y", &[1, 2], &[expected; 2])]);
                 }
             });

@@ -16,13 +16,14 @@ use tokio::task::LocalSet;
 
 use super::infer;
 use crate::counters::{Counters, Tallies};
-use crate::deployment::{Deployment, DeploymentNumber, Input, Output};
+use crate::deployment::{Deployment, DeploymentNumber, Input, Output, idle};
 use crate::dialect::{Dialect, OverloadStatus};
 use crate::error::GatewayError;
 use crate::executor::{
     Core, Executor, Limits, QueuePolicy, SchedulePolicy, TimeoutAction, WorkerSettings,
 };
 use crate::shared::{Options, Shared};
+use crate::trace::Trace;
 
 /// Adds how often it has run, which takes a while. It panics at 13.
 struct Counting {
@@ -114,6 +115,7 @@ impl Serving {
             config: ModelConfig::default(),
             cached: true,
             features: None,
+            running: idle::running(),
             executor: executor.unwrap(),
             counters,
         });
@@ -132,7 +134,8 @@ impl Serving {
     ) -> Result<Vec<f32>, GatewayError> {
         let parameters: Parameters =
             parameters.iter().map(|(name, n)| ((*name).to_owned(), Parameter::Int64(*n))).collect();
-        let response = infer(&self.shared, "m", None, |deployment| {
+        let mut trace = Trace::none();
+        let response = infer(&self.shared, "m", None, &mut trace, |deployment| {
             let shape = vec![i64::try_from(rows).unwrap()];
             let tensor = Tensor::new(shape, TensorData::Fp32(vec![value; rows])).unwrap();
             Ok(InferRequest {

@@ -119,25 +119,36 @@ fn literal(out: &mut Vec<u8>, index: Option<u8>, name: &str, value: &str) {
 /// A call for one row of the model `scale`, in typed contents.
 pub(crate) fn typed_request(row: &[f32]) -> Vec<u8> {
     let contents = InferTensorContents { fp32_contents: row.to_vec(), ..Default::default() };
-    request(Some(contents), &[])
+    request("scale", "x", row.len(), Some(contents), &[])
 }
 
 /// The same, raw.
 pub(crate) fn raw_request(raw: &[u8]) -> Vec<u8> {
-    request(None, raw)
+    request("scale", "x", raw.len() / 4, None, raw)
 }
 
-fn request(contents: Option<InferTensorContents>, raw: &[u8]) -> Vec<u8> {
+/// A call of one row that comes back as it is, raw.
+pub(crate) fn identity_request(raw: &[u8]) -> Vec<u8> {
+    request("identity", "INPUT0", raw.len() / 4, None, raw)
+}
+
+fn request(
+    model: &str,
+    name: &str,
+    width: usize,
+    contents: Option<InferTensorContents>,
+    raw: &[u8],
+) -> Vec<u8> {
     let raw_input_contents = if raw.is_empty() { Vec::new() } else { vec![raw.to_vec().into()] };
     let input = InferInputTensor {
-        name: "x".to_owned(),
+        name: name.to_owned(),
         datatype: "FP32".to_owned(),
-        shape: vec![1, 2],
+        shape: vec![1, i64::try_from(width).unwrap()],
         contents,
         ..Default::default()
     };
     let request = ModelInferRequest {
-        model_name: "scale".to_owned(),
+        model_name: model.to_owned(),
         inputs: vec![input],
         raw_input_contents,
         ..Default::default()

@@ -65,14 +65,13 @@ async fn inference_wants_a_token_and_health_does_not() {
     let folder = tempfile::tempdir().unwrap();
     let tokens = write(folder.path(), "tokens", "# two\nuser-1\n\nuser-2\n");
     let running = serve_secured(|security| security.inference_token_file = Some(tokens)).await;
-    for path in ["/v2/health/live", "/v2/health/ready", "/v2/models/m/ready", "/"] {
+    for path in ["/v2/health/live", "/v2/health/ready", "/v2/models/m/ready", "/v1/models/m", "/"] {
         let answered = call(&running, "GET", running.url(path), None).await;
         assert_eq!(answered.0, 200, "{path}");
     }
     for (method, path) in [
         ("POST", "/v1/models/m:predict"),
         ("GET", "/v1/models"),
-        ("GET", "/v1/models/m"),
         ("GET", "/v2"),
         ("GET", "/v2/models/m"),
         ("GET", "/v2/models/not-there"),

@@ -89,7 +89,7 @@ async fn an_error_is_an_answer_and_not_the_end() {
     let bad = ModelInferRequest { raw_input_contents: vec![], ..ones("scale", 1) };
     let old = ModelInferRequest { model_version: "9".to_owned(), ..ones("scale", 1) };
     for (id, question, says) in [
-        ("a", ones("other", 1), "Request for unknown model: \"other\" is not found"),
+        ("a", ones("other", 1), "Request for unknown model: 'other' is not found"),
         ("b", bad, "unable to find data"),
         ("c", old, "version 9 is not found"),
     ] {

@@ -112,9 +112,12 @@ async fn contents_belong_to_the_input_and_fill_it() {
         (raw(of("FP32", &[1 << 32, 1 << 32]), &[eight]), "more elements than"),
         (raw(of("FP32", &[1; 65]), &[eight]), "shape has 65 dimensions"),
         (raw(of("FLOAT", &[1, 2]), &[eight]), "unknown datatype \"FLOAT\""),
-        (raw(of("FP64", &[1, 1]), &[eight]), "FP64, expected FP32"),
-        (raw(of("FP32", &[2, 1]), &[eight]), "expected [-1, 2], got [2, 1]"),
-        (raw(of("FP32", &[2]), &[eight]), "expected [-1, 2], got [2]"),
+        (
+            raw(of("FP64", &[1, 1]), &[eight]),
+            "data-type is 'FP64', but model 'scale' expects 'FP32'",
+        ),
+        (raw(of("FP32", &[2, 1]), &[eight]), "Expected [-1,2], got [2,1]"),
+        (raw(of("FP32", &[2]), &[eight]), "Expected [-1,2], got [2]"),
         (raw(input("z", "FP32", &[1, 2]), &[eight]), "\"x\": is missing"),
     ] {
         let status = client.model_infer(request.clone()).await.unwrap_err();
@@ -142,6 +145,9 @@ async fn parameters_have_the_types_that_the_protocol_gives_them() {
         ("timeout", Some(Int64Param(9_000_000))),
         ("timeout", Some(Uint64Param(9_000_000))),
         ("triton_enable_empty_final_response", Some(BoolParam(true))),
+        // A model without sequences answers each request by itself.
+        ("sequence_id", Some(Uint64Param(1))),
+        ("sequence_start", Some(BoolParam(true))),
         ("own", Some(BoolParam(true))),
         ("own", Some(Int64Param(-1))),
         ("own", Some(Uint64Param(u64::MAX))),
@@ -159,8 +165,6 @@ async fn parameters_have_the_types_that_the_protocol_gives_them() {
         ("own", None, "\"own\" must be a value"),
         ("triton_enable_empty_final_response", Some(Int64Param(1)), "must be a bool"),
         ("triton_other", Some(BoolParam(true)), "\"triton_other\""),
-        ("sequence_id", Some(Uint64Param(1)), "\"sequence_id\""),
-        ("sequence_start", Some(BoolParam(true)), "\"sequence_start\""),
     ] {
         let status = client.model_infer(with(name, choice)).await.unwrap_err();
         assert_eq!(status.code(), Code::InvalidArgument, "{name}: {status:?}");
@@ -290,10 +294,10 @@ async fn a_model_that_is_unknown_is_told_in_triton_s_words() {
     let running = serve(&[("scale", 1, "scale.onnx")]).await;
     let mut client = connect(&running).await;
     for (model_name, version, code, says) in [
-        ("other", "", Code::NotFound, "Request for unknown model: \"other\" is not found"),
+        ("other", "", Code::NotFound, "Request for unknown model: 'other' is not found"),
         ("../../etc/passwd\0", "", Code::NotFound, "Request for unknown model"),
         ("sc\u{430}le", "", Code::NotFound, "Request for unknown model"),
-        ("scale", "9", Code::NotFound, "Request for unknown model: \"scale\" version 9"),
+        ("scale", "9", Code::NotFound, "Request for unknown model: 'scale' version 9"),
         ("scale", "../1", Code::InvalidArgument, "model version \"../1\" is no number"),
         ("scale", "99999999999999999999", Code::InvalidArgument, "is no number"),
     ] {

@@ -278,10 +278,8 @@ async fn parameters_are_strings_numbers_and_truth_values() {
         (r#"{"p":[1]}"#, "parameter \"p\""),
         (r#"{"p":{"q":1}}"#, "expected a string, number or truth value"),
         (r#"{"p":1,"p":1}"#, "given twice"),
-        (r#"{"triton_x":1}"#, "\"triton_x\" asks for"),
-        (r#"{"headers":"x"}"#, "\"headers\" asks for"),
-        (r#"{"sequence_id":1}"#, "\"sequence_id\" asks for"),
-        (r#"{"sequence_start":true}"#, "\"sequence_start\" asks for"),
+        (r#"{"triton_x":1}"#, "starting with 'triton_' are reserved"),
+        (r#"{"headers":"x"}"#, "'headers' and parameter keys"),
         (r#"{"priority":-1}"#, "parameter \"priority\" must be a whole number"),
         (r#"{"timeout":"1"}"#, "parameter \"timeout\" must be a whole number"),
         (r#"{"timeout":1.5}"#, "parameter \"timeout\" must be a whole number"),
@@ -298,8 +296,8 @@ async fn parameters_are_strings_numbers_and_truth_values() {
     for (parameters, says) in [
         (r#"{"binary_data":"yes"}"#, "\"binary_data\" must be true or false"),
         (r#"{"binary_data":null}"#, "parameter \"binary_data\""),
-        (r#"{"classification":1}"#, "\"classification\" asks for"),
-        (r#"{"shared_memory_region":"r"}"#, "\"shared_memory_region\" asks for"),
+        (r#"{"classification":"all"}"#, "\"classification\" must be a whole number"),
+        (r#"{"shared_memory_region":"r"}"#, "\"shared_memory_byte_size\" must be beside"),
     ] {
         let text = request("FP32", "[1,1]", "[1]", &output(parameters));
         check(&infer(&running, "FP32", text).await, 400, says, parameters);
@@ -312,13 +310,16 @@ async fn exactly_one_source_of_data() {
     for (source, says) in [
         ("", "neither data nor binary_data_size"),
         (r#","data":null"#, "neither data nor binary_data_size"),
-        (r#","data":[1],"parameters":{"binary_data_size":4}"#, "both data and binary_data_size"),
+        (
+            r#","data":[1],"parameters":{"binary_data_size":4}"#,
+            "must have one of data, binary_data_size and shared_memory_region, not 2",
+        ),
         (r#","parameters":{"binary_data_size":-4}"#, "must be a whole number that is not negative"),
         (r#","parameters":{"binary_data_size":"4"}"#, "must be a whole number"),
         (r#","parameters":{"binary_data_size":4.0}"#, "must be a whole number"),
         (r#","parameters":{"binary_data_size":4}"#, "needs 4 bytes of binary data, 0 are left"),
         (r#","parameters":{"binary_data_size":18446744073709551615}"#, "0 are left"),
-        (r#","parameters":{"shared_memory_region":"r"}"#, "\"shared_memory_region\" asks for"),
+        (r#","parameters":{"shared_memory_region":"r"}"#, "\"shared_memory_byte_size\" must be"),
     ] {
         let text = format!(
             r#"{{"inputs":[{{"name":"INPUT0","datatype":"FP32","shape":[1,1]{source}}}]}}"#
@@ -770,10 +771,13 @@ async fn health_tells_what_can_answer() {
         ("/v2/health/ready", (200, json!({"ready": true, "live": true}))),
         ("/v2/models/scale/ready", (200, json!({"name": "scale", "ready": true}))),
         ("/v2/models/scale/versions/1/ready", (200, json!({"name": "scale", "ready": true}))),
-        ("/v2/models/broken/ready", (503, json!({"name": "broken", "ready": false}))),
-        ("/v2/models/broken/versions/3/ready", (503, json!({"name": "broken", "ready": false}))),
     ] {
         assert_eq!(running.get(path).await, expected, "{path}");
+    }
+    for path in ["/v2/models/broken/ready", "/v2/models/broken/versions/3/ready"] {
+        let (status, body) = running.get(path).await;
+        assert_eq!((status, &body["name"], &body["ready"]), (503, &json!("broken"), &json!(false)));
+        assert!(body["error"].as_str().unwrap().contains("cannot be opened"), "{body}");
     }
     check(&running.get("/v2/models/other/ready").await, 404, "Request for unknown model", "other");
     check(

@@ -31,6 +31,7 @@ async fn health_and_metadata_over_http() {
     let (_, server) = running.get("/v2").await;
     assert_eq!(server["name"], "sluice");
     let extensions = json!([
+        "classification",
         "schedule_policy",
         "model_configuration",
         "binary_tensor_data",

@@ -409,7 +409,8 @@ async fn the_folder_or_the_registry_decides_unless_control_is_explicit() {
         let ready = json!([{"name": "m", "version": "1", "state": "READY"}]);
         assert_eq!(index(&running, "").await, ready);
         let (_, server) = running.get("/v2").await;
-        assert_eq!(server["extensions"], json!(["binary_tensor_data", "parameters"]));
+        let list = server["extensions"].as_array().unwrap();
+        assert!(!list.iter().any(|name| name.as_str().unwrap().starts_with("model_repository")));
     }
 }
 
@@ -446,13 +447,22 @@ async fn calls_that_change_what_is_served_answer_on_the_administration_port() {
     assert_eq!(get("/v2/repository/index").await.0, 405);
     let (status, body) = post("/v2/models/m/infer").await;
     assert_eq!(status, 404, "what is not for operators is not on their port: {body}");
-    let both = ["binary_tensor_data", "parameters"];
+    let always = [
+        "classification",
+        "schedule_policy",
+        "model_configuration",
+        "binary_tensor_data",
+        "parameters",
+        "statistics",
+        "logging",
+    ];
+    let (first, rest) = always.split_at(1);
     let repository = ["model_repository", "model_repository(unload_dependents)"];
     let (_, server) = get("/v2").await;
-    assert_eq!(server["extensions"], json!([&repository[..], &both[..]].concat()));
-    assert_eq!(running.get("/v2").await.1["extensions"], json!(both));
+    assert_eq!(server["extensions"], json!([first, &repository[..], rest].concat()));
+    assert_eq!(running.get("/v2").await.1["extensions"], json!(always));
     let server = client.server_metadata(ServerMetadataRequest {}).await.unwrap().into_inner();
-    assert_eq!(server.extensions, both);
+    assert_eq!(server.extensions, always);
 }
 
 #[tokio::test]
@@ -474,7 +484,9 @@ async fn what_is_known_and_does_not_answer_is_told_from_what_is_unknown() {
             if version.is_empty() { String::new() } else { format!("/versions/{version}") };
         for rest in ["", "/ready"] {
             let (found, body) = running.get(&format!("/v2/models/{model}{versions}{rest}")).await;
-            assert_eq!(found, status, "{model} {version}: {body}");
+            let is_known = model != "other" && version != "2";
+            let expected = if is_known && rest == "/ready" { 503 } else { status };
+            assert_eq!(found, expected, "{model} {version}: {body}");
             says(&body, words);
         }
         let (name, version) = (model.to_owned(), version.to_owned());
@@ -547,7 +559,7 @@ async fn requests_in_flight_are_answered_after_an_unload() {
     .await;
     assert_eq!(unload(&running, "m").await, unloaded("m"));
     assert_eq!(index(&running, "").await[0]["state"], "UNLOADING");
-    assert_eq!(running.get("/v2/models/m/ready").await.0, 404, "no new request finds it");
+    assert_eq!(running.get("/v2/models/m/ready").await.0, 503, "no new request finds it");
     assert!(!asked.is_finished());
     let (status, body) = asked.await.unwrap();
     assert_eq!(status, 200);

@@ -242,7 +242,7 @@ async fn requests_that_do_not_fit() {
         (
             "mixed",
             r#"{"inputs": {"id": [1, 2], "name": ["a"], "on": [true]}}"#,
-            "rows, other inputs have",
+            "batch size does not match other inputs",
         ),
         ("mixed", r#"{"inputs": {"id": [1], "id": [1]}}"#, "\"id\": is given twice"),
         ("scale", r#"{"inputs": {"x": []}}"#, "unexpected shape"),

@@ -17,6 +17,8 @@ const OPENED: &[&str] = &[
     "--serve-control=model-repository,logging,shared-memory,trace",
     "--shared-memory",
     "--grpc-compress-replies",
+    // Nobody listens there, which no client may notice.
+    "--trace-otlp=http://127.0.0.1:1",
 ];
 
 /// What changes no answer but its place and its packing.

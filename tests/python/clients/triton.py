@@ -7,7 +7,7 @@ import pathlib
 
 import numpy
 from support import CALLS, VALUES, Case, Noted, bits, wait
-from tritonclient.utils import InferenceServerException, np_to_triton_dtype
+from tritonclient.utils import InferenceServerException, np_to_triton_dtype, serialize_byte_tensor
 from tritonclient.utils import shared_memory
 
 GRAPHS = pathlib.Path(__file__).resolve().parents[3] / "gateway/tests/models"
@@ -543,7 +543,7 @@ class SharedMemory(TritonCase):
         size = sum(4 + len(text.encode()) for text in array.flatten())
         handle, key = self.region("texts", 2 * size)
         self.client.register_system_shared_memory("texts", key, 2 * size)
-        shared_memory.set_shared_memory_region(handle, [array])
+        shared_memory.set_shared_memory_region(handle, [serialize_byte_tensor(array)])
         tensor = self.form.module.InferInput("INPUT0", [2, 4], "BYTES").set_shared_memory("texts", size)
         output = self.output("OUTPUT0")
         output.set_shared_memory("texts", size, offset=size)
@@ -556,6 +556,11 @@ class SharedMemory(TritonCase):
         inputs = self.given(arrays)
         infer = self.client.infer
         size = arrays["INPUT0"].nbytes
+
+        def fresh():
+            # The client keeps an offset that was set once, so each place gets an input of its own.
+            return self.form.module.InferInput("INPUT0", list(arrays["INPUT0"].shape), "INT32")
+
         for kind, place in (
             ("unknown", ("other", size)),
             ("invalid", ("in", size, 1 << 40)),
@@ -563,9 +568,9 @@ class SharedMemory(TritonCase):
             ("invalid", ("in", size - 4)),
         ):
             with self.subTest(place):
-                inputs[0].set_shared_memory(*place)
+                inputs[0] = fresh().set_shared_memory(*place)
                 self.refused([kind, "invalid"], [], lambda: infer("add_sub", inputs))
-        inputs[0].set_shared_memory("in", size)
+        inputs[0] = fresh().set_shared_memory("in", size)
         small = self.output("OUTPUT0")
         small.set_shared_memory("in", 4)
         self.refused(["invalid", "internal"], ["OUTPUT0"], lambda: infer("add_sub", inputs, outputs=[small]))

@@ -72,6 +72,17 @@ impl<'p> Route<'p> {
         Some(Self::Call(verb, target(name.to_owned().into())?))
     }
 
+    /// The model that it asks for a prediction, if it does, and the form of its path.
+    pub(crate) fn predicts(&self) -> Option<(&str, &'static str)> {
+        let Self::Call(Verb::Predict, target) = self else { return None };
+        let form = match target.pick {
+            Pick::Default => "/v1/models/{model}:predict",
+            Pick::Version(_) => "/v1/models/{model}/versions/{version}:predict",
+            Pick::Label(_) => "/v1/models/{model}/labels/{label}:predict",
+        };
+        Some((&target.model, form))
+    }
+
     /// The method that it answers to.
     pub(crate) const fn method(&self) -> &'static str {
         match self {

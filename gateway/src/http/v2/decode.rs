@@ -28,7 +28,8 @@ pub(in crate::http) fn decode(
         Split::Json { json, binary } => (json, binary),
     };
     envelope::read(&json, nan, |wire| {
-        inputs::check_count(deployment, wire.inputs.0.len())?;
+        let names = wire.inputs.0.iter().map(|input| &*input.name);
+        inputs::check_count(deployment, wire.inputs.0.len(), names)?;
         let inputs = decode_inputs(wire.inputs.0, binary, regions)?;
         let parameters = WireParameters::of_request(wire.parameters)?;
         let wanted = wire.outputs.map(|Objects(outputs)| outputs).unwrap_or_default();
@@ -141,8 +142,10 @@ fn decode_input(
             return Err(refuse(format!("{reason}, not {sources}")));
         }
         (Some(text), ..) => elements::parse(text.get(), datatype, expected).map_err(refuse)?.data,
-        (_, _, Some(region)) => TensorData::from_raw(datatype, &regions.read(&region)?.into())
-            .map_err(|error| GatewayError::shape(&name, &error))?,
+        (_, _, Some(region)) => {
+            TensorData::from_raw(datatype, &regions.read(&region, &name)?.into())
+                .map_err(|error| GatewayError::shape(&name, &error))?
+        }
         (_, None, None) => {
             let reason = "has neither data nor binary_data_size nor shared_memory_region";
             return Err(refuse(reason.to_owned()));

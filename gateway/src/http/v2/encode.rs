@@ -27,7 +27,7 @@ pub(in crate::http) fn encode(
     write_json(&mut out, response, form, nan)?;
     let length = out.len();
     for NamedTensor { name, tensor } in &response.outputs {
-        if form.is_binary(name) {
+        if form.is_binary(name) && response.region(name).is_none() {
             tensor.data().write_raw(&mut out);
         }
     }
@@ -43,9 +43,10 @@ pub(in crate::http) fn encode(
 /// How many bytes the answer takes at most, or a little more where texts need escapes.
 fn size(response: &InferResponse, form: &ReplyForm) -> usize {
     let outputs = response.outputs.iter().map(|NamedTensor { name, tensor }| {
-        let data = match form.is_binary(name) {
-            true => tensor.data().raw_len(),
-            false => elements::size_hint(tensor.data()),
+        let data = match response.region(name) {
+            Some(region) => ENVELOPE + region.region.len(),
+            None if form.is_binary(name) => tensor.data().raw_len(),
+            None => elements::size_hint(tensor.data()),
         };
         ENVELOPE + name.len() + tensor.shape().len() * DIMENSION + data
     });
@@ -74,7 +75,12 @@ fn write_json(
         put(out, ",\"datatype\":", tensor.datatype().as_str());
         put(out, ",\"shape\":", tensor.shape());
         let data = tensor.data();
-        if form.is_binary(name) {
+        if let Some(region) = response.region(name) {
+            put(out, ",\"parameters\":{\"shared_memory_region\":", &region.region);
+            put(out, ",\"shared_memory_byte_size\":", &region.byte_size);
+            put(out, ",\"shared_memory_offset\":", &region.offset);
+            out.extend_from_slice(b"}}");
+        } else if form.is_binary(name) {
             put(out, ",\"parameters\":{\"binary_data_size\":", &data.raw_len());
             out.extend_from_slice(b"}}");
         } else {
@@ -115,6 +121,7 @@ mod tests {
             id: "q\"1".to_owned(),
             parameters: Parameters::from([("p".to_owned(), Parameter::Bool(true))]),
             outputs: outputs.collect(),
+            regions: Vec::new(),
         }
     }
 

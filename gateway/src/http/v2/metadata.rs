@@ -52,12 +52,14 @@ pub(in crate::http) fn model_ready(
         Ok(deployment) => return Ok((200, json!({"name": deployment.model, "ready": true}))),
         Err(error) => error,
     };
-    let refused = |known: &crate::catalog::Model| match version {
+    let is_known = |known: &crate::catalog::Model| match version {
         None => true,
-        Some(text) => text.parse().is_ok_and(|version| known.refused.contains_key(&version)),
+        Some(text) => text.parse().is_ok_and(|version| known.states().contains_key(&version)),
     };
     match catalog.model(model) {
-        Some(known) if refused(known) => Ok((503, json!({"name": model, "ready": false}))),
+        Some(known) if is_known(known) => {
+            Ok((503, json!({"name": model, "ready": false, "error": error.message()})))
+        }
         _ => Err(error),
     }
 }

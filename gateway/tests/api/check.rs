@@ -1,0 +1,51 @@
+//! A repository looked at without being served.
+
+use std::path::PathBuf;
+
+use sluice_gateway::{CheckOptions, check_repository};
+
+use crate::support::{graph_bytes, place};
+
+fn options() -> CheckOptions {
+    let onnxruntime = std::env::var_os("SLUICE_ONNXRUNTIME").map(PathBuf::from);
+    CheckOptions { cores: Some(2), onnxruntime, ..CheckOptions::default() }
+}
+
+#[test]
+fn every_version_is_told_of_with_how_it_would_run_or_why_not() {
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path();
+    place(root, "good", 1, &graph_bytes("scale.onnx"));
+    place(root, "good", 2, b"no graph");
+    place(root, "mixes", 1, &graph_bytes("center.onnx"));
+    place(root, "wrong", 1, &graph_bytes("scale.onnx"));
+    std::fs::write(root.join("wrong/config.pbtxt"), "max_batch_size: 4\ninput {").unwrap();
+    let checked = check_repository(root, options()).unwrap();
+    let names: Vec<_> =
+        checked.iter().map(|v| (v.model.as_str(), v.version.0, v.plan.is_some())).collect();
+    let expected = [("good", 1, true), ("good", 2, false), ("mixes", 1, true), ("wrong", 1, false)];
+    assert_eq!(names, expected);
+    let good = checked[0].plan.as_ref().unwrap();
+    assert_eq!((good.instances, good.apart.as_deref()), (2, None));
+    assert!(good.max_rows > 1 && good.costs.starts_with("1: "), "{good:?}");
+    assert_eq!(good.inputs, ["x: FP32 [-1, 2]"]);
+    assert!(checked[1].refused.as_ref().unwrap().contains("cannot be opened"));
+    let apart = checked[2].plan.as_ref().unwrap().apart.clone().unwrap();
+    assert!(apart.contains("depends on the rows beside it"), "{apart}");
+    assert!(checked[3].refused.as_ref().unwrap().starts_with("config.pbtxt:"), "{checked:?}");
+}
+
+#[test]
+fn models_may_be_picked_and_must_be_there() {
+    let folder = tempfile::tempdir().unwrap();
+    place(folder.path(), "a", 1, &graph_bytes("scale.onnx"));
+    place(folder.path(), "b", 1, b"no graph");
+    let only = |model: &str| CheckOptions { models: vec![model.to_owned()], ..options() };
+    assert_eq!(check_repository(folder.path(), only("a")).unwrap().len(), 1);
+    let unknown = check_repository(folder.path(), only("c")).unwrap_err().to_string();
+    assert!(unknown.contains("has no version of this model"), "{unknown}");
+    assert!(check_repository(folder.path(), only("../a")).is_err());
+    let gone = folder.path().join("gone");
+    let error = check_repository(&gone, options()).unwrap_err().to_string();
+    assert!(error.contains("gone"), "{error}");
+}

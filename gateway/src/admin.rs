@@ -43,6 +43,7 @@ pub(crate) fn router(shared: Arc<Shared>) -> Router {
         .route("/drain", post(drain))
         .route("/features/rows", post(features::write).layer(DefaultBodyLimit::max(MAX_ROWS)))
         .route("/features/{service}", get(features::read))
+        .route("/openapi.json", any(operate))
         .route("/v2", any(operate))
         .route("/v2/{*rest}", any(operate).layer(DefaultBodyLimit::max(shared.limits().max_body)))
         .with_state(shared.clone())
@@ -169,6 +170,12 @@ async fn operate(
 async fn drain(State(shared): State<Arc<Shared>>) -> StatusCode {
     shared.set_draining();
     StatusCode::NO_CONTENT
+}
+
+/// The answer to a method that a path does not have; those that it has are put into a header.
+pub(crate) async fn not_allowed(method: Method, uri: Uri) -> Response {
+    let path: String = uri.path().chars().take(200).collect();
+    error(StatusCode::METHOD_NOT_ALLOWED, &format!("method {method} is not allowed for {path}"))
 }
 
 /// What is told to somebody who may not ask.

@@ -174,7 +174,7 @@ const fn wire_datatype(data_type: sluice_features::DataType) -> Datatype {
 }
 
 /// Deployments that run nothing, for tests of what is around them.
-#[cfg(test)]
+#[cfg(any(test, fuzzing))]
 pub(crate) mod idle {
     use std::collections::HashMap;
     use std::sync::Arc;

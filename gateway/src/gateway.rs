@@ -153,6 +153,7 @@ impl Gateway {
         self.warn_of_open_administration();
         let routes = admin::router(self.shared.clone());
         let routes = routes.merge(reload::routes(self.reloader.clone()));
+        let routes = routes.method_not_allowed_fallback(admin::not_allowed);
         let router = access::guarded(routes, self.shared.clone());
         let (shared, stop) = (self.shared.clone(), self.stop.subscribe());
         self.control.spawn(admin::serve(listener, router, shared, Port::Admin, stop));

@@ -8,6 +8,8 @@ mod codec;
 mod decode;
 mod encode;
 mod flood;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 mod health;
 mod infer;
 mod logging;

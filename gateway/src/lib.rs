@@ -22,6 +22,8 @@ mod dialect;
 mod duration;
 mod error;
 mod executor;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 mod gateway;
 mod grpc;
 mod http;

@@ -101,14 +101,19 @@ impl Decoder for Half<Question> {
     type Error = Status;
 
     fn decode(&mut self, buffer: &mut DecodeBuf<'_>) -> Result<Option<Question>, Status> {
-        let length = buffer.remaining();
-        check_parts(buffer.chunk())?;
-        Ok(Some(Question { wire: decode(buffer)?, length }))
+        read(buffer).map(Some)
     }
 
     fn buffer_settings(&self) -> BufferSettings {
         BufferSettings::new(BUFFER, ENOUGH)
     }
+}
+
+/// Reads a message that is there as a whole, without a copy of its tensors.
+pub(super) fn read(message: impl Buf) -> Result<Question, Status> {
+    let length = message.remaining();
+    check_parts(message.chunk())?;
+    Ok(Question { wire: decode(message)?, length })
 }
 
 /// Numbers of fields on the wire.

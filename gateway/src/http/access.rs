@@ -25,7 +25,9 @@ const fn api(route: &Route<'_>) -> Api {
         Route::Alive | Route::Live | Route::Ready | Route::ModelReady { .. } => {
             (ApiGroup::Health, Demand::Nothing)
         }
-        Route::Server | Route::Models | Route::Metadata { .. } => (ApiGroup::Metadata, Demand::Use),
+        Route::Server | Route::Models | Route::Metadata { .. } | Route::OpenApi => {
+            (ApiGroup::Metadata, Demand::Use)
+        }
         Route::RegionStatus { .. }
         | Route::RegionRegister { .. }
         | Route::RegionUnregister { .. } => (ApiGroup::SharedMemory, Demand::Control),

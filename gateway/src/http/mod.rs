@@ -6,8 +6,11 @@ mod body;
 mod cloud_events;
 mod coding;
 mod elements;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 mod generate;
 mod logging;
+mod openapi;
 mod reply;
 mod repository;
 mod route;
@@ -209,6 +212,7 @@ async fn dispatch(
             generate::handle(shared, &model, version.as_deref(), &body, stream, trace).await
         }
         Route::Metrics => Ok(metrics(shared.clone()).await),
+        Route::OpenApi => Ok(openapi::document()),
     }
 }
 

@@ -43,6 +43,7 @@ pub(super) enum Route<'p> {
         stream: bool,
     },
     Metrics,
+    OpenApi,
     RepositoryIndex,
     RepositoryLoad {
         model: Cow<'p, str>,
@@ -91,9 +92,14 @@ impl<'p> Route<'p> {
             Self::TraceSettings { model } if method == Method::POST => Self::TraceUpdate { model },
             route => route,
         };
-        let allowed = route.method();
-        if method != allowed && !(method == Method::HEAD && allowed == "GET") {
+        let own = route.method();
+        if method != own && !(method == Method::HEAD && own == "GET") {
             let (method, path) = (method.to_string(), clip(path));
+            // Two routes have such a path.
+            let allowed = match route {
+                Self::LogSettings | Self::TraceSettings { .. } => "GET, POST",
+                _ => own,
+            };
             return Err(GatewayError::MethodNotAllowed { method, path, allowed });
         }
         Ok(route)
@@ -116,6 +122,7 @@ impl<'p> Route<'p> {
             ["v2", "logging"] => Self::LogSettings,
             ["v2", "trace", "setting"] => Self::TraceSettings { model: None },
             ["metrics"] => Self::Metrics,
+            ["openapi.json"] => Self::OpenApi,
             [first, ref rest @ ..] if first.eq_ignore_ascii_case("v1") => {
                 Self::V1(v1::Route::parse(rest)?)
             }
@@ -191,6 +198,8 @@ impl<'p> Route<'p> {
                 Self::Live
                     | Self::Ready
                     | Self::Server
+                    | Self::Metrics
+                    | Self::OpenApi
                     | Self::RepositoryIndex
                     | Self::NamedRepository
             )
@@ -219,6 +228,7 @@ impl<'p> Route<'p> {
             | Self::Config { .. }
             | Self::Statistics { .. }
             | Self::Metrics
+            | Self::OpenApi
             | Self::RegionStatus { .. }
             | Self::LogSettings
             | Self::TraceSettings { .. } => "GET",

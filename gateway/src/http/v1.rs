@@ -2,6 +2,8 @@
 //! (`inputs`) in, `predictions` or `outputs` back; models' status and signatures.
 
 mod answer;
+#[cfg(any(test, fuzzing))]
+pub(super) mod fuzzing;
 mod metadata;
 mod request;
 mod route;
@@ -18,8 +20,8 @@ use crate::error::GatewayError;
 use crate::pipeline;
 use crate::shared::Shared;
 use crate::trace::Trace;
-pub(super) use route::Route;
-use route::{Pick, Target, Verb};
+use route::{Pick, Target};
+pub(super) use route::{Route, Verb};
 
 /// Answers a request for a path below `/v1`.
 pub(super) async fn handle(

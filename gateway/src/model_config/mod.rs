@@ -5,6 +5,8 @@
 
 mod complete;
 mod files;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 mod keys;
 mod reshape;
 mod scheduling;

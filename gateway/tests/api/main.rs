@@ -22,6 +22,7 @@ mod lifecycle;
 mod logging;
 mod metadata;
 mod metrics;
+mod openapi;
 mod overload;
 mod raw_call;
 mod reload;

@@ -33,6 +33,8 @@ and, with the names that Triton's examples have:
     add_sub_one.onnx the same of INT32 [1, 16]: does not batch
     scores.onnx      OUTPUT0 = 2 INPUT0, both FP32 [batch, 4]: for the classes that lead
     optional.onnx    OUTPUT0[n] = INPUT0[n] + OFFSET[1], all FP32; OFFSET is 10 unless it is given
+
+and outside/*.onnx, whose weights would be read from a file that is named in them
 """
 
 import pathlib
@@ -260,3 +262,17 @@ save(
     [("OUTPUT0", FP32, ["n"])],
     [("OFFSET", np.array([10], np.float32))],
 )
+
+# Weights in a file: of the folder that the program runs in, above it, or anywhere.
+for name, location in (("here", "Cargo.toml"), ("above", "../Cargo.toml"), ("anywhere", "/etc/hostname")):
+    weights = TensorProto(name="weights", data_type=FP32, dims=[64])
+    weights.data_location = TensorProto.EXTERNAL
+    weights.external_data.add(key="location", value=location)
+    weights.external_data.add(key="offset", value="0")
+    weights.external_data.add(key="length", value="256")
+    value = helper.make_tensor_value_info
+    x, y = value("x", INT64, ["batch"]), value("y", FP32, ["batch"])
+    graph = helper.make_graph([node("Gather", ["weights", "x"], ["y"])], name, [x], [y], [weights])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    (FOLDER / "outside").mkdir(exist_ok=True)
+    (FOLDER / "outside" / f"{name}.onnx").write_bytes(model.SerializeToString())

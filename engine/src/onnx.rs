@@ -11,6 +11,12 @@ use sluice_protocol::{NamedTensor, Tensor, TensorSpec};
 
 use crate::{Engine, EngineError, library, value};
 
+/// Where the library looks for weights that a graph has outside of itself.
+const WEIGHTS_FOLDER: &str = "session.model_external_initializers_file_folder_path";
+/// A folder that cannot be: a graph opened from memory would otherwise read files of the folder that
+/// the process runs in, and what is run would not be what was checked.
+const NOWHERE: &str = "/dev/null/no-weights-outside-of-the-graph";
+
 /// The loaded library. It is loaded once a process and stays; cloning is cheap.
 #[derive(Clone)]
 pub struct OnnxRuntime {
@@ -71,7 +77,9 @@ impl OnnxRuntime {
 
     fn session(&self, graph: &[u8], threads: usize) -> ort::Result<Session> {
         Session::builder(&self.environment)?
-            .with_optimization_level(GraphOptimizationLevel::Level3)?
+            // Every one that the library has; newer ones have more levels below this.
+            .with_optimization_level(GraphOptimizationLevel::All)?
+            .with_config_entry(WEIGHTS_FOLDER, NOWHERE)?
             .with_intra_threads(threads.max(1))?
             .with_inter_threads(1)?
             .with_intra_op_spinning(false)?

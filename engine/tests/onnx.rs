@@ -166,3 +166,12 @@ fn values_of_the_graphs_own_may_be_replaced() {
     let unknown = [named("z", floats(&[1], &[1.0]))];
     assert!(engine.run_with(&x, &unknown).is_err());
 }
+
+/// The program runs in this crate's folder, where there is a Cargo.toml.
+#[test]
+fn a_graph_reads_no_file() {
+    for name in ["outside/here", "outside/above", "outside/anywhere"] {
+        let refused = open_bytes(&graph(name)).unwrap_err();
+        assert_eq!(refused.code(), Code::InvalidArgument, "{name}: {refused}");
+    }
+}

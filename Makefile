@@ -13,6 +13,7 @@ BUDGET_scripts := 30
 BUDGET_deploy := 30
 BUDGET_data := 120
 BUDGET_rows := 180
+BUDGET_frameworks := 240
 
 # The programs and the tests find what `make setup` installs by these names. A library that
 # ORT_DYLIB_PATH names takes the place of the installed one.
@@ -57,9 +58,12 @@ test: setup ## format, lints, documentation, all tests, deployment files
 	@$(call suite,deploy) $(SLUICE_PYTHON) tests/python/validate_deploy.py
 	@$(call suite,tests) scripts/cargo-test.sh $(WORKSPACE) --no-fail-fast
 
-test-all: test ## the tests, and what takes longer: the data made again from its source, clients for a minute
+test-all: test ## the tests, and what takes longer: the data made again from its source, clients for a minute, frameworks
 	@$(call suite,data) scripts/online-retail.py --check
 	@SLUICE_DISTINCT_ROWS_SECONDS=30 $(call suite,rows) cargo test $(WORKSPACE) --test clients each_client
+	@scripts/setup-python.sh frameworks
+	@cargo build $(WORKSPACE) --bin sluice-gateway
+	@$(call suite,frameworks) .tools/frameworks/bin/python tests/frameworks/run_page.py $(or $(CARGO_TARGET_DIR),target)/debug/sluice-gateway
 
 clean: ## removes what was built; .tools stays
 	cargo clean

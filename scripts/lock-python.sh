@@ -19,4 +19,5 @@ lock() {
 
 lock --config-file tests/python/uv.toml tests/python/requirements.in --output-file tests/python/requirements.txt
 lock --no-config bench/lightgbm/requirements.in --output-file bench/lightgbm/requirements.txt
-wc -l tests/python/requirements.txt bench/lightgbm/requirements.txt
+lock --config-file tests/frameworks/uv.toml tests/frameworks/requirements.in --output-file tests/frameworks/requirements.txt
+wc -l tests/python/requirements.txt bench/lightgbm/requirements.txt tests/frameworks/requirements.txt

@@ -2,6 +2,7 @@
 # Makes a virtual environment from a lock file, unless it is there already:
 #   scripts/setup-python.sh            .tools/python   from tests/python/requirements.txt
 #   scripts/setup-python.sh lightgbm   .tools/lightgbm from bench/lightgbm/requirements.txt
+#   scripts/setup-python.sh frameworks .tools/frameworks from tests/frameworks/requirements.txt, 700 MB
 # The lock files are complete and carry digests, so nothing is looked up and nothing else gets in.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -14,7 +15,8 @@ fail() {
 case ${1:-python} in
 python) folder=.tools/python requirements=tests/python/requirements.txt ;;
 lightgbm) folder=.tools/lightgbm requirements=bench/lightgbm/requirements.txt ;;
-*) fail "unknown environment '$1': python or lightgbm" ;;
+frameworks) folder=.tools/frameworks requirements=tests/frameworks/requirements.txt ;;
+*) fail "unknown environment '$1': python, lightgbm or frameworks" ;;
 esac
 
 # Written last, so that an interrupted installation is made again.
@@ -48,6 +50,9 @@ if ! "$folder/bin/python" -m pip install --quiet --disable-pip-version-check --r
     --ignore-requires-python --only-binary=:all: --requirement "$requirements" >"$folder/.log" 2>&1; then
     tail -n 3 "$folder/.log" >&2
     fail "pip could not install $requirements (its last lines are above); it needs a Python package index within reach"
+fi
+if [ "$folder" = .tools/frameworks ]; then
+    "$folder/bin/python" tests/frameworks/without_cuda.py
 fi
 echo "$wanted" >"$stamp"
 echo "python: installed $folder ($("$folder/bin/python" --version), $(grep -c '==' "$requirements") pinned packages)"

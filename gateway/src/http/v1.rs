@@ -36,7 +36,9 @@ pub(super) async fn handle(
     match route {
         Route::Models => {
             let catalog = catalog();
-            let names: Vec<_> = catalog.models().into_keys().collect();
+            let models = catalog.models().into_iter();
+            let names: Vec<_> =
+                models.filter(|(_, model)| !model.is_unloaded()).map(|(name, _)| name).collect();
             Ok(reply::json(200, &json!({"models": names})))
         }
         Route::Status(target) => status::answer(&catalog(), &target),

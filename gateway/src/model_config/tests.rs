@@ -461,7 +461,7 @@ fn an_optional_input_stands_for_what_the_graph_has_itself() {
     // Nobody may send what no configuration lists.
     let bare = load_candidate(&candidate("shift", None)).unwrap();
     assert_eq!(bare.deployment.listed_inputs().len(), 1);
-    bare.refuses(vec![x(), offset()], "more inputs than model m takes");
+    bare.refuses(vec![x(), offset()], "unexpected inference input");
 }
 
 /// Requests that bring an optional input and requests that do not, all at once.

@@ -395,7 +395,7 @@ async fn inputs_that_do_not_fit_the_model() {
         ),
         (
             json!([input("INPUT0", 1), input("INPUT1", 1), input("OTHER", 1)]),
-            "more inputs than model add_sub takes, which are INPUT0, INPUT1",
+            "unexpected inference input 'OTHER' for model 'add_sub': expected 2 inputs but got 3",
         ),
         (json!([input("INPUT0", 1), input("INPUT0", 1)]), "\"INPUT0\": is given twice"),
         (

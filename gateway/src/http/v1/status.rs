@@ -7,7 +7,7 @@ use sluice_protocol::ModelVersion;
 use super::super::{Body, reply};
 use super::resolve;
 use super::route::{Pick, Target};
-use crate::catalog::{Catalog, Model};
+use crate::catalog::{Catalog, Model, VersionState};
 use crate::error::GatewayError;
 
 /// `GET /v1/models/{model}`, of all its versions or of the one that is named. 503 when what is
@@ -20,7 +20,7 @@ pub(super) fn answer(
     let versions = match (catalog.model(&target.model), &target.pick) {
         (None, _) => Vec::new(),
         (Some(model), Pick::Default) => all(model),
-        (Some(model), Pick::Version(version)) => refused(model, version).into_iter().collect(),
+        (Some(model), Pick::Version(version)) => one(model, version).into_iter().collect(),
         (Some(_), Pick::Label(_)) => Vec::new(),
     };
     let name = &*target.model;
@@ -28,7 +28,9 @@ pub(super) fn answer(
         Ok(deployment) => {
             let versions = match target.pick {
                 Pick::Default => versions,
-                Pick::Version(_) | Pick::Label(_) => vec![status(deployment.version, None)],
+                Pick::Version(_) | Pick::Label(_) => {
+                    vec![status(deployment.version, &VersionState::Ready { refused: None })]
+                }
             };
             let body = json!({"name": name, "ready": true, "model_version_status": versions});
             Ok(reply::json(200, &body))
@@ -47,23 +49,25 @@ pub(super) fn answer(
 }
 
 fn all(model: &Model) -> Vec<Value> {
-    let loaded = model.versions.keys().map(|version| status(*version, None));
-    let refused = model.refused.iter().map(|(version, reason)| status(*version, Some(reason)));
-    loaded.chain(refused).collect()
+    model.states().into_iter().map(|(version, state)| status(version, &state)).collect()
 }
 
-/// The status of a version that was refused, if it is one.
-fn refused(model: &Model, version: &str) -> Option<Value> {
+/// The status of one version, if it is known.
+fn one(model: &Model, version: &str) -> Option<Value> {
     let version = version.parse::<ModelVersion>().ok()?;
-    model.refused.get(&version).map(|reason| status(version, Some(reason)))
+    model.states().get(&version).map(|state| status(version, state))
 }
 
-fn status(version: ModelVersion, refused: Option<&str>) -> Value {
-    let (state, code) =
-        if refused.is_none() { ("AVAILABLE", "OK") } else { ("END", "FAILED_PRECONDITION") };
+fn status(version: ModelVersion, state: &VersionState<'_>) -> Value {
+    let (state, code, message) = match state {
+        VersionState::Ready { .. } => ("AVAILABLE", "OK", ""),
+        VersionState::Loading => ("LOADING", "OK", ""),
+        VersionState::Unloaded => ("END", "OK", "unloaded"),
+        VersionState::Refused(reason) => ("END", "FAILED_PRECONDITION", *reason),
+    };
     json!({
         "version": version.to_string(),
         "state": state,
-        "status": {"error_code": code, "error_message": refused.unwrap_or_default()},
+        "status": {"error_code": code, "error_message": message},
     })
 }

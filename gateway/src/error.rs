@@ -82,6 +82,14 @@ pub enum GatewayError {
         /// The limit in bytes.
         limit: usize,
     },
+    /// Reading the request takes more memory than there is for it.
+    #[error(
+        "request takes more than {room} bytes of memory to read, twice what its body may have; send tensors in binary form, or start the gateway with a larger --max-body"
+    )]
+    NoRoom {
+        /// How much there is, in bytes.
+        room: usize,
+    },
     /// A gRPC message exceeds the limit; in gRPC's own words.
     #[error("Received message larger than max ({length} vs. {limit}); the limit is: {limit} bytes")]
     MessageTooLarge {
@@ -212,9 +220,10 @@ impl GatewayError {
             | Self::Invalid(_)
             | Self::Input { .. }
             | Self::LoadRefused { .. } => Code::InvalidArgument,
-            Self::TooLarge { .. } | Self::MessageTooLarge { .. } | Self::SmallChunks { .. } => {
-                Code::TooLarge
-            }
+            Self::TooLarge { .. }
+            | Self::NoRoom { .. }
+            | Self::MessageTooLarge { .. }
+            | Self::SmallChunks { .. } => Code::TooLarge,
             Self::Overloaded { status: OverloadStatus::Exhausted, .. } | Self::TooManyLoads(_) => {
                 Code::Overloaded
             }

@@ -12,6 +12,9 @@ use crate::deployment::{Deployment, Input, Output, idle};
 /// A reader of bytes, which takes or refuses them and never panics.
 pub type Target = fn(&Bytes);
 
+/// The longest input in bytes: what a request's body may have while it is fuzzed.
+pub const BODY_LIMIT: usize = 64 << 10;
+
 /// The targets by name. A corpus is called like its target.
 pub const TARGETS: [(&str, Target); 5] = [
     ("v1_body", crate::http::fuzzing::v1_body),

@@ -21,6 +21,7 @@ mod stream;
 mod trace;
 mod traced;
 mod transport;
+mod weight;
 
 use std::sync::Arc;
 

@@ -35,6 +35,7 @@ mod metrics;
 mod model_config;
 mod pipeline;
 mod reload;
+mod room;
 mod security;
 mod server;
 mod settings;

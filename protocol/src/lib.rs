@@ -45,5 +45,5 @@ pub use model_config::ModelConfigError;
 pub use name::{InvalidName, ModelName, ModelVersion};
 pub use parity::ParityRows;
 pub use profile::{FeatureProfile, ReferenceProfile};
-pub use shape::{ShapeError, element_count};
+pub use shape::{MAX_RANK, ShapeError, element_count};
 pub use tensor::{Tensor, TensorData};

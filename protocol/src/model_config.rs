@@ -17,6 +17,9 @@ static DESCRIPTOR: LazyLock<MessageDescriptor> = LazyLock::new(|| {
 
 /// How deep messages may stand in each other, since every level is followed.
 const MAX_NESTING: usize = 64;
+/// The longest text that is read, in bytes: every two or three of them can be a message of their
+/// own, which takes some hundreds.
+const MAX_LENGTH: usize = 1 << 20;
 
 /// A text that is no model configuration. It says where, and what is wrong there.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -26,6 +29,7 @@ pub struct ModelConfigError(String);
 impl ModelConfig {
     /// Reads the text form, as `config.pbtxt` has it.
     pub fn parse_text(text: &str) -> Result<Self, ModelConfigError> {
+        check_length(text)?;
         let text = with_colons(text)?;
         let message = DynamicMessage::parse_text_format(DESCRIPTOR.clone(), &text);
         let message = message.map_err(|error| {
@@ -40,6 +44,7 @@ impl ModelConfig {
 
     /// Reads the JSON form, whose keys may be spelled as in the text form or in camel case.
     pub fn parse_json(text: &str) -> Result<Self, ModelConfigError> {
+        check_length(text)?;
         let fault = |error: serde_json::Error| ModelConfigError(error.to_string());
         let options = DeserializeOptions::new();
         let mut reader = serde_json::Deserializer::from_str(text);
@@ -63,6 +68,14 @@ impl ModelConfig {
             .serialize_with_options(serde_json::value::Serializer, &options)
             .expect("a configuration has a JSON form")
     }
+}
+
+fn check_length(text: &str) -> Result<(), ModelConfigError> {
+    if text.len() <= MAX_LENGTH {
+        return Ok(());
+    }
+    let length = text.len();
+    Err(ModelConfigError(format!("it has {length} bytes, at most {MAX_LENGTH} are read")))
 }
 
 /// Puts the colon before every list that goes without one (`input [ { ... } ]`), which protobuf
@@ -153,6 +166,7 @@ mod tests {
     #[test]
     fn mistakes_are_named() {
         let deep = "input { ".repeat(100_000);
+        let long = " ".repeat(super::MAX_LENGTH + 1);
         for (text, says) in [
             ("nam: \"m\"", "line 1: "),
             ("name: \"m\"\n\nname_: 7", "line 3: "),
@@ -161,6 +175,7 @@ mod tests {
             ("input [\n {} ", "reached end of input"),
             ("input { data_type: TYPE_FP99 }", "TYPE_FP99"),
             (&deep, "nested more than 64 deep"),
+            (&long, "at most 1048576 are read"),
         ] {
             let error = ModelConfig::parse_text(text).unwrap_err().to_string();
             assert!(error.contains(says), "{text}: {error}");

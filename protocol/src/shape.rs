@@ -3,7 +3,7 @@
 use crate::datatype::Datatype;
 
 /// The most dimensions that a tensor may have.
-const MAX_RANK: usize = 64;
+pub const MAX_RANK: usize = 64;
 
 /// Why a shape and some elements do not make a tensor.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -115,6 +115,11 @@ impl TensorData {
         })
     }
 
+    /// How many elements [`TensorData::from_raw`] makes of `raw` at most, before it makes them.
+    pub fn raw_count(datatype: Datatype, raw: &[u8]) -> usize {
+        datatype.size().map_or_else(|| count_bytes(raw), |size| raw.len() / size)
+    }
+
     /// How many bytes the protocol's binary form takes.
     pub fn raw_len(&self) -> usize {
         match self {
@@ -200,9 +205,19 @@ fn write_blocks<T, const SIZE: usize>(
     }
 }
 
+/// How many length-prefixed elements `raw` begins with.
+fn count_bytes(mut raw: &[u8]) -> usize {
+    let mut count = 0;
+    while let Some((prefix, rest)) = raw.split_first_chunk() {
+        let Some(rest) = rest.get(u32::from_le_bytes(*prefix) as usize..) else { break };
+        (raw, count) = (rest, count + 1);
+    }
+    count
+}
+
 /// Splits length-prefixed elements without copying them.
 fn split_bytes(raw: &Bytes) -> Result<Vec<Bytes>, ShapeError> {
-    let mut elements = Vec::new();
+    let mut elements = Vec::with_capacity(count_bytes(raw));
     let mut at = 0;
     while at < raw.len() {
         let truncated = ShapeError::TruncatedBytes { element: elements.len() };

@@ -56,7 +56,9 @@ async fn dispatch(shared: Arc<Shared>, request: Request<Incoming>) -> Reply {
         let request = with_body(&shared, request, patience);
         let arrival = shared.tracer.arrival();
         let method = service_fn(|call| infer::call(&shared, call, arrival));
-        return framed(InferCodec::default(), &shared).unary(method, request).await;
+        return framed(InferCodec::new(shared.limits().max_body), &shared)
+            .unary(method, request)
+            .await;
     }
     // The rest is rare, or lasts: it need not make every call's future larger.
     Box::pin(dispatch_others(shared, request, patience)).await
@@ -72,7 +74,9 @@ async fn dispatch_others(
         STREAM => {
             let method =
                 service_fn(|call: Call<_>| std::future::ready(Ok(stream::answers(&shared, call))));
-            framed(InferCodec::default(), &shared).streaming(method, request).await
+            framed(InferCodec::new(shared.limits().max_body), &shared)
+                .streaming(method, request)
+                .await
         }
         path if path.starts_with(HEALTH) => {
             one(HealthServer::new(ServerHealth(shared.clone())), request).await

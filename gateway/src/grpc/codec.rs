@@ -15,6 +15,9 @@ use sluice_protocol::grpc::{ModelInferRequest, ModelInferResponse};
 use tonic::Status;
 use tonic::codec::{BufferSettings, Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
 
+use super::weight;
+use crate::room::Room;
+
 /// Fields of a question, of its inputs and of its outputs, without their elements. Each takes
 /// many times its two bytes when it is read, so their number is bounded beforehand.
 const MOST_PARTS: usize = 65_536;
@@ -25,17 +28,27 @@ const ENOUGH: usize = 32 * 1024;
 
 /// Reads [`Question`]s and writes `T`s, which are [`Reply`]s or [`StreamReply`]s.
 #[derive(Debug)]
-pub(super) struct InferCodec<T>(PhantomData<T>);
+pub(super) struct InferCodec<T> {
+    max_body: usize,
+    written: PhantomData<T>,
+}
 
-/// Either end of the codec.
+/// The end that writes.
 #[derive(Debug)]
-pub(super) struct Half<T>(PhantomData<T>);
+pub(super) struct Writer<T>(PhantomData<T>);
 
-/// A ModelInferRequest, and its length on the wire.
+/// The end that reads messages of a bounded length.
+#[derive(Debug)]
+pub(super) struct Reader {
+    max_body: usize,
+}
+
+/// A ModelInferRequest, its length on the wire, and the room that is left for what is made of it.
 #[derive(Debug)]
 pub(super) struct Question {
     pub(super) wire: ModelInferRequest,
     pub(super) length: usize,
+    pub(super) room: Room,
 }
 
 /// A ModelInferResponse, but for raw contents that are written from the tensors themselves.
@@ -60,28 +73,29 @@ pub(super) trait Written {
     fn write(&self, out: &mut impl BufMut);
 }
 
-impl<T> Default for InferCodec<T> {
-    fn default() -> Self {
-        Self(PhantomData)
+impl<T> InferCodec<T> {
+    /// One for messages of `max_body` bytes at most.
+    pub(super) const fn new(max_body: usize) -> Self {
+        Self { max_body, written: PhantomData }
     }
 }
 
 impl<T: Written + Send + 'static> Codec for InferCodec<T> {
     type Encode = T;
     type Decode = Question;
-    type Encoder = Half<T>;
-    type Decoder = Half<Question>;
+    type Encoder = Writer<T>;
+    type Decoder = Reader;
 
-    fn encoder(&mut self) -> Half<T> {
-        Half(PhantomData)
+    fn encoder(&mut self) -> Writer<T> {
+        Writer(PhantomData)
     }
 
-    fn decoder(&mut self) -> Half<Question> {
-        Half(PhantomData)
+    fn decoder(&mut self) -> Reader {
+        Reader { max_body: self.max_body }
     }
 }
 
-impl<T: Written> Encoder for Half<T> {
+impl<T: Written> Encoder for Writer<T> {
     type Item = T;
     type Error = Status;
 
@@ -96,12 +110,12 @@ impl<T: Written> Encoder for Half<T> {
     }
 }
 
-impl Decoder for Half<Question> {
+impl Decoder for Reader {
     type Item = Question;
     type Error = Status;
 
     fn decode(&mut self, buffer: &mut DecodeBuf<'_>) -> Result<Option<Question>, Status> {
-        read(buffer).map(Some)
+        read(buffer, self.max_body).map(Some)
     }
 
     fn buffer_settings(&self) -> BufferSettings {
@@ -110,10 +124,11 @@ impl Decoder for Half<Question> {
 }
 
 /// Reads a message that is there as a whole, without a copy of its tensors.
-pub(super) fn read(message: impl Buf) -> Result<Question, Status> {
-    let length = message.remaining();
+pub(super) fn read(message: impl Buf, max_body: usize) -> Result<Question, Status> {
+    let (length, room) = (message.remaining(), Room::new(max_body));
     check_parts(message.chunk())?;
-    Ok(Question { wire: decode(message)?, length })
+    room.take(weight::of_request(message.chunk()))?;
+    Ok(Question { wire: decode(message)?, length, room })
 }
 
 /// Numbers of fields on the wire.

@@ -15,6 +15,7 @@ use sluice_protocol::{
 use crate::control::shared_memory::Regions;
 use crate::deployment::Deployment;
 use crate::error::GatewayError;
+use crate::room::Room;
 use crate::{inputs, tensor_parameters};
 
 /// The one parameter of Triton's own that requests bring. Every answer on a stream says that it is
@@ -26,6 +27,7 @@ pub(super) fn request(
     deployment: &Deployment,
     regions: &Regions,
     mut wire: ModelInferRequest,
+    room: &Room,
 ) -> Result<InferRequest, GatewayError> {
     let names = wire.inputs.iter().map(|input| &*input.name);
     inputs::check_count(deployment, wire.inputs.len(), names)?;
@@ -47,6 +49,7 @@ pub(super) fn request(
             regions,
             wire.inputs,
             wire.raw_input_contents,
+            room,
         )?,
         outputs: outputs.map(requested).collect::<Result<_, _>>()?,
     })
@@ -105,6 +108,7 @@ fn named_tensors(
     regions: &Regions,
     inputs: Vec<InferInputTensor>,
     raw: Vec<Bytes>,
+    room: &Room,
 ) -> Result<Vec<NamedTensor>, GatewayError> {
     let has_raw = !raw.is_empty();
     let given = raw.len();
@@ -129,10 +133,16 @@ fn named_tensors(
                 )));
             }
             (Some(contents), false) => Contents::Typed(contents),
-            (None, _) => Contents::Raw(raw.next().ok_or_else(|| {
-                let reason = format!("unable to find data for it in the request for model {model}");
-                GatewayError::input(&input.name, reason)
-            })?),
+            (None, _) => {
+                let raw = raw.next().ok_or_else(|| {
+                    let reason = "unable to find data for it in the request for model";
+                    GatewayError::input(&input.name, format!("{reason} {model}"))
+                })?;
+                if let Some(datatype) = Datatype::parse(&input.datatype) {
+                    room.take_elements(datatype, TensorData::raw_count(datatype, &raw))?;
+                }
+                Contents::Raw(raw)
+            }
         };
         tensors.push(tensor(input, contents)?);
     }
@@ -226,10 +236,13 @@ fn narrow<T: TryFrom<W>, W: Copy + std::fmt::Display>(
     datatype: Datatype,
     values: Vec<W>,
 ) -> Result<Vec<T>, String> {
-    let narrowed = values.into_iter().map(|value| {
-        T::try_from(value).map_err(|_| format!("element {value} is out of the range of {datatype}"))
-    });
-    narrowed.collect()
+    let mut narrowed = Vec::with_capacity(values.len());
+    for value in values {
+        let value = T::try_from(value)
+            .map_err(|_| format!("element {value} is out of the range of {datatype}"))?;
+        narrowed.push(value);
+    }
+    Ok(narrowed)
 }
 
 /// A field of `contents` that is not empty.
@@ -278,15 +291,15 @@ mod tests {
     use sluice_protocol::grpc::{InferParameter, InferTensorContents, ModelInferRequest};
 
     use super::{Regions, named_tensors, parameter};
+    use crate::room::Room;
 
     /// Whatever comes, it is decoded or refused, and what is decoded fills its shape.
     fn take_in(wire: ModelInferRequest) {
         let parameters = wire.parameters.into_iter();
         parameters.for_each(|(name, value)| drop(parameter(name, value)));
-        for input in named_tensors("m", &Regions::default(), wire.inputs, wire.raw_input_contents)
-            .into_iter()
-            .flatten()
-        {
+        let (regions, room) = (Regions::default(), Room::new(1 << 20));
+        let (inputs, raw) = (wire.inputs, wire.raw_input_contents);
+        for input in named_tensors("m", &regions, inputs, raw, &room).into_iter().flatten() {
             let elements: i64 = input.tensor.shape().iter().product();
             assert_eq!(usize::try_from(elements).unwrap(), input.tensor.data().len());
         }

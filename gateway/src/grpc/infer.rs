@@ -46,13 +46,13 @@ async fn reply(
     question: Question,
     trace: &mut Trace,
 ) -> Result<Reply, GatewayError> {
-    let Question { mut wire, .. } = question;
+    let Question { mut wire, room, .. } = question;
     let model = std::mem::take(&mut wire.model_name);
     let version = std::mem::take(&mut wire.model_version);
     check_version(shared, &version)?;
     let form = Form::of(shared.dialect().grpc_output, &wire);
-    let answered = pipeline::infer(shared, &model, Some(&version), trace, |to| {
-        decode::request(to, &shared.regions, wire)
+    let answered = pipeline::infer(shared, &model, Some(&version), trace, move |to| {
+        decode::request(to, &shared.regions, wire, &room)
     })
     .await?;
     let reply = encode::reply(answered, form);

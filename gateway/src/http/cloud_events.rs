@@ -4,11 +4,13 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::fmt;
 use std::time::SystemTime;
 
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, HeaderName, HeaderValue};
 use http::{HeaderMap, Response};
+use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, Visitor};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use sluice_protocol::ModelName;
@@ -17,6 +19,7 @@ use uuid::Uuid;
 use super::base64::Base64;
 use super::{Body, reply};
 use crate::error::GatewayError;
+use crate::room::Room;
 use crate::settings::CloudEvents;
 
 /// The type of a body that is a whole event.
@@ -47,6 +50,7 @@ pub(super) fn open(
     headers: &HeaderMap,
     body: &Bytes,
     settings: &CloudEvents,
+    room: &Room,
 ) -> Result<(Envelope, Bytes), GatewayError> {
     if headers.contains_key(VERSION_HEADER) {
         check(|name| {
@@ -61,7 +65,7 @@ pub(super) fn open(
     }
     let event = Event::read(body)?;
     check(|name| event.text(name))?;
-    event.open(body, settings)
+    event.open(body, settings, room)
 }
 
 /// Takes the data out of a body that is an event without saying so: one that has everything that
@@ -69,6 +73,7 @@ pub(super) fn open(
 pub(super) fn open_undeclared(
     body: &Bytes,
     settings: &CloudEvents,
+    room: &Room,
 ) -> Result<Option<(Envelope, Bytes)>, GatewayError> {
     let event = Event::read(body)?;
     if event.data.is_none() || event.time.is_none() || !REQUIRED.iter().all(|name| event.has(name))
@@ -76,7 +81,7 @@ pub(super) fn open_undeclared(
         return Ok(None);
     }
     check(|name| event.text(name))?;
-    event.open(body, settings).map(Some)
+    event.open(body, settings, room).map(Some)
 }
 
 /// What is wrong with an event's data that is no JSON, which tensors must be in.
@@ -174,43 +179,91 @@ impl<'b> Event<'b> {
         self.attribute(name).is_some()
     }
 
-    /// A required attribute, if it is a text.
+    /// A required attribute, if it is a text. What is looked at is whether there is one, and the
+    /// version; a long one is not copied for that.
     fn text(&self, name: &str) -> Option<Cow<'b, str>> {
-        serde_json::from_str::<String>(self.attribute(name)?.get()).ok().map(Cow::Owned)
+        let json = self.attribute(name)?.get();
+        if json.len() > 1000 {
+            return json.starts_with('"').then_some(json.into());
+        }
+        serde_json::from_str::<String>(json).ok().map(Cow::Owned)
     }
 
     fn open(
         &self,
         body: &Bytes,
         settings: &CloudEvents,
+        room: &Room,
     ) -> Result<(Envelope, Bytes), GatewayError> {
         let data = match (self.data, self.data_base64) {
             (Some(data), _) => body.slice_ref(data.get().as_bytes()),
-            (None, Some(data)) => binary_data(data)?,
+            (None, Some(data)) => binary_data(data, room)?,
             (None, None) => {
                 let text = "Cloud Event Exceptions: Missing required fields: data";
                 return Err(GatewayError::Invalid(text.to_owned()));
             }
         };
-        let repeated = if settings.merge { repeated_attributes(body)? } else { BTreeMap::new() };
+        let repeated =
+            if settings.merge { repeated_attributes(body, room)? } else { BTreeMap::new() };
         Ok((Envelope::Structured(repeated), data))
     }
 }
 
-fn binary_data(data: &RawValue) -> Result<Bytes, GatewayError> {
+fn binary_data(data: &RawValue, room: &Room) -> Result<Bytes, GatewayError> {
     let invalid = |reason: String| GatewayError::Invalid(format!("data_base64: {reason}"));
+    let length = data.get().len();
+    room.take(length)?;
+    // A copy, and where it is not plain, the buffers in which it becomes that.
+    let plain = !data.get().contains(['\\', ' ']);
+    let _buffers = room.lend(if plain { length } else { length.saturating_mul(5) })?;
     let text = format!("{{\"b64\":{}}}", data.get());
     let object: Base64<'_> =
         serde_json::from_str(&text).map_err(|_| invalid("must be a text".to_owned()))?;
     object.decode().map_err(invalid)
 }
 
-fn repeated_attributes(body: &Bytes) -> Result<BTreeMap<String, Box<RawValue>>, GatewayError> {
-    let mut all: BTreeMap<String, &RawValue> = serde_json::from_slice(body).map_err(|error| {
-        GatewayError::Invalid(format!("request body is no cloudevent: {error}"))
-    })?;
-    all.retain(|name, _| !OWN.contains(&name.as_str()));
-    Ok(all.into_iter().map(|(name, value)| (name, value.to_owned())).collect())
+fn repeated_attributes(
+    body: &Bytes,
+    room: &Room,
+) -> Result<BTreeMap<String, Box<RawValue>>, GatewayError> {
+    Repeated(room).deserialize(&mut serde_json::Deserializer::from_slice(body)).map_err(|error| {
+        let text = format!("request body is no cloudevent: {error}");
+        room.reason(GatewayError::Invalid(text))
+    })
+}
+
+/// Reads the attributes that an answer repeats.
+struct Repeated<'r>(&'r Room);
+
+impl<'de> DeserializeSeed<'de> for Repeated<'_> {
+    type Value = BTreeMap<String, Box<RawValue>>;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
+        deserializer.deserialize_map(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Repeated<'_> {
+    type Value = BTreeMap<String, Box<RawValue>>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+        let mut repeated = BTreeMap::new();
+        while let Some(name) = map.next_key::<String>()? {
+            let value: &RawValue = map.next_value()?;
+            if OWN.contains(&name.as_str()) {
+                continue;
+            }
+            // A node of a tree is half empty at worst.
+            let entry = 2 * size_of::<(String, Box<RawValue>)>() + 32;
+            self.0.take(entry + name.len() + value.get().len()).map_err(A::Error::custom)?;
+            repeated.insert(name, value.to_owned());
+        }
+        Ok(repeated)
+    }
 }
 
 /// The attributes of an answer.

@@ -7,8 +7,9 @@ pub(crate) use super::v1::fuzzing::v1_body;
 use super::v2;
 use crate::control::shared_memory::Regions;
 use crate::dialect::NanForm;
-use crate::fuzzing::deployments;
+use crate::fuzzing::{BODY_LIMIT, deployments};
 use crate::inputs;
+use crate::room::Room;
 
 /// An infer request of V2 that is JSON and nothing else.
 pub(crate) fn v2_json(body: &Bytes) {
@@ -30,8 +31,9 @@ pub(crate) fn v2_binary(input: &Bytes) {
 fn infer(headers: &HeaderMap, body: &Bytes, nan: NanForm) {
     let regions = Regions::new(true);
     for deployment in deployments() {
+        let room = Room::new(BODY_LIMIT);
         let Ok(split) = v2::Split::new(headers, body) else { return };
-        if let Ok((request, _)) = v2::decode(deployment, &regions, split, nan) {
+        if let Ok((request, _)) = v2::decode(deployment, &regions, split, nan, &room) {
             drop(inputs::prepare(deployment, None, request.inputs));
         }
     }

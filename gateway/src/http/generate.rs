@@ -15,6 +15,7 @@ use crate::deployment::{Deployment, ListedTensor};
 use crate::dialect::NanForm;
 use crate::error::GatewayError;
 use crate::pipeline;
+use crate::room::Room;
 use crate::shared::Shared;
 use crate::trace::Trace;
 
@@ -45,7 +46,9 @@ pub(super) async fn handle(
     trace: &mut Trace,
 ) -> Result<Response<Body>, GatewayError> {
     let nan = shared.dialect().nan;
-    let decode = |deployment: &Deployment| decode(deployment, body, nan);
+    let decode = |deployment: &Deployment| {
+        decode(deployment, body, nan, &Room::new(shared.limits().max_body))
+    };
     let answered = pipeline::infer(shared, model, version, trace, decode).await;
     let run_failed = |error: &GatewayError| {
         matches!(error, GatewayError::Engine { .. } | GatewayError::DeadlineExceeded(_))
@@ -71,12 +74,13 @@ fn decode(
     deployment: &Deployment,
     body: &Bytes,
     nan: NanForm,
+    room: &Room,
 ) -> Result<InferRequest, GatewayError> {
     elements::check_outputs(deployment)?;
     let listed = deployment.listed_inputs();
     let replaced = match nan {
         NanForm::Null => None,
-        NanForm::Words => words::replaced(body),
+        NanForm::Words => words::replaced(body, room)?,
     };
     let text = std::str::from_utf8(replaced.as_deref().unwrap_or(body))
         .map_err(|error| invalid(&error.to_string()))?;
@@ -97,7 +101,8 @@ fn decode(
     }
     let inputs = asked.inputs.iter().map(|(input, value)| {
         let is_own = deployment.inputs.iter().any(|spec| spec.name == input.name);
-        let tensor = one_row(input, deployment.batches || !is_own, value.get())
+        let most = elements::take_room(room, input.datatype, value.get())?;
+        let tensor = one_row(input, deployment.batches || !is_own, value.get(), most)
             .map_err(|reason| GatewayError::input(&input.name, reason))?;
         Ok(NamedTensor { name: input.name.clone(), tensor })
     });
@@ -168,9 +173,10 @@ impl<'j> Visitor<'j> for Entries<'_, '_, 'j> {
 }
 
 /// The value of an input for one row. Its list need not be nested as the input is; if it is, it
-/// must be nested in the same way. `by_row` says that the input's first dimension is rows.
-fn one_row(input: &ListedTensor, by_row: bool, text: &str) -> Result<Tensor, String> {
-    let parsed = elements::parse(text, input.datatype, 0)?;
+/// must be nested in the same way. `by_row` says that the input's first dimension is rows, `most`
+/// how many elements there are at most.
+fn one_row(input: &ListedTensor, by_row: bool, text: &str, most: usize) -> Result<Tensor, String> {
+    let parsed = elements::parse(text, input.datatype, most)?;
     let found = parsed.shape.ok_or("has lists of different shapes")?;
     let found: Vec<i64> = found.into_iter().map(|n| i64::try_from(n).unwrap_or(i64::MAX)).collect();
     let count = i64::try_from(parsed.data.len()).unwrap_or(i64::MAX);

@@ -36,6 +36,7 @@ use crate::control::extensions::extensions;
 use crate::deployment::Deployment;
 use crate::error::GatewayError;
 use crate::pipeline;
+use crate::room::Room;
 use crate::settings::CloudEvents;
 use crate::shared::Shared;
 use crate::trace::Trace;
@@ -144,7 +145,8 @@ async fn dispatch(
             let (nan, mut form) = (shared.dialect().nan, v2::ReplyForm::default());
             let decode = |deployment: &Deployment| {
                 let body = v2::Split::new(headers, &body)?;
-                let (request, wanted) = v2::decode(deployment, &shared.regions, body, nan)?;
+                let room = Room::new(shared.limits().max_body);
+                let (request, wanted) = v2::decode(deployment, &shared.regions, body, nan, &room)?;
                 form = wanted;
                 Ok(request)
             };

@@ -21,12 +21,14 @@ use super::elements;
 use crate::deployment::Deployment;
 use crate::error::GatewayError;
 use crate::inputs;
+use crate::room::Room;
 
 /// Tensors of a list of rows: objects of named values, or bare values of the only input. None
 /// when there is no row.
 pub(super) fn rows_to_tensors(
     deployment: &Deployment,
     text: &str,
+    room: &Room,
 ) -> Result<Option<Vec<NamedTensor>>, GatewayError> {
     let Some(inner) = text.strip_prefix('[').map(str::trim_start) else {
         return Err(invalid(
@@ -37,12 +39,12 @@ pub(super) fn rows_to_tensors(
         return Ok(None);
     }
     if !is_named(deployment, inner) {
-        return Ok(Some(vec![only_input(deployment, text, "instances is a plain list")?]));
+        return Ok(Some(vec![only_input(deployment, text, "instances is a plain list", room)?]));
     }
-    let table = read("instances", text, TableSeed(deployment))?;
+    let table = read("instances", text, room, TableSeed(deployment, room))?;
     let mut tensors = Vec::with_capacity(table.columns.len());
     for column in &table.columns {
-        tensors.extend(column_to_tensor(deployment, &column.name, &column.text, table.rows)?);
+        tensors.extend(column_to_tensor(deployment, &column.name, &column.text, room)?);
     }
     Ok(Some(tensors))
 }
@@ -51,14 +53,15 @@ pub(super) fn rows_to_tensors(
 pub(super) fn columns_to_tensors(
     deployment: &Deployment,
     text: &str,
+    room: &Room,
 ) -> Result<Vec<NamedTensor>, GatewayError> {
     if !is_named(deployment, text) {
-        return Ok(vec![only_input(deployment, text, "inputs is a plain value/list")?]);
+        return Ok(vec![only_input(deployment, text, "inputs is a plain value/list", room)?]);
     }
-    let columns = read("inputs", text, ColumnsSeed(deployment))?;
+    let columns = read("inputs", text, room, ColumnsSeed(deployment))?;
     let mut tensors = Vec::with_capacity(columns.len());
     for (name, column) in &columns {
-        tensors.extend(column_to_tensor(deployment, name, column.get(), 0)?);
+        tensors.extend(column_to_tensor(deployment, name, column.get(), room)?);
     }
     Ok(tensors)
 }
@@ -79,6 +82,7 @@ fn only_input(
     deployment: &Deployment,
     text: &str,
     what: &str,
+    room: &Room,
 ) -> Result<NamedTensor, GatewayError> {
     let mut required = deployment.inputs.iter().filter(|input| !input.optional);
     let (Some(spec), None) = (required.next(), required.next()) else {
@@ -87,7 +91,7 @@ fn only_input(
             deployment.model
         )));
     };
-    tensor(&spec.name, text, spec.datatype, 0)
+    tensor(&spec.name, text, spec.datatype, room)
 }
 
 /// A column's text, one value a row, each a scalar or a nested list: as the input's datatype if
@@ -96,16 +100,17 @@ fn column_to_tensor(
     deployment: &Deployment,
     name: &str,
     text: &str,
-    rows: usize,
+    room: &Room,
 ) -> Result<Option<NamedTensor>, GatewayError> {
     if let Some(own) = deployment.inputs.iter().find(|spec| spec.name == name) {
-        return tensor(name, text, own.datatype, rows).map(Some);
+        return tensor(name, text, own.datatype, room).map(Some);
     }
+    let _values = room.lend(values_weight(text))?;
     let values: Vec<Value> = serde_json::from_str(text)
         .map_err(|_| GatewayError::input(name, "must be a list of rows"))?;
     let fields = deployment.features.iter().flat_map(|features| features.plan.request_fields());
     let optional = fields.filter(|field| !field.required).find(|field| field.name == name);
-    raw_field(name, &values, optional)
+    raw_field(name, &values, optional, room)
 }
 
 /// A raw field's column. `optional` is the field if it need not be there: then its default
@@ -114,9 +119,10 @@ fn raw_field(
     name: &str,
     column: &[Value],
     optional: Option<&Field>,
+    room: &Room,
 ) -> Result<Option<NamedTensor>, GatewayError> {
     let Some(field) = optional.filter(|_| column.iter().any(Value::is_null)) else {
-        return as_tensor(name, column, json_datatype(name, column, false)?).map(Some);
+        return as_tensor(name, column, json_datatype(name, column, false)?, room).map(Some);
     };
     if column.iter().all(Value::is_null) {
         return Ok(None);
@@ -124,26 +130,46 @@ fn raw_field(
     let default = field.default.to_json();
     let or_default = |value: &Value| if value.is_null() { default.clone() } else { value.clone() };
     let filled: Vec<Value> = column.iter().map(or_default).collect();
-    as_tensor(name, &filled, json_datatype(name, &filled, true)?).map(Some)
+    as_tensor(name, &filled, json_datatype(name, &filled, true)?, room).map(Some)
 }
 
 fn as_tensor(
     name: &str,
     column: &[Value],
     datatype: Datatype,
+    room: &Room,
 ) -> Result<NamedTensor, GatewayError> {
     let text = serde_json::to_string(column).expect("a JSON value is JSON");
-    tensor(name, &text, datatype, column.len())
+    tensor(name, &text, datatype, room)
+}
+
+/// About how much memory a list of JSON values takes, and then the same list as text.
+fn values_weight(text: &str) -> usize {
+    /// A list that has something in it has room for four values, a node of a map for eleven.
+    const LIST: usize = 4 * size_of::<Value>();
+    const MAP: usize = 12 * size_of::<(String, Value)>();
+    let weight = text.bytes().fold(0usize, |weight, byte| {
+        weight.saturating_add(match byte {
+            // The list grows: twice as long as it was, and the old one is still there. So may the
+            // copies of optional values.
+            b',' => 4 * size_of::<Value>(),
+            b'[' => LIST,
+            b'{' => MAP,
+            _ => 0,
+        })
+    });
+    weight.saturating_add(text.len().saturating_mul(4))
 }
 
 fn tensor(
     name: &str,
     text: &str,
     datatype: Datatype,
-    expected: usize,
+    room: &Room,
 ) -> Result<NamedTensor, GatewayError> {
     let refuse = |reason: String| GatewayError::input(name, reason);
-    let parsed = elements::parse_or_base64(text, datatype, expected).map_err(refuse)?;
+    let most = elements::take_room(room, datatype, text)?;
+    let parsed = elements::parse_or_base64(text, datatype, most).map_err(refuse)?;
     let shape = parsed.shape.ok_or_else(|| refuse("has rows of different shapes".to_owned()))?;
     named(name, &shape, parsed.data)
 }
@@ -199,12 +225,13 @@ fn json_datatype(name: &str, column: &[Value], optional: bool) -> Result<Datatyp
 fn read<'t, S: DeserializeSeed<'t>>(
     key: &str,
     text: &'t str,
+    room: &Room,
     seed: S,
 ) -> Result<S::Value, GatewayError> {
     seed.deserialize(&mut serde_json::Deserializer::from_str(text)).map_err(|error| {
         let error = error.to_string();
         let reason = error.rsplit_once(" at line ").map_or(&*error, |(reason, _)| reason);
-        GatewayError::Invalid(format!("{key:?}: {reason}"))
+        room.reason(GatewayError::Invalid(format!("{key:?}: {reason}")))
     })
 }
 
@@ -225,25 +252,43 @@ struct ColumnText {
     values: usize,
 }
 
+impl ColumnText {
+    /// Appends a value behind `before`. There is always a byte left for the end of the list.
+    fn push(&mut self, before: char, value: &str, room: &Room) -> Result<(), GatewayError> {
+        let more = value.len() + 2;
+        let (length, capacity) = (self.text.len(), self.text.capacity());
+        if capacity - length < more {
+            // While the text moves, it is there twice.
+            let larger = capacity.max(more).max(64);
+            room.take(larger)?;
+            drop(room.lend(capacity)?);
+            self.text.reserve_exact(capacity - length + larger);
+        }
+        self.text.push(before);
+        self.text.push_str(value);
+        self.values += 1;
+        Ok(())
+    }
+}
+
 impl Table {
     /// Adds a value of the row that is being read. The first row says which columns there are.
-    fn add(&mut self, name: &str, value: &str) -> Result<(), GatewayError> {
+    fn add(&mut self, name: &str, value: &str, room: &Room) -> Result<(), GatewayError> {
         let rows = self.rows;
         let Some(column) = self.columns.iter_mut().find(|column| column.name == name) else {
             if rows > 0 {
                 return Err(GatewayError::input(name, "is not in instance 0"));
             }
-            let text = format!("[{value}");
-            self.columns.push(ColumnText { name: name.to_owned(), text, values: 1 });
+            room.take(size_of::<ColumnText>() + name.len())?;
+            let mut column = ColumnText { name: name.to_owned(), text: String::new(), values: 0 };
+            column.push('[', value, room)?;
+            self.columns.push(column);
             return Ok(());
         };
         if column.values > rows {
             return Err(GatewayError::input(name, "is given twice"));
         }
-        column.text.push(',');
-        column.text.push_str(value);
-        column.values += 1;
-        Ok(())
+        column.push(',', value, room)
     }
 
     /// Ends the row that is being read.
@@ -258,7 +303,7 @@ impl Table {
     }
 }
 
-struct TableSeed<'d>(&'d Deployment);
+struct TableSeed<'d>(&'d Deployment, &'d Room);
 
 impl<'de> DeserializeSeed<'de> for TableSeed<'_> {
     type Value = Table;
@@ -279,7 +324,7 @@ impl<'de> Visitor<'de> for TableSeed<'_> {
         let mut table = Table::default();
         loop {
             let index = table.rows;
-            let row = list.next_element_seed(RowSeed(self.0, &mut table));
+            let row = list.next_element_seed(RowSeed(self.0, self.1, &mut table));
             let row =
                 row.map_err(|error| A::Error::custom(format!("instance {index}: {error}")))?;
             if row.is_none() {
@@ -292,7 +337,7 @@ impl<'de> Visitor<'de> for TableSeed<'_> {
 }
 
 /// One object of a list, added to the table.
-struct RowSeed<'d>(&'d Deployment, &'d mut Table);
+struct RowSeed<'d>(&'d Deployment, &'d Room, &'d mut Table);
 
 impl<'de> DeserializeSeed<'de> for RowSeed<'_> {
     type Value = ();
@@ -310,8 +355,8 @@ impl<'de> Visitor<'de> for RowSeed<'_> {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, entries: A) -> Result<(), A::Error> {
-        let Self(deployment, table) = self;
-        visit_entries(deployment, entries, |name, value| table.add(&name, value.get()))
+        let Self(deployment, room, table) = self;
+        visit_entries(deployment, entries, |name, value| table.add(&name, value.get(), room))
     }
 }
 
@@ -373,6 +418,7 @@ mod tests {
     use sluice_protocol::TensorData;
 
     use super::raw_field;
+    use crate::room::Room;
 
     fn field(data_type: DataType, default: sluice_features::Value) -> Field {
         Field { name: "f".to_owned(), data_type, required: false, default }
@@ -380,7 +426,8 @@ mod tests {
 
     fn column(values: &Value, optional: Option<&Field>) -> Result<Option<TensorData>, String> {
         let values = values.as_array().unwrap();
-        let tensor = raw_field("f", values, optional).map_err(|error| error.to_string())?;
+        let tensor = raw_field("f", values, optional, &Room::new(1000))
+            .map_err(|error| error.to_string())?;
         Ok(tensor.map(|named| named.tensor.into_parts().1))
     }
 

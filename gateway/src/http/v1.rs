@@ -18,6 +18,7 @@ use crate::catalog::Catalog;
 use crate::deployment::Deployment;
 use crate::error::GatewayError;
 use crate::pipeline;
+use crate::room::Room;
 use crate::shared::Shared;
 use crate::trace::Trace;
 use route::{Pick, Target};
@@ -78,7 +79,8 @@ async fn predict(
     let (nan, events) = (shared.dialect().nan, &shared.http.cloud_events);
     let mut form = None;
     let response = pipeline::infer_on(shared, &deployment, trace, |deployment| {
-        let (request, wanted) = request::decode(deployment, headers, body, nan, events)?;
+        let room = Room::new(shared.limits().max_body);
+        let (request, wanted) = request::decode(deployment, headers, body, nan, events, &room)?;
         form = Some(wanted);
         Ok(request)
     })

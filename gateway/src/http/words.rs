@@ -1,9 +1,12 @@
 //! The bare words for which JSON has no number: `NaN`, `Infinity` and `-Infinity`, as Triton,
 //! TensorFlow Serving and Python's `json` write them.
 
+use crate::error::GatewayError;
+use crate::room::Room;
+
 /// `text` with each bare word put as JSON that [`super::elements`] reads as the same number: null,
 /// and numbers past every range. None when there is no such word, so that nothing is copied.
-pub(super) fn replaced(text: &[u8]) -> Option<Vec<u8>> {
+pub(super) fn replaced(text: &[u8], room: &Room) -> Result<Option<Vec<u8>>, GatewayError> {
     let mut out: Option<Vec<u8>> = None;
     let mut copied = 0;
     let mut at = 0;
@@ -22,15 +25,24 @@ pub(super) fn replaced(text: &[u8]) -> Option<Vec<u8>> {
                 continue;
             }
         };
-        let out = out.get_or_insert_with(|| Vec::with_capacity(text.len() + 1024));
+        let out = match &mut out {
+            Some(out) => out,
+            None => {
+                // The shortest word has three letters and becomes four.
+                let most = text.len() / 3 * 4 + 4;
+                room.take(most)?;
+                out.insert(Vec::with_capacity(most))
+            }
+        };
         out.extend_from_slice(&text[copied..at]);
         out.extend_from_slice(number);
         at += length;
         copied = at;
     }
-    let mut out = out?;
-    out.extend_from_slice(&text[copied..]);
-    Some(out)
+    if let Some(out) = &mut out {
+        out.extend_from_slice(&text[copied..]);
+    }
+    Ok(out)
 }
 
 /// How long the string is that `text` begins with, quotes included.
@@ -49,8 +61,12 @@ mod tests {
     use proptest::prelude::*;
     use sluice_protocol::{Datatype, TensorData};
 
-    use super::replaced;
     use crate::http::elements::parse;
+    use crate::room::Room;
+
+    fn replaced(text: &[u8]) -> Option<Vec<u8>> {
+        super::replaced(text, &Room::new(1000)).unwrap()
+    }
 
     #[test]
     fn bare_words_become_numbers() {
@@ -63,6 +79,15 @@ mod tests {
         assert_eq!(values[1..], [f32::INFINITY, f32::NEG_INFINITY]);
         let elements = parse("[1e999,-1e999]", Datatype::Fp64, 2).unwrap();
         assert_eq!(elements.data, TensorData::Fp64(vec![f64::INFINITY, f64::NEG_INFINITY]));
+    }
+
+    #[test]
+    fn a_copy_takes_its_room() {
+        let words = b"NaN".repeat(100);
+        let copy = super::replaced(&words, &Room::new(202)).unwrap().unwrap();
+        assert_eq!((copy.len(), copy.capacity()), (400, 404));
+        assert!(super::replaced(&words, &Room::new(201)).is_err());
+        assert_eq!(super::replaced(b"[1]", &Room::new(0)).unwrap(), None);
     }
 
     #[test]

@@ -10,7 +10,9 @@
 use bytes::Bytes;
 use sluice_protocol::{Datatype, TensorData};
 
+use crate::error::GatewayError;
 use crate::http::base64::Base64;
+use crate::room::Room;
 
 /// How deep arrays may be nested, since every level is followed.
 const MAX_NESTING: usize = 100;
@@ -23,15 +25,61 @@ pub(in crate::http) struct Elements {
     pub(in crate::http) shape: Option<Vec<usize>>,
 }
 
-/// Parses the JSON array (or single value) `text` as elements of `datatype`; `expected` is how
-/// many there will be, if known.
+/// How much there is in the JSON array (or single value) `text`. A caller's claims are not trusted.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Extent {
+    /// Elements at most.
+    elements: usize,
+    /// The length of the longest text, and of the longest that has escapes, as they are written.
+    longest: usize,
+    longest_escaped: usize,
+}
+
+impl Extent {
+    fn of(text: &str) -> Self {
+        let commas = |text: &[u8]| text.iter().filter(|&&byte| byte == b',').count();
+        let mut rest = text.as_bytes();
+        let mut extent = Self { elements: 1, ..Self::default() };
+        while let Some(quote) = rest.iter().position(|&byte| byte == b'"') {
+            extent.elements += commas(&rest[..quote]);
+            let length = text_length(&rest[quote..]).unwrap_or(rest.len() - quote);
+            let (string, behind) = rest[quote..].split_at(length);
+            extent.longest = extent.longest.max(length);
+            if string.contains(&b'\\') {
+                extent.longest_escaped = extent.longest_escaped.max(length);
+            }
+            rest = behind;
+        }
+        extent.elements += commas(rest);
+        extent
+    }
+}
+
+/// Takes the room for what [`parse`] makes of `text`. Gives how many elements that are at most.
+pub(in crate::http) fn take_room(
+    room: &Room,
+    datatype: Datatype,
+    text: &str,
+) -> Result<usize, GatewayError> {
+    let extent = Extent::of(text);
+    room.take_elements(datatype, extent.elements)?;
+    if datatype == Datatype::Bytes {
+        room.take(text.len())?;
+        // Escapes are undone in a buffer that grows, and base64 without its white space in another.
+        let buffers = extent.longest_escaped.saturating_mul(3).saturating_add(extent.longest);
+        drop(room.lend(buffers)?);
+    }
+    Ok(extent.elements)
+}
+
+/// Parses the JSON array (or single value) `text` as elements of `datatype`, which are `most` at
+/// most.
 pub(in crate::http) fn parse(
     text: &str,
     datatype: Datatype,
-    expected: usize,
+    most: usize,
 ) -> Result<Elements, String> {
-    // What a caller claims is only trusted as far as the text could hold it.
-    let capacity = expected.min(text.len());
+    let capacity = most.min(text.len());
     macro_rules! scan {
         ($variant:ident, $element:expr) => {{
             let mut values = Vec::with_capacity(capacity);
@@ -63,12 +111,12 @@ pub(in crate::http) fn parse(
 pub(in crate::http) fn parse_or_base64(
     text: &str,
     datatype: Datatype,
-    expected: usize,
+    most: usize,
 ) -> Result<Elements, String> {
     if datatype != Datatype::Bytes {
-        return parse(text, datatype, expected);
+        return parse(text, datatype, most);
     }
-    let mut values = Vec::with_capacity(expected.min(text.len()));
+    let mut values = Vec::with_capacity(most.min(text.len()));
     let shape = scan(
         text,
         |rest| if rest.starts_with('{') { from_base64(rest) } else { string(rest, datatype) },
@@ -190,16 +238,21 @@ fn truth(rest: &str, datatype: Datatype) -> Result<(bool, usize), String> {
 }
 
 fn string(rest: &str, datatype: Datatype) -> Result<(Bytes, usize), String> {
-    let Some(inner) = rest.strip_prefix('"') else { return Err(wrong_type(rest, datatype)) };
+    let length = text_length(rest.as_bytes()).ok_or_else(|| wrong_type(rest, datatype))?;
+    let text: String = serde_json::from_str(&rest[..length]).map_err(|error| error.to_string())?;
+    Ok((text.into(), length))
+}
+
+/// How long the text is that `rest` begins with, quotes included.
+fn text_length(rest: &[u8]) -> Option<usize> {
+    let inner = rest.strip_prefix(b"\"")?;
     let mut escaped = false;
-    let end = inner.bytes().position(|byte| {
+    let end = inner.iter().position(|&byte| {
         let ends = byte == b'"' && !escaped;
         escaped = byte == b'\\' && !escaped;
         ends
     });
-    let length = end.map(|end| end + 2).ok_or_else(|| wrong_type(rest, datatype))?;
-    let text: String = serde_json::from_str(&rest[..length]).map_err(|error| error.to_string())?;
-    Ok((text.into(), length))
+    end.map(|end| end + 2)
 }
 
 fn from_base64(rest: &str) -> Result<(Bytes, usize), String> {
@@ -220,7 +273,9 @@ mod tests {
     use proptest::prelude::*;
     use sluice_protocol::{Datatype, TensorData};
 
-    use super::{parse, parse_or_base64};
+    use super::{parse, parse_or_base64, take_room};
+    use crate::error::GatewayError;
+    use crate::room::Room;
 
     #[test]
     fn bytes_may_come_in_base64_where_they_may() {
@@ -304,7 +359,37 @@ mod tests {
         assert_eq!(error, "has lists nested more than 100 deep");
     }
 
+    #[test]
+    fn room_is_taken_for_what_a_text_holds() {
+        let long = format!("[\"{}\"]", ",".repeat(1000));
+        let escaped = format!("[\"{}\"]", "\\n".repeat(500));
+        for (text, datatype, elements, bytes) in [
+            ("[0,0,0,0]", Datatype::Fp64, 4, 32usize),
+            ("[[0,0],[0,0]]", Datatype::Int8, 4, 4),
+            ("0", Datatype::Fp32, 1, 4),
+            (r#"["","a,\",b",""]"#, Datatype::Bytes, 3, 3 * 32 + 16 + 8 + 3 * 8),
+            (&long, Datatype::Bytes, 1, 32 + 1004 + 1002),
+            (&escaped, Datatype::Bytes, 1, 32 + 1004 + 1002 + 3 * 1002),
+        ] {
+            assert_eq!(take_room(&Room::new(bytes.div_ceil(2)), datatype, text).unwrap(), elements);
+            let error = take_room(&Room::new((bytes - 1) / 2), datatype, text).unwrap_err();
+            assert!(matches!(error, GatewayError::NoRoom { .. }), "{text}: {error}");
+        }
+    }
+
     proptest! {
+        #[test]
+        fn there_are_no_more_elements_than_room_was_taken_for(text in "[\\[\\],1\\\\\"a ]{0,20}") {
+            if serde_json::from_str::<serde_json::Value>(&text).is_ok() {
+                let most = take_room(&Room::new(10_000), Datatype::Bytes, &text).unwrap();
+                for datatype in [Datatype::Fp32, Datatype::Bytes] {
+                    if let Ok(elements) = parse(&text, datatype, most) {
+                        prop_assert!(elements.data.len() <= most);
+                    }
+                }
+            }
+        }
+
         #[test]
         fn floats_round_trip(values in prop::collection::vec(any::<f32>().prop_filter("finite", |x| x.is_finite()), 0..40)) {
             let text = serde_json::to_string(&values).unwrap();

@@ -5,8 +5,9 @@ use http::{HeaderMap, HeaderValue};
 
 use super::request::decode;
 use crate::dialect::NanForm;
-use crate::fuzzing::deployments;
+use crate::fuzzing::{BODY_LIMIT, deployments};
 use crate::inputs;
+use crate::room::Room;
 use crate::settings::CloudEvents;
 
 /// A predict request of V1: by itself, and as a CloudEvent in both modes.
@@ -22,7 +23,8 @@ pub(crate) fn v1_body(body: &Bytes) {
     binary.insert("ce-specversion", HeaderValue::from_static("1.0"));
     for headers in [HeaderMap::new(), structured, binary] {
         for deployment in deployments() {
-            let read = decode(deployment, &headers, body, NanForm::Words, &events);
+            let room = Room::new(BODY_LIMIT);
+            let read = decode(deployment, &headers, body, NanForm::Words, &events, &room);
             if let Ok((Some(request), _)) = read {
                 drop(inputs::prepare(deployment, None, request.inputs));
             }

@@ -14,6 +14,7 @@ use super::metadata::SIGNATURE;
 use crate::deployment::Deployment;
 use crate::dialect::NanForm;
 use crate::error::GatewayError;
+use crate::room::Room;
 use crate::settings::CloudEvents;
 
 /// What is read of a body; other keys do not matter.
@@ -37,22 +38,23 @@ pub(super) fn decode(
     body: &Bytes,
     nan: NanForm,
     events: &CloudEvents,
+    room: &Room,
 ) -> Result<(Option<InferRequest>, ReplyForm), GatewayError> {
     let replaced = match nan {
         NanForm::Null => None,
-        NanForm::Words => words::replaced(body).map(Bytes::from),
+        NanForm::Words => words::replaced(body, room)?.map(Bytes::from),
     };
     let (envelope, payload) =
-        cloud_events::open(headers, replaced.as_ref().unwrap_or(body), events)?;
+        cloud_events::open(headers, replaced.as_ref().unwrap_or(body), events, room)?;
     let wire = read(headers, &envelope, &payload)?;
     if matches!(envelope, Envelope::None)
         && wire.data.is_some()
-        && let Some((envelope, payload)) = cloud_events::open_undeclared(&payload, events)?
+        && let Some((envelope, payload)) = cloud_events::open_undeclared(&payload, events, room)?
     {
         let wire = read(headers, &envelope, &payload)?;
-        return to_request(deployment, &wire, envelope);
+        return to_request(deployment, &wire, envelope, room);
     }
-    to_request(deployment, &wire, envelope)
+    to_request(deployment, &wire, envelope, room)
 }
 
 fn read<'b>(
@@ -78,10 +80,11 @@ fn to_request(
     deployment: &Deployment,
     wire: &WireRequest<'_>,
     envelope: Envelope,
+    room: &Room,
 ) -> Result<(Option<InferRequest>, ReplyForm), GatewayError> {
     check_signature(wire.signature_name)?;
     elements::check_outputs(deployment)?;
-    let (inputs, shape) = tensors(deployment, wire)?;
+    let (inputs, shape) = tensors(deployment, wire, room)?;
     let request = inputs.map(|inputs| InferRequest {
         model: deployment.model.clone(),
         version: Some(deployment.version),
@@ -96,16 +99,17 @@ fn to_request(
 fn tensors(
     deployment: &Deployment,
     wire: &WireRequest<'_>,
+    room: &Room,
 ) -> Result<(Option<Vec<NamedTensor>>, Shape), GatewayError> {
     match (wire.instances, wire.inputs) {
         (Some(rows), None) => {
-            let inputs = rows_to_tensors(deployment, rows.get())?;
+            let inputs = rows_to_tensors(deployment, rows.get(), room)?;
             let first = inputs.as_ref().and_then(|inputs| inputs.first());
             let rows = first.and_then(|input| input.tensor.rows()).unwrap_or(0);
             Ok((inputs, Shape::Rows(rows)))
         }
         (None, Some(columns)) => {
-            Ok((Some(columns_to_tensors(deployment, columns.get())?), Shape::Columns))
+            Ok((Some(columns_to_tensors(deployment, columns.get(), room)?), Shape::Columns))
         }
         (Some(_), Some(_)) => Err(invalid(
             "Not formatted correctly expecting only one of 'inputs' or 'instances' keys to exist; \
@@ -145,6 +149,7 @@ mod tests {
     use super::decode;
     use crate::deployment::{Deployment, idle};
     use crate::dialect::NanForm;
+    use crate::room::Room;
     use crate::settings::CloudEvents;
 
     fn deployment(inputs: &[(&str, Datatype, &[i64])]) -> Deployment {
@@ -208,7 +213,8 @@ mod tests {
                 let body = Bytes::from(body);
                 for deployment in [&one, &two] {
                     for nan in [NanForm::Null, NanForm::Words] {
-                        let _either = decode(deployment, &headers, &body, nan, &events);
+                        let room = Room::new(1 << 20);
+                        let _either = decode(deployment, &headers, &body, nan, &events, &room);
                     }
                 }
             }

@@ -6,7 +6,7 @@ use sluice_protocol::{
     TensorData, element_count,
 };
 
-use super::envelope::{self, Objects, WireInput, WireOutput};
+use super::envelope::{self, WireInput, WireOutput};
 use super::parameters::WireParameters;
 use super::{ReplyForm, Split};
 use crate::control::shared_memory::Regions;
@@ -15,6 +15,7 @@ use crate::dialect::NanForm;
 use crate::error::GatewayError;
 use crate::http::elements;
 use crate::inputs;
+use crate::room::Room;
 
 /// Reads a request, and how it wants its outputs.
 pub(in crate::http) fn decode(
@@ -22,17 +23,18 @@ pub(in crate::http) fn decode(
     regions: &Regions,
     body: Split,
     nan: NanForm,
+    room: &Room,
 ) -> Result<(InferRequest, ReplyForm), GatewayError> {
     let (json, binary) = match body {
         Split::Raw(body) => return decode_raw(deployment, &body),
         Split::Json { json, binary } => (json, binary),
     };
-    envelope::read(&json, nan, |wire| {
-        let names = wire.inputs.0.iter().map(|input| &*input.name);
-        inputs::check_count(deployment, wire.inputs.0.len(), names)?;
-        let inputs = decode_inputs(wire.inputs.0, binary, regions)?;
+    envelope::read(&json, nan, room, |wire| {
+        let names = wire.inputs.iter().map(|input| &*input.name);
+        inputs::check_count(deployment, wire.inputs.len(), names)?;
+        let inputs = decode_inputs(wire.inputs, binary, regions, room)?;
         let parameters = WireParameters::of_request(wire.parameters)?;
-        let wanted = wire.outputs.map(|Objects(outputs)| outputs).unwrap_or_default();
+        let wanted = wire.outputs;
         let form = reply_form(&parameters, &wanted)?;
         let request = InferRequest {
             model: deployment.model.clone(),
@@ -53,7 +55,7 @@ fn requested(output: WireOutput<'_>) -> Result<RequestedOutput, GatewayError> {
     if region.is_some() && (classes.is_some() || parameters.binary_data()?) {
         return Err(GatewayError::Invalid(format!(
             "output {:?} is put into shared memory as it is: neither as classes nor as binary data",
-            output.name
+            clip(&output.name)
         )));
     }
     Ok(RequestedOutput { name: output.name.into_owned(), classes, region })
@@ -108,10 +110,11 @@ fn decode_inputs(
     inputs: Vec<WireInput<'_>>,
     mut binary: Bytes,
     regions: &Regions,
+    room: &Room,
 ) -> Result<Vec<NamedTensor>, GatewayError> {
     let decoded = inputs
         .into_iter()
-        .map(|input| decode_input(input, &mut binary, regions))
+        .map(|input| decode_input(input, &mut binary, regions, room))
         .collect::<Result<_, _>>()?;
     if binary.has_remaining() {
         return Err(GatewayError::Invalid(format!(
@@ -126,14 +129,15 @@ fn decode_input(
     input: WireInput<'_>,
     binary: &mut Bytes,
     regions: &Regions,
+    room: &Room,
 ) -> Result<NamedTensor, GatewayError> {
     let WireInput { name, datatype, shape, parameters, data } = input;
     let refuse = |reason: String| GatewayError::input(&name, reason);
     let parameters = parameters.unwrap_or_default();
     let (size, region) = (parameters.binary_data_size()?, parameters.region()?);
     let datatype = Datatype::parse(&datatype)
-        .ok_or_else(|| refuse(format!("has the unknown datatype {datatype:?}")))?;
-    let expected = element_count(&shape).map_err(|error| GatewayError::shape(&name, &error))?;
+        .ok_or_else(|| refuse(format!("has the unknown datatype {:?}", clip(&datatype))))?;
+    element_count(&shape).map_err(|error| GatewayError::shape(&name, &error))?;
     let sources =
         [data.is_some(), size.is_some(), region.is_some()].iter().filter(|is| **is).count();
     let data = match (data, size, region) {
@@ -141,7 +145,10 @@ fn decode_input(
             let reason = "must have one of data, binary_data_size and shared_memory_region";
             return Err(refuse(format!("{reason}, not {sources}")));
         }
-        (Some(text), ..) => elements::parse(text.get(), datatype, expected).map_err(refuse)?.data,
+        (Some(text), ..) => {
+            let most = elements::take_room(room, datatype, text.get())?;
+            elements::parse(text.get(), datatype, most).map_err(refuse)?.data
+        }
         (_, _, Some(region)) => {
             TensorData::from_raw(datatype, &regions.read(&region, &name)?.into())
                 .map_err(|error| GatewayError::shape(&name, &error))?
@@ -156,7 +163,9 @@ fn decode_input(
                 usize::try_from(size).ok().filter(|&size| size <= left).ok_or_else(|| {
                     refuse(format!("needs {size} bytes of binary data, {left} are left"))
                 })?;
-            TensorData::from_raw(datatype, &binary.split_to(size))
+            let raw = binary.split_to(size);
+            room.take_elements(datatype, TensorData::raw_count(datatype, &raw))?;
+            TensorData::from_raw(datatype, &raw)
                 .map_err(|error| GatewayError::shape(&name, &error))?
         }
     };
@@ -220,6 +229,11 @@ fn raw_tensor(spec: &Input, batches: bool, raw: &Bytes) -> Result<Tensor, Gatewa
     Tensor::new(shape, data).map_err(|error| GatewayError::shape(&spec.name, &error))
 }
 
+/// As much of a name as an error repeats.
+fn clip(name: &str) -> String {
+    name.chars().take(100).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
@@ -230,6 +244,7 @@ mod tests {
     use super::{Regions, WireParameters, decode_inputs, raw_tensor, reply_form};
     use crate::deployment::Input;
     use crate::dialect::NanForm;
+    use crate::room::Room;
 
     fn input(datatype: Datatype, shape: &[i64]) -> Input {
         let (name, shape) = ("x".to_owned(), shape.to_vec());
@@ -276,11 +291,11 @@ mod tests {
 
     /// All of decoding that does not need a model.
     fn read(json: &[u8], binary: Bytes, nan: NanForm) -> bool {
-        let read = envelope::read(json, nan, |wire| {
-            let inputs = decode_inputs(wire.inputs.0, binary, &Regions::default())?;
+        let room = Room::new(1 << 20);
+        let read = envelope::read(json, nan, &room, |wire| {
+            let inputs = decode_inputs(wire.inputs, binary, &Regions::default(), &room)?;
             let parameters = WireParameters::of_request(wire.parameters)?;
-            let wanted = wire.outputs.map(|outputs| outputs.0).unwrap_or_default();
-            reply_form(&parameters, &wanted)?;
+            reply_form(&parameters, &wire.outputs)?;
             Ok(inputs)
         });
         read.is_ok()

@@ -12,7 +12,7 @@ use crate::error::GatewayError;
 use crate::tensor_parameters::{check, classes, region, whole};
 
 /// The most parameters that one thing may have.
-const MOST: usize = 1024;
+const MOST: usize = 256;
 /// As much of a name as an error repeats, in characters.
 const NAME_LENGTH: usize = 100;
 
@@ -54,6 +54,17 @@ impl WireParameters {
                 Ok(())
             }
         }
+    }
+
+    /// About how much memory they take, in bytes.
+    pub(super) fn weight(&self) -> usize {
+        // A node of a tree is half empty at worst.
+        let entry = 2 * size_of::<(String, Parameter)>() + 32;
+        let texts = self.0.iter().map(|(name, value)| match value {
+            Parameter::String(text) => name.len() + text.len(),
+            _ => name.len(),
+        });
+        self.0.len() * entry + texts.sum::<usize>()
     }
 
     /// How many bytes of the binary part an input has, if it is there.
@@ -202,8 +213,8 @@ mod tests {
             let error = serde_json::from_str::<WireParameters>(text).unwrap_err().to_string();
             assert!(error.contains(says), "{text}: {error}");
         }
-        let many: Vec<_> = (0..1025).map(|number| format!("\"p{number}\": 1")).collect();
+        let many: Vec<_> = (0..257).map(|number| format!("\"p{number}\": 1")).collect();
         let error = serde_json::from_str::<WireParameters>(&format!("{{{}}}", many.join(",")));
-        assert!(error.unwrap_err().to_string().contains("more than 1024 parameters"));
+        assert!(error.unwrap_err().to_string().contains("more than 256 parameters"));
     }
 }

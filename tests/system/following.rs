@@ -161,7 +161,7 @@ async fn a_model_that_has_only_a_candidate_leaves_the_others_ready() {
     wait_until("the candidate", async || served.version("new").await["state"] == "ready").await;
     assert!(served.is_ready().await);
     assert_eq!(served.predict("m").await, 200);
-    assert_eq!(served.predict("new").await, 404);
+    assert_eq!(served.predict("new").await, 503);
     served.0.drain().await;
     following.stop_registry().await;
 }
@@ -255,7 +255,7 @@ async fn a_model_that_a_restart_could_not_serve_comes_back_without_the_registry(
     settings("b", "a mistake");
     let served = following.gateway(following.address).await;
     wait_until("the other model", async || served.predict("c").await == 200).await;
-    assert_eq!(served.predict("b").await, 404);
+    assert_eq!(served.predict("b").await, 503);
     assert!(!served.is_ready().await, "b answered before the restart");
     let reason = served.version("b").await["reason"].to_string();
     assert!(reason.contains("deployments/b.toml"), "{reason}");

@@ -1,7 +1,7 @@
 # Everything that one does with this repository, from a fresh clone on. `make` lists it.
 SHELL := bash
 .DEFAULT_GOAL := help
-.PHONY: help setup tools build demo test test-all clean
+.PHONY: help setup tools build demo test test-all fuzz clean
 
 # Suites of the tests with their budgets in seconds of wall time, on two cores with nothing built.
 # A suite that takes longer warns; only a failure fails.
@@ -14,6 +14,7 @@ BUDGET_deploy := 30
 BUDGET_data := 120
 BUDGET_rows := 180
 BUDGET_frameworks := 240
+BUDGET_openapi := 240
 
 # The programs and the tests find what `make setup` installs by these names. A library that
 # ORT_DYLIB_PATH names takes the place of the installed one.
@@ -58,12 +59,17 @@ test: setup ## format, lints, documentation, all tests, deployment files
 	@$(call suite,deploy) $(SLUICE_PYTHON) tests/python/validate_deploy.py
 	@$(call suite,tests) scripts/cargo-test.sh $(WORKSPACE) --no-fail-fast
 
-test-all: test ## the tests, and what takes longer: the data made again from its source, clients for a minute, frameworks
+test-all: test ## the tests, and what takes longer: the data made again from its source, clients for a minute, frameworks, requests that are made up
 	@$(call suite,data) scripts/online-retail.py --check
 	@SLUICE_DISTINCT_ROWS_SECONDS=30 $(call suite,rows) cargo test $(WORKSPACE) --test clients each_client
 	@scripts/setup-python.sh frameworks
 	@cargo build $(WORKSPACE) --bin sluice-gateway
 	@$(call suite,frameworks) .tools/frameworks/bin/python tests/frameworks/run_page.py $(or $(CARGO_TARGET_DIR),target)/debug/sluice-gateway
+	@scripts/setup-python.sh openapi
+	@$(call suite,openapi) .tools/openapi/bin/python tests/openapi/run.py $(or $(CARGO_TARGET_DIR),target)/debug/sluice-gateway
+
+fuzz: tools ## feeds what reads requests with made-up bytes; FUZZ_SECONDS=600 each
+	@scripts/fuzz.sh
 
 clean: ## removes what was built; .tools stays
 	cargo clean

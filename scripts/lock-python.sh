@@ -20,4 +20,5 @@ lock() {
 lock --config-file tests/python/uv.toml tests/python/requirements.in --output-file tests/python/requirements.txt
 lock --no-config bench/lightgbm/requirements.in --output-file bench/lightgbm/requirements.txt
 lock --config-file tests/frameworks/uv.toml tests/frameworks/requirements.in --output-file tests/frameworks/requirements.txt
-wc -l tests/python/requirements.txt bench/lightgbm/requirements.txt tests/frameworks/requirements.txt
+lock --no-config tests/openapi/requirements.in --output-file tests/openapi/requirements.txt
+wc -l tests/python/requirements.txt bench/lightgbm/requirements.txt tests/frameworks/requirements.txt tests/openapi/requirements.txt

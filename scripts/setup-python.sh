@@ -3,6 +3,7 @@
 #   scripts/setup-python.sh            .tools/python   from tests/python/requirements.txt
 #   scripts/setup-python.sh lightgbm   .tools/lightgbm from bench/lightgbm/requirements.txt
 #   scripts/setup-python.sh frameworks .tools/frameworks from tests/frameworks/requirements.txt, 700 MB
+#   scripts/setup-python.sh openapi    .tools/openapi from tests/openapi/requirements.txt
 # The lock files are complete and carry digests, so nothing is looked up and nothing else gets in.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -16,7 +17,8 @@ case ${1:-python} in
 python) folder=.tools/python requirements=tests/python/requirements.txt ;;
 lightgbm) folder=.tools/lightgbm requirements=bench/lightgbm/requirements.txt ;;
 frameworks) folder=.tools/frameworks requirements=tests/frameworks/requirements.txt ;;
-*) fail "unknown environment '$1': python, lightgbm or frameworks" ;;
+openapi) folder=.tools/openapi requirements=tests/openapi/requirements.txt ;;
+*) fail "unknown environment '$1': python, lightgbm, frameworks or openapi" ;;
 esac
 
 # Written last, so that an interrupted installation is made again.

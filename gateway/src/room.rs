@@ -9,6 +9,10 @@ use sluice_protocol::Datatype;
 
 use crate::error::GatewayError;
 
+/// What a body may have at least for this purpose, in bytes: a few names and shapes take a
+/// thousand.
+const LEAST_BODY: usize = 64 << 10;
+
 /// Room for what is made of one request, beside its body: twice what a body may have.
 #[derive(Debug)]
 pub(crate) struct Room {
@@ -28,7 +32,11 @@ pub(crate) struct Lent<'r> {
 impl Room {
     /// The room for a request whose body has at most `max_body` bytes.
     pub(crate) fn new(max_body: usize) -> Self {
-        let whole = max_body.saturating_mul(2);
+        Self::of_bytes(max_body.max(LEAST_BODY).saturating_mul(2))
+    }
+
+    /// Room of so many bytes.
+    pub(crate) const fn of_bytes(whole: usize) -> Self {
         Self { whole, left: Cell::new(whole), exceeded: Cell::new(false) }
     }
 
@@ -89,17 +97,26 @@ mod tests {
 
     #[test]
     fn no_more_is_taken_than_there_is() {
-        let room = Room::new(50);
+        let room = Room::of_bytes(100);
         room.take(40).unwrap();
         drop(room.lend(60).unwrap());
+        let read: Result<(), _> = room.trying(|| room.take(50).and(Err(other())));
+        assert_eq!(room.reason(read.unwrap_err()).to_string(), "x");
         room.take_elements(Datatype::Fp64, 7).unwrap();
-        let other = || GatewayError::Invalid("x".to_owned());
-        assert_eq!(room.reason(other()).to_string(), "x");
         let error = room.take(5).unwrap_err();
         assert_eq!(error.code(), Code::TooLarge);
         assert!(error.to_string().contains("more than 100 bytes of memory"), "{error}");
         assert_eq!(room.reason(other()).to_string(), error.to_string());
         assert!(room.take_elements(Datatype::Bytes, usize::MAX).is_err());
         room.take(4).unwrap();
+    }
+
+    #[test]
+    fn a_small_limit_of_bodies_leaves_room_for_names() {
+        assert!(Room::new(10).take(100_000).is_ok() && Room::new(10).take(200_000).is_err());
+    }
+
+    fn other() -> GatewayError {
+        GatewayError::Invalid("x".to_owned())
     }
 }

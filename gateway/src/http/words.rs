@@ -84,10 +84,10 @@ mod tests {
     #[test]
     fn a_copy_takes_its_room() {
         let words = b"NaN".repeat(100);
-        let copy = super::replaced(&words, &Room::new(202)).unwrap().unwrap();
+        let copy = super::replaced(&words, &Room::of_bytes(404)).unwrap().unwrap();
         assert_eq!((copy.len(), copy.capacity()), (400, 404));
-        assert!(super::replaced(&words, &Room::new(201)).is_err());
-        assert_eq!(super::replaced(b"[1]", &Room::new(0)).unwrap(), None);
+        assert!(super::replaced(&words, &Room::of_bytes(403)).is_err());
+        assert_eq!(super::replaced(b"[1]", &Room::of_bytes(0)).unwrap(), None);
     }
 
     #[test]

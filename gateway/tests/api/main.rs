@@ -20,6 +20,7 @@ mod http_v2;
 mod inference;
 mod lifecycle;
 mod logging;
+mod memory;
 mod metadata;
 mod metrics;
 mod openapi;

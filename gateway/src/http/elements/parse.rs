@@ -364,15 +364,16 @@ mod tests {
         let long = format!("[\"{}\"]", ",".repeat(1000));
         let escaped = format!("[\"{}\"]", "\\n".repeat(500));
         for (text, datatype, elements, bytes) in [
-            ("[0,0,0,0]", Datatype::Fp64, 4, 32usize),
+            ("[0,0,0,0]", Datatype::Fp64, 4, 32),
             ("[[0,0],[0,0]]", Datatype::Int8, 4, 4),
             ("0", Datatype::Fp32, 1, 4),
             (r#"["","a,\",b",""]"#, Datatype::Bytes, 3, 3 * 32 + 16 + 8 + 3 * 8),
             (&long, Datatype::Bytes, 1, 32 + 1004 + 1002),
             (&escaped, Datatype::Bytes, 1, 32 + 1004 + 1002 + 3 * 1002),
         ] {
-            assert_eq!(take_room(&Room::new(bytes.div_ceil(2)), datatype, text).unwrap(), elements);
-            let error = take_room(&Room::new((bytes - 1) / 2), datatype, text).unwrap_err();
+            let taken = take_room(&Room::of_bytes(bytes), datatype, text);
+            assert_eq!(taken.unwrap(), elements, "{text}");
+            let error = take_room(&Room::of_bytes(bytes - 1), datatype, text).unwrap_err();
             assert!(matches!(error, GatewayError::NoRoom { .. }), "{text}: {error}");
         }
     }

@@ -12,7 +12,7 @@ use serde::de::{
     DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Unexpected, Visitor,
 };
 use serde_json::value::RawValue;
-use sluice_protocol::MAX_RANK;
+use sluice_protocol::{MAX_RANK, ShapeError};
 
 use super::parameters::WireParameters;
 use crate::dialect::NanForm;
@@ -249,15 +249,14 @@ fn shape<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<i64>, D::Erro
         }
 
         fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Vec<i64>, A::Error> {
-            let mut shape = Vec::new();
+            let (mut shape, mut rank) = (Vec::new(), 0);
             while let Some(dimension) = list.next_element()? {
-                if shape.len() == MAX_RANK {
-                    let text = format!("shape has more than {MAX_RANK} dimensions");
-                    return Err(A::Error::custom(text));
+                rank += 1;
+                if rank <= MAX_RANK {
+                    shape.push(dimension);
                 }
-                shape.push(dimension);
             }
-            Ok(shape)
+            if rank > MAX_RANK { Err(A::Error::custom(ShapeError::Rank(rank))) } else { Ok(shape) }
         }
     }
 

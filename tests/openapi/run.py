@@ -21,7 +21,7 @@ import urllib.request
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-GRAPHS = HERE.parents[2] / "gateway" / "tests" / "models"
+GRAPHS = HERE.parents[1] / "gateway" / "tests" / "models"
 # Models, and the graphs that they are.
 MODELS = {name: f"{name}.onnx" for name in ("scale", "pair", "mixed", "optional", "parse", "scores", "shift")}
 MODELS |= {"texts": "identity/BYTES.onnx", "numbers": "identity/INT32.onnx", "halves": "identity/FP16.onnx"}

@@ -1,0 +1,84 @@
+//! Requests that take far more memory than they have bytes, when they are read.
+
+use sluice_protocol::grpc::model_infer_request::InferInputTensor;
+use sluice_protocol::grpc::{InferTensorContents, ModelInferRequest};
+use tonic::Code;
+
+use crate::inference::connect;
+use crate::support::{Process, answer};
+
+/// The longest body, in bytes.
+const LIMIT: usize = 8 << 20;
+
+/// As many of `unit` between `head` and `tail` as a body may have.
+fn body(head: &str, unit: &str, tail: &str) -> String {
+    let count = (LIMIT - head.len() - tail.len()) / unit.len();
+    format!("{head}{}{tail}", unit.repeat(count))
+}
+
+#[tokio::test]
+async fn what_takes_much_more_memory_than_it_has_bytes_is_refused_without_it() {
+    let flag = format!("--max-body={LIMIT}");
+    let models = [("scale", 1, "scale.onnx"), ("texts", 1, "identity/BYTES.onnx")];
+    let running = Process::start(&models, &[&flag]).await;
+    let (v1, v2) = ("/v1/models/texts:predict", "/v2/models/texts/infer");
+    let doubles = r#"{"inputs":[{"name":"x","datatype":"FP64","shape":[1],"data":["#;
+    let texts = r#"{"inputs":[{"name":"x","datatype":"BYTES","shape":[1],"data":["#;
+    let binary = r#"{"inputs":[{"name":"x","datatype":"BYTES","shape":[1],"parameters":{"binary_data_size":8000000}}]}"#;
+    let raw = format!("{binary}{}", "\0".repeat(8_000_000));
+    let before = running.status("VmHWM");
+    for (path, body, header) in [
+        (v1, body(r#"{"instances":["#, "\"\",", r#"""]}"#), None),
+        (v1, body(r#"{"instances":["#, r#"{"INPUT0":""},"#, r#"{"INPUT0":""}]}"#), None),
+        (v1, body(r#"{"inputs":{"y":["#, "0,", "0]}}"), None),
+        ("/v2/models/texts/generate", body(r#"{"INPUT0":["#, "\"\",", r#"""]}"#), None),
+        (v2, body(doubles, "0,", "0]}]}"), None),
+        (v2, body(texts, "\"\",", r#"""]}]}"#), None),
+        (v2, body(r#"{"inputs":[],"outputs":["#, r#"{"name":""},"#, r#"{"name":""}]}"#), None),
+        (v2, raw, Some(binary.len())),
+    ] {
+        let start: String = body.chars().take(60).collect();
+        let mut request = running.client.post(running.url(path)).body(body);
+        if let Some(length) = header {
+            request = request.header("inference-header-content-length", length);
+        }
+        let (status, answer) = answer(request).await;
+        let text = answer["error"].as_str().unwrap_or_default();
+        // A list may be refused for its length before it is for its memory.
+        let (refused, says) = match start.contains("outputs") {
+            true => (400, "more than 16384 tensors"),
+            false => (413, "more than 16777216 bytes of memory"),
+        };
+        assert!(status == refused && text.contains(says), "{path} {start}: {status} {answer}");
+    }
+    let mut client = connect(&running).await.max_encoding_message_size(LIMIT);
+    for contents in [
+        InferTensorContents { int64_contents: vec![0; 8_000_000], ..Default::default() },
+        InferTensorContents { bytes_contents: vec!["".into(); 4_000_000], ..Default::default() },
+    ] {
+        let input = InferInputTensor { contents: Some(contents), ..Default::default() };
+        let model_name = "texts".to_owned();
+        let request = ModelInferRequest { model_name, inputs: vec![input], ..Default::default() };
+        let status = client.model_infer(request).await.unwrap_err();
+        assert_eq!(status.code(), Code::ResourceExhausted, "{status:?}");
+        assert!(status.message().contains("more than 16777216 bytes of memory"), "{status:?}");
+    }
+    // A body on its way, and what may be made of it; some of them are still being let go.
+    let taken = (running.status("VmHWM") - before) << 10;
+    assert!(taken < 6 * LIMIT as u64, "{taken} bytes of memory were taken");
+    running.end_without_an_error().await;
+}
+
+#[tokio::test]
+async fn what_is_large_and_takes_what_it_has_is_answered() {
+    let flag = format!("--max-body={LIMIT}");
+    let running = Process::start(&[("scale", 1, "scale.onnx")], &[&flag]).await;
+    let rows = 900_000;
+    let values = vec!["0.5"; 2 * rows].join(",");
+    let request = format!(
+        r#"{{"inputs":[{{"name":"x","datatype":"FP32","shape":[{rows},2],"data":[{values}]}}]}}"#
+    );
+    let (status, answer) = running.post("/v2/models/scale/infer", request).await;
+    assert_eq!((status, answer["outputs"][0]["shape"][0].as_u64()), (200, Some(rows as u64)));
+    running.end_without_an_error().await;
+}

@@ -127,8 +127,14 @@ impl Decoder for Reader {
 pub(super) fn read(message: impl Buf, max_body: usize) -> Result<Question, Status> {
     let (length, room) = (message.remaining(), Room::new(max_body));
     check_parts(message.chunk())?;
-    room.take(weight::of_request(message.chunk()))?;
+    let weight = weight::of_request(message.chunk()).ok_or_else(malformed)?;
+    room.take(weight)?;
     Ok(Question { wire: decode(message)?, length, room })
+}
+
+fn malformed() -> Status {
+    let reason = "a part of it is longer than what it is in";
+    Status::invalid_argument(format!("failed to decode Protobuf message: {reason}"))
 }
 
 /// Numbers of fields on the wire.

@@ -20,54 +20,70 @@ enum Kind {
     Contents,
 }
 
-/// About how many bytes of memory `message` takes. Its raw contents stay where they are.
-pub(super) fn of_request(message: &[u8]) -> usize {
-    weigh(Kind::Request, message)
-}
-
-/// What is malformed is left to whoever reads it.
-fn weigh(kind: Kind, mut message: &[u8]) -> usize {
+/// About how many bytes of memory `message` takes. Its raw contents stay where they are. None when
+/// a part is longer than what it is a part of: it would be read beyond its end, and only refused
+/// there. What else is malformed is left to whoever reads it.
+pub(super) fn of_request(mut message: &[u8]) -> Option<usize> {
     let mut weight = 0usize;
-    while !message.is_empty() {
-        let Ok((tag, wire_type)) = decode_key(&mut message) else { break };
-        let before = message;
-        if skip_field(wire_type, tag, &mut message, DecodeContext::default()).is_err() {
-            break;
-        }
-        let mut field = &before[..before.len() - message.len()];
-        let is_packed = wire_type == WireType::LengthDelimited;
-        if is_packed && decode_varint(&mut field).is_err() {
-            break;
-        }
-        weight = weight.saturating_add(weigh_field(kind, tag, field, is_packed));
+    while let Some(field) = Field::next(&mut message) {
+        weight = weight.saturating_add(field.weight(Kind::Request)?);
     }
-    weight
+    Some(weight)
 }
 
-fn weigh_field(kind: Kind, tag: u32, field: &[u8], is_packed: bool) -> usize {
-    // A number that is not packed is one more of its list.
-    let numbers = if is_packed { varints(field) } else { 1 };
-    let list = |count: usize, size: usize| count.saturating_mul(GROWTH * size);
-    match (kind, tag) {
-        (Kind::Request | Kind::Input, 4) | (Kind::Output, 2) => PARAMETER + field.len(),
-        (Kind::Request, 5) => {
-            let inner = weigh(Kind::Input, field);
-            list(1, size_of::<InferInputTensor>()).saturating_add(inner)
+fn of_part(kind: Kind, mut part: &[u8]) -> Option<usize> {
+    let mut weight = 0usize;
+    while !part.is_empty() {
+        weight = weight.saturating_add(Field::next(&mut part)?.weight(kind)?);
+    }
+    Some(weight)
+}
+
+/// A field on the wire.
+struct Field<'m> {
+    tag: u32,
+    /// What it holds, without its length.
+    bytes: &'m [u8],
+    /// Whether it has a length, as lists of numbers do that are packed.
+    is_packed: bool,
+}
+
+impl<'m> Field<'m> {
+    /// Takes the first field out of `message`. None when it has no whole one.
+    fn next(message: &mut &'m [u8]) -> Option<Self> {
+        let (tag, wire_type) = decode_key(message).ok()?;
+        let before = *message;
+        skip_field(wire_type, tag, message, DecodeContext::default()).ok()?;
+        let mut bytes = &before[..before.len() - message.len()];
+        let is_packed = wire_type == WireType::LengthDelimited;
+        if is_packed {
+            decode_varint(&mut bytes).ok()?;
         }
-        (Kind::Request, 6) => {
-            let inner = weigh(Kind::Output, field);
-            list(1, size_of::<InferRequestedOutputTensor>()).saturating_add(inner)
+        Some(Self { tag, bytes, is_packed })
+    }
+
+    /// What it takes as a field of `kind`.
+    fn weight(&self, kind: Kind) -> Option<usize> {
+        let length = self.bytes.len();
+        // A number that is not packed is one more of its list.
+        let numbers = if self.is_packed { varints(self.bytes) } else { 1 };
+        let list = |count: usize, size: usize| count.saturating_mul(GROWTH * size);
+        let within = |own: usize, kind| Some(own.saturating_add(of_part(kind, self.bytes)?));
+        match (kind, self.tag) {
+            (Kind::Request | Kind::Input, 4) | (Kind::Output, 2) => Some(PARAMETER + length),
+            (Kind::Request, 5) => within(list(1, size_of::<InferInputTensor>()), Kind::Input),
+            (Kind::Request, 6) => {
+                within(list(1, size_of::<InferRequestedOutputTensor>()), Kind::Output)
+            }
+            (Kind::Request, 7) | (Kind::Contents, 8) => Some(list(1, size_of::<Bytes>())),
+            (Kind::Input, 3) | (Kind::Contents, 3 | 5) => Some(list(numbers, 8)),
+            (Kind::Input, 5) => within(size_of::<InferTensorContents>(), Kind::Contents),
+            (Kind::Contents, 1) => Some(list(numbers, 1)),
+            (Kind::Contents, 2 | 4) => Some(list(numbers, 4)),
+            (Kind::Contents, 6 | 7) => Some(list(length, 1)),
+            // A text, or what is skipped.
+            _ => Some(length),
         }
-        (Kind::Request, 7) | (Kind::Contents, 8) => list(1, size_of::<Bytes>()),
-        (Kind::Input, 3) | (Kind::Contents, 3 | 5) => list(numbers, 8),
-        (Kind::Input, 5) => {
-            size_of::<InferTensorContents>().saturating_add(weigh(Kind::Contents, field))
-        }
-        (Kind::Contents, 1) => list(numbers, 1),
-        (Kind::Contents, 2 | 4) => list(numbers, 4),
-        (Kind::Contents, 6 | 7) => list(field.len(), 1),
-        // A text, or what is skipped.
-        _ => field.len(),
     }
 }
 
@@ -91,7 +107,8 @@ mod tests {
             let input = InferInputTensor { contents: Some(contents), ..Default::default() };
             ModelInferRequest { inputs: vec![input], ..Default::default() }.encode_to_vec()
         };
-        of_request(&request(contents)) - of_request(&request(InferTensorContents::default()))
+        let of = |contents| of_request(&request(contents)).unwrap();
+        of(contents) - of(InferTensorContents::default())
     }
 
     #[test]
@@ -112,9 +129,16 @@ mod tests {
         let inputs = vec![InferInputTensor::default(); 10];
         let parts = ModelInferRequest { inputs, ..Default::default() }.encode_to_vec();
         assert_eq!(parts.len(), 20);
-        assert_eq!(of_request(&parts), 10 * 3 * size_of::<InferInputTensor>());
-        for malformed in [&[0xff][..], &[0x2a, 0xff, 0xff, 1], &[0x2a, 2, 0x22]] {
-            assert!(of_request(malformed) < 2000);
+        assert_eq!(of_request(&parts), Some(10 * 3 * size_of::<InferInputTensor>()));
+    }
+    /// Field 5 of two bytes, in which another one begins that has three.
+    #[test]
+    fn parts_end_where_what_they_are_in_does() {
+        for malformed in [&[0x2a, 2, 0x2a, 3, 0, 0, 0][..], &[0x2a, 4, 0x2a, 2, 0x1a, 1, 0]] {
+            assert_eq!(of_request(malformed), None, "{malformed:?}");
+        }
+        for other in [&[0x2a, 2, 0x2a, 0][..], &[0xff], &[0x2a, 0xff, 0xff, 1], &[0x2a, 2, 0x22]] {
+            assert!(of_request(other).is_some(), "{other:?}");
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Bad input gets the right status and an error that names the thing.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use futures::{StreamExt, stream};
 use http::uri::PathAndQuery;
@@ -190,12 +190,12 @@ async fn floods_are_refused_quickly_and_briefly() {
         ("/v1/models/mixed:predict", json!({"instances": [{long.clone(): null}]}).to_string()),
     ] {
         let begins: String = body.chars().take(60).collect();
-        let started = Instant::now();
+        let before = running.cpu_time();
         let (status, body) = running.post(path, body).await;
-        let took = started.elapsed();
+        let cost = running.cpu_time() - before;
         assert_eq!(status, 400, "{begins}: {body}");
         assert!(body["error"].as_str().unwrap().len() <= 1000, "{begins}: {body}");
-        assert!(took < Duration::from_secs(1), "{begins}: {took:?}");
+        assert!(cost < Duration::from_secs(1), "{begins}: {cost:?}");
     }
     running.end_without_an_error().await;
 }

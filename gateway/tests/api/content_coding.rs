@@ -1,7 +1,6 @@
 //! Compressed requests, and compressed answers for those who ask for them.
 
 use std::io::{Read, Write};
-use std::time::{Duration, Instant};
 
 use flate2::Compression;
 use flate2::read::{GzDecoder, ZlibDecoder};
@@ -135,11 +134,10 @@ async fn a_bomb_is_refused_at_the_limit() {
         let (coding, body) = bomb;
         let asked = client.post(url).header("Content-Encoding", coding).body(body);
         let bombing = tokio::spawn(answer(asked));
-        let mut slowest = Duration::ZERO;
+        let mut meanwhile = 0;
         while !bombing.is_finished() {
-            let begun = Instant::now();
             assert_eq!(running.get("/v2/health/live").await.0, 200);
-            slowest = slowest.max(begun.elapsed());
+            meanwhile += 1;
         }
         let (status, answered) = bombing.await.unwrap();
         assert_eq!(status, 413, "{answered}");
@@ -147,7 +145,7 @@ async fn a_bomb_is_refused_at_the_limit() {
             answered["error"].as_str().unwrap().contains("limit of 8388608 bytes"),
             "{answered}"
         );
-        assert!(slowest < Duration::from_millis(500), "{slowest:?}");
+        assert!(meanwhile > 5, "{meanwhile} answers meanwhile");
     }
 }
 

@@ -100,7 +100,7 @@ impl Others {
     async fn are_unaffected(self) {
         self.over.store(true, Ordering::Relaxed);
         let (answers, slowest) = self.asking.await.unwrap();
-        assert!(slowest < Duration::from_secs(1), "{slowest:?} of {answers}");
+        assert!(slowest < Duration::from_secs(2), "{slowest:?} of {answers}");
     }
 }
 

@@ -480,6 +480,12 @@ async fn what_is_no_message_is_refused_without_memory_for_it() {
         (INFER, parts, Code::InvalidArgument, "more than 65536 inputs, outputs"),
         (
             INFER,
+            framed(b"\x2a\x02\x2a\x03\0\0\0"),
+            Code::InvalidArgument,
+            "a part of it is longer than what it is in",
+        ),
+        (
+            INFER,
             too_long.clone(),
             Code::ResourceExhausted,
             "Received message larger than max (4294967295 vs. 67108864)",

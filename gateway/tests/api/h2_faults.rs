@@ -151,9 +151,9 @@ async fn floods_are_cut_off_and_hurt_nobody() {
     ];
     for (what, flood) in floods {
         let neighbour = neighbour(&process).await;
-        let (begun, before) = (Instant::now(), cpu_time(&process));
+        let (begun, before) = (Instant::now(), process.cpu_time());
         let sent = until_cut_off(open(&process).await, flood).await;
-        let (took, cost) = (begun.elapsed(), cpu_time(&process) - before);
+        let (took, cost) = (begun.elapsed(), process.cpu_time() - before);
         assert!(sent < 20_000_000, "{what}: {sent} bytes were taken");
         assert!(took < Duration::from_secs(5), "{what}: cut off after {took:?}");
         assert!(cost < Duration::from_secs(5), "{what}: cost {cost:?}");
@@ -170,14 +170,6 @@ async fn floods_are_cut_off_and_hurt_nobody() {
     let run = count("sluice_rows_total{model=\"scale\",version=\"1\"}");
     assert!(run <= asked + 10, "{run} rows for {asked} questions");
     process.end_without_an_error().await;
-}
-
-/// The processor time that the process has taken.
-fn cpu_time(process: &Process) -> Duration {
-    let stat = std::fs::read_to_string(format!("/proc/{}/stat", process.id())).unwrap();
-    let fields: Vec<&str> = stat.rsplit(") ").next().unwrap().split(' ').collect();
-    let ticks = |index: usize| fields[index].parse::<u64>().unwrap();
-    Duration::from_millis((ticks(11) + ticks(12)) * 10)
 }
 
 /// Frames up to one of `kind`: that one's payload. None when the connection ends before.

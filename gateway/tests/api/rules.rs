@@ -142,7 +142,7 @@ async fn idle_connections_hold_up_nobody() {
     let begun = Instant::now();
     assert_eq!(running.post("/v2/models/scale/infer", infer_body("")).await.0, 200);
     assert!(connect(&running).await.model_infer(ones("scale", 1)).await.is_ok());
-    assert!(begun.elapsed() < Duration::from_secs(1), "{:?}", begun.elapsed());
+    assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
     // The gRPC port has said how much it takes; behind that comes nothing, and no end.
     let mut said = [0; 4096];
     for stream in idle {

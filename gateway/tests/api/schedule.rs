@@ -4,12 +4,13 @@ use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
+use sluice_gateway::MetricNames;
 use sluice_protocol::grpc::infer_parameter::ParameterChoice;
 use sluice_protocol::grpc::model_infer_request::InferInputTensor;
 use sluice_protocol::grpc::{InferParameter, InferTensorContents, ModelInferRequest};
 
 use crate::inference::connect;
-use crate::support::{Running, answer, serve, serve_as};
+use crate::support::{Running, answer, serve, serve_as, value, wait_until};
 
 const PATH: &str = "/v2/models/m/infer";
 /// Seconds of work, where a round takes a microsecond or less.
@@ -43,25 +44,40 @@ async fn serve_rounds(config: &str) -> Running {
     let settings = "format = 1\nexecutor = \"workers\"\ninstances = 1\n";
     serve_as(&[("m", 1, "rounds.onnx")], settings, |settings| {
         settings.max_waiting = Some(Duration::from_secs(3600));
+        settings.metric_names = Some(vec![MetricNames::Triton]);
         let folder = settings.model_repository.as_ref().unwrap().join("m");
         std::fs::write(folder.join("config.pbtxt"), config).unwrap();
     })
     .await
 }
 
-/// Sends a request after a while, and says when it was answered with what.
-fn later(
+/// Sends a request, and says when it was answered with what.
+fn ask(
     running: &Running,
-    millis: u64,
     rounds: i64,
     parameters: &Value,
 ) -> tokio::task::JoinHandle<(Instant, u16, Value)> {
     let request = running.client.post(running.url(PATH)).body(body(rounds, parameters));
     tokio::spawn(async move {
-        tokio::time::sleep(Duration::from_millis(millis)).await;
         let (status, answered) = answer(request).await;
         (Instant::now(), status, answered)
     })
+}
+
+/// Waits until so many requests wait for the worker.
+async fn queued(running: &Running, requests: usize) {
+    let series = "nv_inference_pending_request_count{model=\"m\",version=\"1\"}";
+    let expected = Some(requests as f64);
+    let are_queued = async || value(&running.metrics().await, series) == expected;
+    wait_until(&format!("{requests} to wait"), are_queued).await;
+}
+
+/// A run that keeps the worker busy, and nothing else yet.
+async fn keep_busy(running: &Running) -> tokio::task::JoinHandle<(Instant, u16, Value)> {
+    let long = ask(running, LONG, &json!({}));
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    queued(running, 0).await;
+    long
 }
 
 /// What comes first is first answered, while a long run keeps the worker busy meanwhile.
@@ -69,10 +85,13 @@ async fn in_order<const N: usize>(
     running: &Running,
     parameters: [Value; N],
 ) -> Vec<(usize, u16, Value)> {
-    let long = later(running, 0, LONG, &json!({}));
-    let requests: Vec<_> = (0..N)
-        .map(|at| later(running, 100 + 40 * at as u64, LONG / 100, &parameters[at]))
-        .collect();
+    let long = keep_busy(running).await;
+    let mut requests = Vec::new();
+    for parameters in &parameters {
+        requests.push(ask(running, LONG / 40, parameters));
+        queued(running, requests.len()).await;
+    }
+    assert!(!long.is_finished(), "the worker was busy all the while");
     let mut answered = Vec::new();
     for (at, request) in requests.into_iter().enumerate() {
         let (when, status, body) = request.await.unwrap();
@@ -108,16 +127,15 @@ async fn without_levels_all_are_answered_as_they_come() {
 async fn a_bounded_queue_refuses_over_http_and_grpc() {
     let running =
         serve_rounds("dynamic_batching { default_queue_policy { max_queue_size: 1 } }").await;
-    let long = later(&running, 0, LONG, &json!({}));
-    // Of these one may wait while the long one runs, or none where that is not so yet.
-    tokio::time::sleep(Duration::from_millis(200)).await;
+    let long = keep_busy(&running).await;
+    // Of these one may wait while the long one runs.
     let requests: Vec<_> = (0..4)
         .map(|_| {
             tokio::spawn(running.client.post(running.url(PATH)).body(body(1, &json!({}))).send())
         })
         .collect();
     let request = grpc_request(1, "priority", ParameterChoice::Uint64Param(0));
-    tokio::time::sleep(Duration::from_millis(200)).await;
+    queued(&running, 1).await;
     let status = connect(&running).await.model_infer(request).await.unwrap_err();
     assert!(!long.is_finished(), "the worker was busy all the while");
     assert_eq!(status.code(), tonic::Code::Unavailable);
@@ -134,7 +152,7 @@ async fn a_bounded_queue_refuses_over_http_and_grpc() {
         let body: Value = serde_json::from_slice(&answered.bytes().await.unwrap()).unwrap();
         assert_eq!(body["error"].as_str(), Some(status.message()));
     }
-    assert!(refusals >= 3, "{refusals}");
+    assert_eq!(refusals, 3);
     assert_eq!(long.await.unwrap().1, 200);
 }
 

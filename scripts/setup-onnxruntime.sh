@@ -64,7 +64,7 @@ while read -r digest name; do
     [ "$name" != "$architecture/$library" ] || expected=$digest
 done <scripts/onnxruntime.sha256
 if [ -z "$expected" ] || [ "$(uname -s)" != Linux ]; then
-    fail "no library is pinned for $(uname -s) on $architecture; install ONNX Runtime 1.22 or newer yourself and name its library in SLUICE_ONNXRUNTIME"
+    fail "no library is pinned for $(uname -s) on $architecture; install ONNX Runtime 1.23 or newer yourself and name its library in SLUICE_ONNXRUNTIME"
 fi
 
 if [ -e "$folder/libonnxruntime.so" ] && [ -e "$stamp" ] && [ "$(<"$stamp")" = "$(state)" ]; then

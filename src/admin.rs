@@ -1,18 +1,31 @@
 //! The admin address of a running gateway, which owns its online store: rows go in there, and
 //! an entity is looked up there.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
+use clap::Args;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use sluice_features::{ServiceVector, ViewRows, WriteReport};
+use sluice_registry::outbound;
 
 /// Looking something up.
 const CALL: Duration = Duration::from_secs(30);
 /// Storing rows.
 const WRITE: Duration = Duration::from_secs(600);
+
+/// What an admin address asks of who calls it.
+#[derive(Debug, Default, Args)]
+pub(crate) struct AdminAccess {
+    /// Bearer tokens of the admin address, one a line: the first one is sent
+    #[arg(long, env = "SLUICE_ADMIN_TOKEN_FILE", value_name = "FILE")]
+    admin_token_file: Option<PathBuf>,
+    /// A certificate and its key in PEM, for an admin address that asks its clients for one
+    #[arg(long, env = "SLUICE_ADMIN_CERTIFICATE", value_name = "FILE")]
+    admin_certificate: Option<PathBuf>,
+}
 
 /// A client of one gateway's admin address.
 #[derive(Debug)]
@@ -24,30 +37,19 @@ pub(crate) struct Admin {
 
 impl Admin {
     /// A client of `address`, a URL or `host:port`. Connects to nothing.
-    pub(crate) fn new(address: &str) -> anyhow::Result<Self> {
+    pub(crate) fn new(address: &str, access: &AdminAccess) -> anyhow::Result<Self> {
         let url = base_url(address);
         let parsed: reqwest::Url =
             url.parse().with_context(|| format!("admin address {address:?}"))?;
-        if parsed.scheme() != "http" {
-            bail!("admin address {address:?} must begin with http://; nothing there speaks TLS");
+        if !matches!(parsed.scheme(), "http" | "https") {
+            bail!("admin address {address:?} must begin with http:// or https://");
         }
-        let mut builder = reqwest::Client::builder().connect_timeout(Duration::from_secs(5));
-        if is_loopback(&parsed) {
-            builder = builder.no_proxy();
+        let mut builder = outbound::client(&parsed).connect_timeout(Duration::from_secs(5));
+        if let Some(file) = &access.admin_certificate {
+            builder = builder.identity(identity_of(file)?);
         }
-        Ok(Self { http: builder.build()?, url, token: None })
-    }
-
-    /// The same with the first bearer token of a file, as the gateway reads it: one a line, blank
-    /// lines and those that begin with `#` ignored.
-    pub(crate) fn with_token_of(mut self, file: &Path) -> anyhow::Result<Self> {
-        let read = || format!("read admin token {}", file.display());
-        let text = std::fs::read_to_string(file).with_context(read)?;
-        let token =
-            text.lines().map(str::trim).find(|line| !line.is_empty() && !line.starts_with('#'));
-        let token = token.context("there is no token in it").with_context(read)?;
-        self.token = Some(token.to_owned());
-        Ok(self)
+        let token = access.admin_token_file.as_deref().map(token_of).transpose()?;
+        Ok(Self { http: builder.build()?, url, token })
     }
 
     /// What the gateway serves, as `GET /models` says it.
@@ -103,6 +105,24 @@ impl Admin {
     }
 }
 
+/// The first bearer token of a file, as the gateway reads it: one a line, blank lines and those that
+/// begin with `#` ignored.
+fn token_of(file: &Path) -> anyhow::Result<String> {
+    let read = || format!("read admin token {}", file.display());
+    let text = std::fs::read_to_string(file).with_context(read)?;
+    let token = text.lines().map(str::trim).find(|line| !line.is_empty() && !line.starts_with('#'));
+    Ok(token.context("there is no token in it").with_context(read)?.to_owned())
+}
+
+/// A certificate with its key.
+fn identity_of(file: &Path) -> anyhow::Result<reqwest::Identity> {
+    let read = || format!("read client certificate {}", file.display());
+    let text = std::fs::read(file).with_context(read)?;
+    reqwest::Identity::from_pem(&text)
+        .context("it must hold a certificate and its key, both in PEM")
+        .with_context(read)
+}
+
 fn read<T: DeserializeOwned>(body: &[u8]) -> anyhow::Result<T> {
     serde_json::from_slice(body).context("read the gateway's answer")
 }
@@ -112,36 +132,18 @@ fn base_url(address: &str) -> String {
     if url.contains("://") { url.to_owned() } else { format!("http://{url}") }
 }
 
-/// A proxy would look on its own machine.
-fn is_loopback(url: &reqwest::Url) -> bool {
-    let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']);
-    host == "localhost"
-        || host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
-}
-
 #[cfg(test)]
 mod tests {
-    use super::{Admin, base_url, is_loopback};
+    use super::{Admin, AdminAccess, base_url};
 
     #[test]
     fn an_address_becomes_a_url() {
         assert_eq!(base_url("127.0.0.1:8082"), "http://127.0.0.1:8082");
         assert_eq!(base_url("http://gate.example/"), "http://gate.example");
-        assert!(Admin::new("https://gate.example").is_err());
-        let error = Admin::new("http://:82").unwrap_err();
+        let admin = |address| Admin::new(address, &AdminAccess::default());
+        assert!(admin("https://gate.example").is_ok());
+        assert!(admin("ftp://gate.example").is_err());
+        let error = admin("http://:82").unwrap_err();
         assert!(format!("{error:#}").contains("\"http://:82\""), "{error:#}");
-    }
-
-    #[test]
-    fn this_machine_is_asked_without_a_proxy() {
-        for (url, expected) in [
-            ("http://127.0.0.1:8082", true),
-            ("http://localhost:8082", true),
-            ("http://[::1]:8082", true),
-            ("http://gate.example", false),
-            ("http://10.0.0.1", false),
-        ] {
-            assert_eq!(is_loopback(&url.parse().unwrap()), expected, "{url}");
-        }
     }
 }

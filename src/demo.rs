@@ -23,7 +23,7 @@ use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 
 use self::stage::Stages;
-use crate::admin::Admin;
+use crate::admin::{Admin, AdminAccess};
 use crate::output::print;
 use crate::registry::stop_signal;
 use crate::train::Progress;
@@ -68,7 +68,7 @@ pub(crate) struct DemoArgs {
     /// Address for the registry
     #[arg(long, value_name = "ADDR", default_value_t = local(5000))]
     registry: SocketAddr,
-    /// ONNX Runtime's shared library, version 1.22 or newer
+    /// ONNX Runtime's shared library, version 1.23 or newer
     #[arg(long, env = "SLUICE_ONNXRUNTIME", value_name = "FILE")]
     onnxruntime: Option<PathBuf>,
 }
@@ -141,7 +141,7 @@ async fn demo(args: &DemoArgs) -> anyhow::Result<(Gateway, RunningRegistry)> {
         &format!("HTTP {}, gRPC {}, admin {}", address.http, address.grpc, address.admin),
     );
 
-    let admin = Admin::new(&address.admin.to_string())?;
+    let admin = Admin::new(&address.admin.to_string(), &AdminAccess::default())?;
     let rows = fill_store(&definitions, &admin).await?;
     stages.done("features", &format!("{rows} online rows as of {}", args.cut_off));
     let answer = ask(address.http).await?;

@@ -12,7 +12,7 @@ use sluice_features::{
     check_sources, materialize,
 };
 
-use crate::admin::Admin;
+use crate::admin::{Admin, AdminAccess};
 use crate::output::print;
 
 /// Define features, fill the online store, and look at what it holds.
@@ -123,9 +123,8 @@ struct StorePlace {
     /// Admin address of the gateway that owns the online store
     #[arg(long, env = "SLUICE_ADMIN_URL", value_name = "URL")]
     admin: Option<String>,
-    /// Bearer tokens of that address, one a line: the first one is sent
-    #[arg(long, env = "SLUICE_ADMIN_TOKEN_FILE", value_name = "FILE")]
-    admin_token_file: Option<PathBuf>,
+    #[command(flatten)]
+    access: AdminAccess,
 }
 
 const EXAMPLES: &str = "Examples:
@@ -275,13 +274,7 @@ enum Store {
 impl Store {
     fn new(place: &StorePlace) -> anyhow::Result<Self> {
         match (&place.admin, &place.state) {
-            (Some(address), _) => {
-                let admin = Admin::new(address)?;
-                Ok(Self::Gateway(match &place.admin_token_file {
-                    Some(file) => admin.with_token_of(file)?,
-                    None => admin,
-                }))
-            }
+            (Some(address), _) => Ok(Self::Gateway(Admin::new(address, &place.access)?)),
             (None, Some(state)) => Ok(Self::Own(state.join(STORE_FILE))),
             (None, None) => bail!("name the online store: --state DIR or --admin URL"),
         }

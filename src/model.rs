@@ -42,7 +42,7 @@ struct CheckArgs {
     /// Serving cores that the gateway would have [default: as many as this machine has]
     #[arg(long, value_name = "N", env = "SLUICE_CORES")]
     cores: Option<usize>,
-    /// ONNX Runtime's shared library, version 1.22 or newer
+    /// ONNX Runtime's shared library, version 1.23 or newer
     #[arg(long, value_name = "FILE", env = "SLUICE_ONNXRUNTIME")]
     onnxruntime: Option<PathBuf>,
     /// Print one JSON array instead of text

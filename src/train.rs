@@ -38,7 +38,7 @@ struct RunArgs {
     /// Registry that keeps the versions; without one nothing is registered
     #[arg(long, env = "SLUICE_REGISTRY", value_name = "URL")]
     registry: Option<String>,
-    /// ONNX Runtime's shared library, version 1.22 or newer
+    /// ONNX Runtime's shared library, version 1.23 or newer
     #[arg(long, env = "SLUICE_ONNXRUNTIME", value_name = "FILE")]
     onnxruntime: Option<PathBuf>,
     /// New folder for the package and report.json

@@ -18,7 +18,7 @@ pub enum EngineError {
     },
     /// A library that does not load, or is too old.
     #[error(
-        "ONNX Runtime cannot be loaded from {}: {reason}; name a library of version 1.22 or newer with --onnxruntime FILE or SLUICE_ONNXRUNTIME, or run `make setup`",
+        "ONNX Runtime cannot be loaded from {}: {reason}; name a library of version 1.23 or newer with --onnxruntime FILE or SLUICE_ONNXRUNTIME, or run `make setup`",
         path.display()
     )]
     LibraryUnusable {

@@ -327,9 +327,9 @@ pub enum LoadError {
     /// The model's configuration contradicts itself or the graph, or asks for what is not done.
     #[error("model configuration: {0}")]
     Configuration(String),
-    /// `config.pbtxt` is wrong.
+    /// `config.pbtxt` cannot be understood.
     #[error("config.pbtxt: {0}")]
-    Config(String),
+    ConfigFile(String),
     /// `deployment.toml` is wrong.
     #[error("deployment.toml: {0}")]
     Settings(String),

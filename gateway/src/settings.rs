@@ -72,7 +72,7 @@ pub struct Settings {
     /// Answer /metrics on the HTTP port too, as KServe does [default: false]
     #[arg(long, value_name = "BOOL", env = "SLUICE_SERVE_METRICS", num_args = 0..=1, default_missing_value = "true")]
     pub serve_metrics: Option<bool>,
-    /// ONNX Runtime's shared library, version 1.22 or newer
+    /// ONNX Runtime's shared library, version 1.23 or newer
     #[arg(long, value_name = "FILE", env = "SLUICE_ONNXRUNTIME")]
     pub onnxruntime: Option<PathBuf>,
     /// Serving cores [default: as many as the machine or the container has]

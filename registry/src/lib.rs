@@ -12,6 +12,7 @@
 mod client;
 mod domain;
 mod error;
+pub mod outbound;
 #[cfg(feature = "server")]
 mod server;
 

@@ -216,11 +216,11 @@ where
                 Poll::Ready(Some(Err(error))) => return Poll::Ready(Some(Err(error.into()))),
                 Poll::Ready(Some(Ok(frame))) => match frame.into_data() {
                     Ok(mut data) if body.is_next(&data) => {
-                        let first = split_prefix(&mut data).map(|prefix| {
-                            body.ready.push_back(Frame::data(std::mem::take(&mut data)));
-                            prefix
-                        });
-                        return Poll::Ready(Some(Ok(Frame::data(first.unwrap_or(data)))));
+                        if let Some(prefix) = split_prefix(&mut data) {
+                            body.ready.push_back(Frame::data(data));
+                            data = prefix;
+                        }
+                        return Poll::Ready(Some(Ok(Frame::data(data))));
                     }
                     Ok(data) => body.take(data).unwrap_or_else(|error| body.fail(error)),
                     Err(trailers) => {

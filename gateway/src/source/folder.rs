@@ -101,7 +101,7 @@ impl ModelFolder {
         Ok(Candidate {
             model: self.model.clone(),
             version,
-            config: self.config.config.clone().map_err(LoadError::Config)?,
+            config: self.config.config.clone().map_err(LoadError::ConfigFile)?,
             settings: settings_file::read(&self.path.join(DEPLOYMENT_FILE))?,
             files: read_files(&self.path.join(version.to_string()))?,
             beside: read_beside(&self.path)?,

@@ -7,6 +7,8 @@ use http::Uri;
 use metrics::Counter;
 use opentelemetry_otlp::{Protocol, SpanExporter, WithExportConfig, WithHttpConfig};
 use opentelemetry_sdk::trace::SpanExporter as _;
+use reqwest::Url;
+use sluice_registry::outbound;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{MissedTickBehavior, interval, sleep};
 
@@ -84,13 +86,9 @@ impl Exporter {
 }
 
 fn build(endpoint: &Uri) -> Result<SpanExporter, String> {
-    let mut client = reqwest::Client::builder()
-        .user_agent(concat!("sluice/", env!("CARGO_PKG_VERSION")))
-        .timeout(TIMEOUT);
-    if is_loopback(endpoint) {
-        client = client.no_proxy();
-    }
-    let client = client.build().map_err(|error| error.to_string())?;
+    let url: Url = endpoint.to_string().parse().map_err(|_| "is no URL".to_owned())?;
+    let client = outbound::client(&url).timeout(TIMEOUT).build();
+    let client = client.map_err(|error| error.to_string())?;
     let mut exporter = SpanExporter::builder()
         .with_http()
         .with_http_client(client)
@@ -100,12 +98,6 @@ fn build(endpoint: &Uri) -> Result<SpanExporter, String> {
         .map_err(|error| error.to_string())?;
     exporter.set_resource(&resource());
     Ok(exporter)
-}
-
-fn is_loopback(endpoint: &Uri) -> bool {
-    let host = endpoint.host().unwrap_or_default();
-    let address = host.trim_start_matches('[').trim_end_matches(']').parse::<std::net::IpAddr>();
-    host == "localhost" || address.is_ok_and(|address| address.is_loopback())
 }
 
 /// Waits until somebody says so, or nobody can any more.

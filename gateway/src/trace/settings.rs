@@ -142,14 +142,9 @@ fn endpoint(text: &str) -> Result<Uri, String> {
     let wrong = |reason: &str| format!("--trace-otlp {text}: {reason}");
     let url: Uri = text.parse().map_err(|_| wrong("is no URL; such as http://127.0.0.1:4318"))?;
     match (url.scheme_str(), url.authority()) {
-        (Some("http"), Some(host)) if !host.as_str().contains('@') => {}
-        (Some("http"), Some(_)) => {
+        (Some("http" | "https"), Some(host)) if !host.as_str().contains('@') => {}
+        (Some("http" | "https"), Some(_)) => {
             return Err(wrong("names credentials; give them in OTEL_EXPORTER_OTLP_HEADERS"));
-        }
-        (Some("https"), _) => {
-            return Err(wrong(
-                "traces are sent over http; name a collector nearby, which sends them on over https",
-            ));
         }
         _ => return Err(wrong("must be a URL such as http://127.0.0.1:4318")),
     }
@@ -173,7 +168,7 @@ mod tests {
         for (given, url) in [
             ("http://127.0.0.1:4318", "http://127.0.0.1:4318/v1/traces"),
             ("http://collector:4318/", "http://collector:4318/v1/traces"),
-            ("http://collector/otlp/v1/traces", "http://collector/otlp/v1/traces"),
+            ("https://collector/otlp/v1/traces", "https://collector/otlp/v1/traces"),
         ] {
             let endpoint = at(given).resolve().unwrap().endpoint.unwrap();
             assert_eq!(endpoint.to_string(), url);
@@ -182,7 +177,7 @@ mod tests {
             ("collector:4318", "must be a URL"),
             ("/v1/traces", "must be a URL"),
             ("http://a b", "is no URL"),
-            ("https://collector", "over http"),
+            ("ftp://collector", "must be a URL"),
             ("http://me:secret@collector", "OTEL_EXPORTER_OTLP_HEADERS"),
         ] {
             let complaint = at(given).resolve().unwrap_err();
@@ -208,7 +203,7 @@ mod tests {
         assert_eq!(ours.as_deref(), Some("http://ours"));
         for unusable in [
             ("OTEL_SDK_DISABLED", "true"),
-            ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "https://traces"),
+            ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "unix:/traces"),
             ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc"),
         ] {
             assert_eq!(found(&[unusable, all]), None, "{unusable:?}");

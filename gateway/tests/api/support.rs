@@ -142,7 +142,6 @@ impl Process {
         self.child.id()
     }
 
-    /// What the kernel says of it, from `/proc/PID/status`.
     /// The processor time that it has taken. Unlike time on the wall it says the same on a busy
     /// machine.
     pub(crate) fn cpu_time(&self) -> Duration {
@@ -152,6 +151,7 @@ impl Process {
         Duration::from_millis((ticks(11) + ticks(12)) * 10)
     }
 
+    /// What the kernel says of it, from `/proc/PID/status`.
     pub(crate) fn status(&self, key: &str) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
         let line = status.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(':'));

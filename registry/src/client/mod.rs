@@ -17,7 +17,7 @@ use reqwest::Url;
 pub use models::RegisteredModel;
 pub use versions::{PackageFile, VersionInfo};
 
-use crate::{RegistryError, Result};
+use crate::{RegistryError, Result, outbound};
 
 /// A connection pool to one registry. Cloning is cheap and shares the pool.
 #[derive(Debug, Clone)]
@@ -33,15 +33,10 @@ impl Client {
         let base = base(url).map_err(|why| {
             RegistryError::InvalidArgument(format!("registry address {url:?}: {why}"))
         })?;
-        let mut builder = reqwest::Client::builder()
-            .user_agent(concat!("sluice/", env!("CARGO_PKG_VERSION")))
+        let http = outbound::client(&base)
             .connect_timeout(Duration::from_secs(5))
             // Shorter than the server's own, so that a pooled connection is never a closed one.
-            .pool_idle_timeout(Duration::from_secs(20));
-        if is_loopback(&base) {
-            builder = builder.no_proxy();
-        }
-        let http = builder
+            .pool_idle_timeout(Duration::from_secs(20))
             .build()
             .map_err(|error| RegistryError::Internal(format!("HTTP client: {error}")))?;
         Ok(Self { http, base })
@@ -63,8 +58,8 @@ fn base(url: &str) -> Result<Url, String> {
         return Err(format!("it must begin with http://, as in http://{}", example(url)));
     }
     let base = Url::parse(url).map_err(|error| error.to_string())?;
-    if base.scheme() != "http" {
-        return Err(format!("scheme {:?} is not supported, only http is", base.scheme()));
+    if !matches!(base.scheme(), "http" | "https") {
+        return Err(format!("scheme {:?} is not supported, http and https are", base.scheme()));
     }
     if base.query().is_some() || base.fragment().is_some() {
         return Err("it must not have a query or a fragment".into());
@@ -77,22 +72,16 @@ fn example(url: &str) -> &str {
     if url.is_empty() { "localhost:5000" } else { url }
 }
 
-fn is_loopback(url: &Url) -> bool {
-    let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']);
-    host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())
-}
-
 #[cfg(test)]
 mod tests {
     use super::Client;
 
     #[test]
     fn addresses_are_checked_when_the_client_is_made() {
-        for good in ["http://127.0.0.1:5000", "http://registry/", "http://[::1]:5000/prefix"] {
+        for good in ["http://127.0.0.1:5000", "https://registry/", "http://[::1]:5000/prefix"] {
             assert!(Client::new(good).is_ok(), "{good}");
         }
-        for bad in ["", "127.0.0.1:5000", "https://registry", "file:///x", "http://a?b", "http://"]
-        {
+        for bad in ["", "127.0.0.1:5000", "file:///x", "http://a?b", "http://"] {
             let error = Client::new(bad).unwrap_err();
             assert!(error.to_string().starts_with("registry address"), "{bad}: {error}");
         }

@@ -30,7 +30,9 @@ use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, Request, Response};
 use hyper::body::Incoming;
 use serde_json::json;
+use sluice_protocol::InferRequest;
 
+use crate::access::Protocol;
 use crate::control::exposure::Port;
 use crate::control::extensions::extensions;
 use crate::deployment::Deployment;
@@ -146,7 +148,9 @@ async fn dispatch(
             let decode = |deployment: &Deployment| {
                 let body = v2::Split::new(headers, &body)?;
                 let room = Room::new(shared.limits().max_body);
-                let (request, wanted) = v2::decode(deployment, &shared.regions, body, nan, &room)?;
+                let (mut request, wanted) =
+                    v2::decode(deployment, &shared.regions, body, nan, &room)?;
+                forward(shared, headers, &mut request)?;
                 form = wanted;
                 Ok(request)
             };
@@ -211,7 +215,8 @@ async fn dispatch(
         }
         Route::V1(route) => v1::handle(shared, route, headers, &body, trace).await,
         Route::Generate { model, version, stream } => {
-            generate::handle(shared, &model, version.as_deref(), &body, stream, trace).await
+            let version = version.as_deref();
+            generate::handle(shared, &model, version, headers, &body, stream, trace).await
         }
         Route::Metrics => Ok(metrics(shared.clone()).await),
         Route::OpenApi => Ok(openapi::document()),
@@ -219,6 +224,15 @@ async fn dispatch(
 }
 
 /// A prediction as its caller wants it, where answers are compressed at all.
+/// Adds the headers to the request's parameters that the operator wants there.
+fn forward(
+    shared: &Shared,
+    headers: &HeaderMap,
+    request: &mut InferRequest,
+) -> Result<(), GatewayError> {
+    shared.live().forwarded(Protocol::Http, headers).add_to(&mut request.parameters)
+}
+
 async fn compressed(shared: &Shared, headers: &HeaderMap, reply: Response<Body>) -> Response<Body> {
     match shared.http.compress_replies {
         Some(least) => reply::compressed(reply, headers, least).await,

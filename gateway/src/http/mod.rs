@@ -37,6 +37,7 @@ use crate::control::exposure::Port;
 use crate::control::extensions::extensions;
 use crate::deployment::Deployment;
 use crate::error::GatewayError;
+use crate::metrics::Exposition;
 use crate::pipeline;
 use crate::room::Room;
 use crate::settings::CloudEvents;
@@ -218,12 +219,11 @@ async fn dispatch(
             let version = version.as_deref();
             generate::handle(shared, &model, version, headers, &body, stream, trace).await
         }
-        Route::Metrics => Ok(metrics(shared.clone()).await),
+        Route::Metrics => Ok(metrics(shared.clone(), Exposition::accepted(headers)).await),
         Route::OpenApi => Ok(openapi::document()),
     }
 }
 
-/// A prediction as its caller wants it, where answers are compressed at all.
 /// Adds the headers to the request's parameters that the operator wants there.
 fn forward(
     shared: &Shared,
@@ -233,6 +233,7 @@ fn forward(
     shared.live().forwarded(Protocol::Http, headers).add_to(&mut request.parameters)
 }
 
+/// A prediction as its caller wants it, where answers are compressed at all.
 async fn compressed(shared: &Shared, headers: &HeaderMap, reply: Response<Body>) -> Response<Body> {
     match shared.http.compress_replies {
         Some(least) => reply::compressed(reply, headers, least).await,
@@ -246,8 +247,8 @@ fn ready(shared: &Shared) -> Response<Body> {
 }
 
 /// Rendered elsewhere, since it takes its time and frees what has ended.
-async fn metrics(shared: Arc<Shared>) -> Response<Body> {
-    let rendered = tokio::task::spawn_blocking(move || shared.render_metrics()).await;
-    let text = HeaderValue::from_static(crate::metrics::CONTENT_TYPE);
-    reply::with_body(200, text, rendered.expect("rendering does not panic").into())
+async fn metrics(shared: Arc<Shared>, exposition: Exposition) -> Response<Body> {
+    let rendered = tokio::task::spawn_blocking(move || shared.render_metrics(exposition)).await;
+    let form = HeaderValue::from_static(exposition.content_type());
+    reply::with_body(200, form, rendered.expect("rendering does not panic").into())
 }

@@ -14,6 +14,7 @@ use http_body::{Frame, SizeHint};
 use tokio::time::{Sleep, sleep};
 use tonic::Status;
 
+use super::codec::BUFFER;
 use crate::error::GatewayError;
 use crate::shared::Shared;
 
@@ -137,7 +138,14 @@ impl<B> Body<B> {
     /// Gives out what there is: a whole message, or as much of it as there will be.
     fn hand_on(&mut self) {
         self.close_small();
-        self.ready.extend(self.pieces.drain(..).map(Frame::data));
+        for (at, mut piece) in self.pieces.drain(..).enumerate() {
+            if at == 0
+                && let Some(prefix) = split_prefix(&mut piece)
+            {
+                self.ready.push_back(Frame::data(prefix));
+            }
+            self.ready.push_back(Frame::data(piece));
+        }
         self.prefix = Prefix::default();
         self.missing = PREFIX;
         self.handed_on = true;
@@ -159,6 +167,13 @@ impl<B> Body<B> {
         self.ended = true;
         self.failed = Some(Status::from(error).into());
     }
+}
+
+/// Takes the prefix off a message's first piece, unless that fits into the buffer that tonic has
+/// anyway. tonic makes room for a whole message when it knows the length, behind what it has: with
+/// more than the prefix there it would move that, and take twice the room.
+fn split_prefix(piece: &mut Bytes) -> Option<Bytes> {
+    (piece.len() > BUFFER).then(|| piece.split_to(PREFIX))
 }
 
 impl Prefix {
@@ -200,8 +215,12 @@ where
                 }
                 Poll::Ready(Some(Err(error))) => return Poll::Ready(Some(Err(error.into()))),
                 Poll::Ready(Some(Ok(frame))) => match frame.into_data() {
-                    Ok(data) if body.is_next(&data) => {
-                        return Poll::Ready(Some(Ok(Frame::data(data))));
+                    Ok(mut data) if body.is_next(&data) => {
+                        let first = split_prefix(&mut data).map(|prefix| {
+                            body.ready.push_back(Frame::data(std::mem::take(&mut data)));
+                            prefix
+                        });
+                        return Poll::Ready(Some(Ok(Frame::data(first.unwrap_or(data)))));
                     }
                     Ok(data) => body.take(data).unwrap_or_else(|error| body.fail(error)),
                     Err(trailers) => {

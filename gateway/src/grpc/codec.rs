@@ -22,7 +22,7 @@ use crate::room::Room;
 /// many times its two bytes when it is read, so their number is bounded beforehand.
 const MOST_PARTS: usize = 65_536;
 /// What most messages fit into, in bytes. Larger ones get what they need.
-const BUFFER: usize = 1024;
+pub(super) const BUFFER: usize = 1024;
 /// Answers are sent on when so much of them is there.
 const ENOUGH: usize = 32 * 1024;
 

@@ -25,7 +25,10 @@ enum Kind {
 /// there. What else is malformed is left to whoever reads it.
 pub(super) fn of_request(mut message: &[u8]) -> Option<usize> {
     let mut weight = 0usize;
-    while let Some(field) = Field::next(&mut message) {
+    // To ask for a field behind the last one would make an error, which takes memory.
+    while !message.is_empty()
+        && let Some(field) = Field::next(&mut message)
+    {
         weight = weight.saturating_add(field.weight(Kind::Request)?);
     }
     Some(weight)

@@ -20,6 +20,15 @@ use names::Chosen;
 pub use names::MetricNames;
 use triton::TritonMetrics;
 
+/// Labels of a deployment's series.
+const MODEL: &str = "model";
+const VERSION: &str = "version";
+const CODE: &str = "code";
+const REASON: &str = "reason";
+/// Labels that are taken: those of a deployment's series, and those that histograms and summaries
+/// have.
+pub(crate) const OWN_LABELS: [&str; 6] = [MODEL, VERSION, CODE, REASON, "le", "quantile"];
+
 /// The type of the exposition text.
 pub(crate) const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
@@ -72,7 +81,7 @@ impl Metrics {
         version: ModelVersion,
         tags: &HashMap<String, String>,
     ) -> DeploymentMetrics {
-        let own = [("model", model.to_string()), ("version", version.to_string())];
+        let own = [(MODEL, model.to_string()), (VERSION, version.to_string())];
         let mut labels = own.map(|(key, value)| Label::new(key, value)).to_vec();
         labels.extend(tags.iter().map(|(key, value)| Label::new(key.clone(), value.clone())));
         let Chosen { sluice, triton, kserve } = self.chosen;
@@ -208,7 +217,7 @@ impl SluiceMetrics {
     fn new(labels: &[Label]) -> Self {
         let with_code = |code: &'static str| {
             let mut labels = labels.to_vec();
-            labels.push(Label::from_static_parts("code", code));
+            labels.push(Label::from_static_parts(CODE, code));
             labels
         };
         Self {

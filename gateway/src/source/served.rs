@@ -242,7 +242,8 @@ impl Served {
             (false, _) => self.package(name, version, known).await,
             // What is known is of another version that has this number elsewhere.
             (true, true) => self.package(name, version, None).await,
-            (true, false) => match known.and_then(|digests| Some((self.cached(digests)?, digests))) {
+            (true, false) => match known.and_then(|digests| Some((self.cached(digests)?, digests)))
+            {
                 Some((files, digests)) => Ok((files, digests.clone())),
                 None => {
                     self.tried.insert((name.clone(), version), self.settings_stamp(name));

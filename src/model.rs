@@ -26,7 +26,8 @@ enum ModelCommand {
 ///
 /// Configuration, graph, parity rows and warm-up are all checked, and the cost of a run is
 /// measured. Nothing is served and nothing is written. Ends with status 1 when a version would be
-/// refused, 2 when the check itself cannot be made.
+/// refused, or a folder or a label leads to nothing that would be served, 2 when the check itself
+/// cannot be made.
 #[derive(Debug, Args)]
 #[command(after_long_help = EXAMPLES)]
 struct CheckArgs {
@@ -82,10 +83,14 @@ fn check(args: CheckArgs) -> anyhow::Result<ExitCode> {
 }
 
 fn describe(checked: &CheckedVersion) -> String {
-    let name = format!("{} version {}", checked.model, checked.version);
+    let name = match checked.version {
+        Some(version) => format!("{} version {version}", checked.model),
+        None => checked.model.clone(),
+    };
     let Some(plan) = &checked.plan else {
         let reason = checked.refused.as_deref().unwrap_or_default();
-        return format!("{name}: refused\n  {reason}");
+        let what = if checked.version.is_some() { "refused" } else { "at fault" };
+        return format!("{name}: {what}\n  {reason}");
     };
     let mut lines = vec![format!("{name}: ready")];
     let sessions = if plan.instances == 1 { "session" } else { "sessions" };

@@ -1,6 +1,6 @@
 //! What a gateway would make of a repository, without serving it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ use crate::deployment::Deployment;
 use crate::error::StartError;
 use crate::load::load;
 use crate::shared::{Options, Shared};
-use crate::source::Repository;
+use crate::source::{Faults, ModelFolder, Repository};
 
 /// How to look at a repository.
 #[derive(Debug, Clone, Default)]
@@ -28,13 +28,13 @@ pub struct CheckOptions {
     pub onnxruntime: Option<PathBuf>,
 }
 
-/// What would become of a version.
+/// What would become of a version, or of what stands where one should.
 #[derive(Debug, Clone, Serialize)]
 pub struct CheckedVersion {
-    /// The model.
-    pub model: ModelName,
-    /// The version.
-    pub version: ModelVersion,
+    /// The model, or what its folder is called where that is no model's name.
+    pub model: String,
+    /// The version. None where what would not be served is none.
+    pub version: Option<ModelVersion>,
     /// How it would run. None when it would be refused.
     pub plan: Option<CheckedPlan>,
     /// Why it would be refused.
@@ -61,7 +61,8 @@ pub struct CheckedPlan {
 }
 
 /// Loads every version in the repository at `root` that a gateway would load, says what became of
-/// each, in order, and lets go of it again.
+/// each, in order, and lets go of it again. Beside them stands what is there, or should be, and
+/// would not be served: versions that a policy or a label names, folders with other names.
 pub fn check_repository(
     root: &Path,
     options: CheckOptions,
@@ -77,24 +78,46 @@ pub fn check_repository(
         what: format!("read model repository {}", root.display()),
         source,
     };
-    let found = Repository::new(root.to_owned()).scan(models.as_ref()).map_err(unreadable)?;
+    let repository = Repository::new(root.to_owned());
+    let (found, faults) = repository.scan(models.as_ref()).map_err(unreadable)?;
     if let Some(missing) = models.iter().flatten().find(|model| !found.contains_key(*model)) {
         let root = root.display();
         let complaint = format!("--model {missing}: {root} has no version of this model");
         return Err(StartError::Settings(vec![complaint]));
     }
-    let mut checked = Vec::new();
-    for (model, folder) in found {
+    let mut checked: Vec<_> = unserved(root, &found, faults).collect();
+    for (model, folder) in &found {
         for &version in folder.versions.keys() {
             let loaded = folder.candidate(version).and_then(|candidate| load(&shared, &candidate));
             let (plan, refused) = match loaded {
                 Ok(deployment) => (Some(CheckedPlan::of(&deployment)), None),
                 Err(error) => (None, Some(error.to_string())),
             };
-            checked.push(CheckedVersion { model: model.clone(), version, plan, refused });
+            let (model, version) = (model.to_string(), Some(version));
+            checked.push(CheckedVersion { model, version, plan, refused });
         }
     }
+    checked.sort_by(|a, b| (&a.model, a.version).cmp(&(&b.model, b.version)));
     Ok(checked)
+}
+
+/// What is not served of the repository at `root`, but for the versions that were `found`.
+fn unserved(
+    root: &Path,
+    found: &BTreeMap<ModelName, ModelFolder>,
+    faults: Faults,
+) -> impl Iterator<Item = CheckedVersion> {
+    faults.into_iter().filter_map(move |(path, reason)| {
+        let mut parts = path.strip_prefix(root).unwrap_or(&path).iter();
+        let model = parts.next()?.to_string_lossy().into_owned();
+        let version = parts.next().and_then(|part| part.to_str()?.parse().ok());
+        let folder = found.get(model.as_str());
+        let is_found = version.is_some_and(|version| {
+            folder.is_some_and(|folder| folder.versions.contains_key(&version))
+        });
+        let refused = Some(reason);
+        (!is_found).then_some(CheckedVersion { model, version, plan: None, refused })
+    })
 }
 
 /// The models asked for; None when all are.

@@ -162,8 +162,8 @@ pub enum GatewayError {
     )]
     NoModelControl,
     /// As many loads and unloads are waiting as may.
-    #[error("{0} loads and unloads are waiting already; try again later")]
-    TooManyLoads(usize),
+    #[error("{0}; try again later")]
+    TooManyLoads(String),
     /// A model that is to be loaded and is not there.
     #[error("failed to load '{model}', failed to poll from model repository: {reason}")]
     NothingToLoad {

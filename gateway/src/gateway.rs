@@ -199,7 +199,7 @@ impl Gateway {
                 };
                 let _only_source = shared.loader.set(loader);
                 let repository = Repository::new(root);
-                let run = move || run_loader(&shared, repository, &control, commands, &stopped);
+                let run = move || run_loader(&shared, repository, &control, commands);
                 self.loader = Some(thread("loader".to_owned(), run)?);
             }
             Source::Registry(client) => {
@@ -230,9 +230,8 @@ fn run_loader(
     mut repository: Repository,
     control: &ModelControl,
     commands: Option<Receiver<Command>>,
-    stopped: &watch::Receiver<bool>,
 ) {
-    let is_stopped = || *stopped.borrow();
+    let is_stopped = || shared.is_draining();
     let models = match control {
         ModelControl::Explicit { models } => models.as_ref(),
         ModelControl::Poll(_) | ModelControl::Never => None,
@@ -275,7 +274,9 @@ fn obey(
     is_stopped: impl Fn() -> bool,
 ) {
     while !is_stopped() {
-        let Ok(Command { model, action, done }) = commands.recv_timeout(STEP) else { continue };
+        let Ok(command) = commands.recv_timeout(STEP) else { continue };
+        // The bytes count until it is done.
+        let Command { model, action, held: _held, done } = command;
         let result = match action {
             Action::Load(given) => repository.load(shared, &model, given, &is_stopped),
             Action::Unload => repository.unload(shared, &model),

@@ -43,7 +43,7 @@ pub(crate) struct Candidate {
     pub(crate) settings: DeploymentSettings,
     /// What `config.pbtxt`, or whoever asked for the load, says of the model.
     pub(crate) config: Option<ModelConfig>,
-    /// What lies beside the versions, label files and warm-up data, by path in the model's folder.
+    /// What its configuration names of the model's folder, label files and warm-up data, by path.
     pub(crate) beside: BTreeMap<String, Bytes>,
 }
 
@@ -88,7 +88,8 @@ fn build(shared: &Shared, candidate: &Candidate) -> Result<Arc<Deployment>, Load
     let max_batch_size = signature.batching.max_batch_size(batches);
     let plan = Plan::new(shared, candidate, scheduling, &costs, max_batch_size.filter(|_| batches));
     let mut engines = plan.engines(shared, candidate, first)?;
-    warm_up(&asked, &signature.inputs, max_batch_size, &candidate.beside, &mut engines)?;
+    let stopped = || shared.is_draining();
+    warm_up(&asked, &signature.inputs, max_batch_size, &candidate.beside, &mut engines, stopped)?;
     let instances = engines.len();
     let max_rows = plan.limits.max_rows;
     let (executor, counters) = plan.start(shared, candidate, &asked, engines)?;

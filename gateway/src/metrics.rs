@@ -22,6 +22,15 @@ use names::Chosen;
 pub use names::MetricNames;
 use triton::TritonMetrics;
 
+/// Labels of a deployment's series.
+const MODEL: &str = "model";
+const VERSION: &str = "version";
+const CODE: &str = "code";
+const REASON: &str = "reason";
+/// Labels that are taken: those of a deployment's series, and those that histograms and summaries
+/// have.
+pub(crate) const OWN_LABELS: [&str; 6] = [MODEL, VERSION, CODE, REASON, "le", "quantile"];
+
 /// One gateway's recorder. It is not the process's global one, so that a process can hold
 /// several gateways, as the tests do.
 pub(crate) struct Metrics {
@@ -71,7 +80,7 @@ impl Metrics {
         version: ModelVersion,
         tags: &HashMap<String, String>,
     ) -> DeploymentMetrics {
-        let own = [("model", model.to_string()), ("version", version.to_string())];
+        let own = [(MODEL, model.to_string()), (VERSION, version.to_string())];
         let mut labels = own.map(|(key, value)| Label::new(key, value)).to_vec();
         labels.extend(tags.iter().map(|(key, value)| Label::new(key.clone(), value.clone())));
         let Chosen { sluice, triton, kserve } = self.chosen;
@@ -207,7 +216,7 @@ impl SluiceMetrics {
     fn new(labels: &[Label]) -> Self {
         let with_code = |code: &'static str| {
             let mut labels = labels.to_vec();
-            labels.push(Label::from_static_parts("code", code));
+            labels.push(Label::from_static_parts(CODE, code));
             labels
         };
         Self {

@@ -3,6 +3,8 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 
 use bytes::Bytes;
@@ -15,8 +17,11 @@ use crate::error::GatewayError;
 use crate::shared::Shared;
 use crate::source::{Given, model_folders};
 
-/// Calls that may wait for their turn. Each can hold a body of files.
-const MOST_WAITING: usize = 16;
+/// Calls that may wait for their turn.
+const MOST_WAITING: usize = 4096;
+/// What files and configurations of calls may take while those wait, in bytes. One call of any size
+/// is always taken.
+const MOST_HELD: usize = 1 << 30;
 /// What a file's parameter begins with, before its path.
 const FILE: &str = "file:";
 
@@ -27,6 +32,21 @@ pub(crate) struct Loader {
     /// None where models come and go by themselves.
     commands: Option<SyncSender<Command>>,
     stopped: watch::Receiver<bool>,
+    /// Bytes of the calls that are not done yet.
+    held: Arc<AtomicUsize>,
+}
+
+/// Bytes that a call has brought, counted until it is done.
+#[derive(Debug)]
+pub(crate) struct HeldGuard {
+    held: Arc<AtomicUsize>,
+    bytes: usize,
+}
+
+impl Drop for HeldGuard {
+    fn drop(&mut self) {
+        self.held.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
 }
 
 /// What a call asks of the thread that loads.
@@ -34,6 +54,7 @@ pub(crate) struct Loader {
 pub(crate) struct Command {
     pub(crate) model: ModelName,
     pub(crate) action: Action,
+    pub(crate) held: HeldGuard,
     /// Told when it is done, or cannot be.
     pub(crate) done: oneshot::Sender<Result<(), GatewayError>>,
 }
@@ -105,17 +126,27 @@ impl Loader {
         stopped: watch::Receiver<bool>,
     ) -> (Self, Receiver<Command>) {
         let (commands, received) = sync_channel(MOST_WAITING);
-        (Self { root, commands: Some(commands), stopped }, received)
+        (Self { root, commands: Some(commands), stopped, held: Arc::default() }, received)
     }
 
     /// One who does what the folder says, and nothing else.
-    pub(crate) const fn of_folder(root: PathBuf, stopped: watch::Receiver<bool>) -> Self {
-        Self { root, commands: None, stopped }
+    pub(crate) fn of_folder(root: PathBuf, stopped: watch::Receiver<bool>) -> Self {
+        Self { root, commands: None, stopped, held: Arc::default() }
     }
 
     /// Whether calls may load and unload.
     pub(crate) const fn takes_loads(&self) -> bool {
         self.commands.is_some()
+    }
+
+    /// Counts the bytes of a call. None when there are too many already.
+    fn hold(&self, bytes: usize) -> Option<HeldGuard> {
+        let add = |held: usize| {
+            let sum = held.checked_add(bytes)?;
+            (bytes == 0 || held == 0 || sum <= MOST_HELD).then_some(sum)
+        };
+        self.held.fetch_update(Ordering::Relaxed, Ordering::Relaxed, add).ok()?;
+        Some(HeldGuard { held: self.held.clone(), bytes })
     }
 }
 
@@ -142,8 +173,14 @@ pub(crate) async fn load(
         model: model.chars().take(100).collect(),
         reason: error.to_string(),
     })?;
+    let bytes = parameters.values().map(|parameter| match parameter {
+        LoadParameter::Bytes(bytes) => bytes.len(),
+        LoadParameter::Text(text) => text.len(),
+        LoadParameter::Bool(_) | LoadParameter::Int64(_) => 0,
+    });
+    let bytes = bytes.fold(0, usize::saturating_add);
     let given = given(&model, parameters)?;
-    order(commands, model, Action::Load(given)).await
+    order(commands, model, Action::Load(given), bytes).await
 }
 
 /// Takes a model out. The requests that it is answering end first.
@@ -165,7 +202,7 @@ pub(crate) async fn unload(
         model: model.chars().take(100).collect(),
         reason: None,
     })?;
-    order(commands, model, Action::Unload).await
+    order(commands, model, Action::Unload, 0).await
 }
 
 /// Every version that is loaded, was refused, is being loaded or was unloaded, and every model
@@ -224,18 +261,26 @@ fn commands(shared: &Shared) -> Result<&Loader, GatewayError> {
     shared.loader.get().filter(|loader| loader.takes_loads()).ok_or(GatewayError::NoModelControl)
 }
 
-/// Has the loader do it, and waits until it is done.
+/// Has the loader do it, and waits until it is done. The call has brought so many `bytes`.
 async fn order(
     loader: &Loader,
     model: ModelName,
     action: Action,
+    bytes: usize,
 ) -> Result<ModelName, GatewayError> {
     const STOPPING: GatewayError = GatewayError::Unavailable("shutting down");
     let (done, answer) = oneshot::channel();
-    let command = Command { model: model.clone(), action, done };
+    let held = loader.hold(bytes).ok_or_else(|| {
+        let reason = format!("loads with {MOST_HELD} bytes of files are waiting already");
+        GatewayError::TooManyLoads(reason)
+    })?;
+    let command = Command { model: model.clone(), action, held, done };
     match loader.commands.as_ref().map(|commands| commands.try_send(command)) {
         Some(Ok(())) => {}
-        Some(Err(TrySendError::Full(_))) => return Err(GatewayError::TooManyLoads(MOST_WAITING)),
+        Some(Err(TrySendError::Full(_))) => {
+            let reason = format!("{MOST_WAITING} loads and unloads are waiting already");
+            return Err(GatewayError::TooManyLoads(reason));
+        }
         Some(Err(TrySendError::Disconnected(_))) => return Err(STOPPING),
         None => return Err(GatewayError::NoModelControl),
     }
@@ -278,4 +323,42 @@ fn given(
 fn unfit(name: &str, reason: &str) -> GatewayError {
     let name: String = name.chars().take(100).collect();
     GatewayError::Invalid(format!("unexpected parameter {name:?}: {reason}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Action, Loader, MOST_HELD, MOST_WAITING, order, watch};
+
+    #[test]
+    fn bytes_of_waiting_calls_are_bounded_and_one_call_always_goes() {
+        let stop = watch::Sender::new(false);
+        let (loader, _commands) = Loader::taking_loads("models".into(), stop.subscribe());
+        let first = loader.hold(MOST_HELD + 1).unwrap();
+        assert!(loader.hold(1).is_none());
+        assert!(loader.hold(0).is_some(), "it brings nothing");
+        drop(first);
+        let first = loader.hold(MOST_HELD - 1).unwrap();
+        let second = loader.hold(1).unwrap();
+        assert!(loader.hold(1).is_none());
+        drop((first, second));
+        assert!(loader.hold(MOST_HELD).is_some());
+    }
+
+    #[tokio::test]
+    async fn more_calls_than_may_wait_are_told_so() {
+        let stop = watch::Sender::new(false);
+        let (loader, _nobody_takes_them) = Loader::taking_loads("models".into(), stop.subscribe());
+        let model = || "m".parse().unwrap();
+        let mut waiting: Vec<_> = (0..MOST_WAITING)
+            .map(|_| Box::pin(order(&loader, model(), Action::Unload, 0)))
+            .collect();
+        for asked in &mut waiting {
+            assert!(futures::poll!(asked).is_pending());
+        }
+        let error = order(&loader, model(), Action::Unload, 0).await.unwrap_err();
+        assert!(error.to_string().starts_with("4096 loads and unloads are waiting already"));
+        drop(waiting);
+        let error = order(&loader, model(), Action::Load(None), MOST_HELD).await.unwrap_err();
+        assert_eq!(error.code(), sluice_protocol::Code::Overloaded);
+    }
 }

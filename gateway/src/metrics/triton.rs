@@ -84,7 +84,7 @@ impl TritonMetrics {
             success: counter(SUCCESS),
             failure: REASONS.map(|reason| {
                 let mut labels = labels.to_vec();
-                labels.push(Label::from_static_parts("reason", reason));
+                labels.push(Label::from_static_parts(super::REASON, reason));
                 counter!(FAILURE, labels)
             }),
             count: counter(COUNT),

@@ -1,14 +1,12 @@
 //! What a configuration comes to: what it says, and for the rest what is done.
 
-use std::collections::BTreeMap;
-
-use sluice_protocol::MODEL_FILE;
 use sluice_protocol::grpc::model_config::SchedulingChoice;
 use sluice_protocol::grpc::model_instance_group::Kind;
 use sluice_protocol::grpc::model_version_policy::{All, PolicyChoice};
 use sluice_protocol::grpc::{
     ModelConfig, ModelDynamicBatching, ModelInput, ModelInstanceGroup, ModelOutput,
 };
+use sluice_protocol::{MODEL_FILE, ModelName};
 
 use super::signature::data_type;
 use super::{BACKEND, PLATFORM};
@@ -39,7 +37,7 @@ pub(crate) fn complete(
         .get_or_insert_default()
         .policy_choice
         .get_or_insert(PolicyChoice::All(All {}));
-    config.instance_group = instance_group(asked, instances);
+    config.instance_group = instance_group(asked, &deployment.model, instances);
     if deployment.batches && config.scheduling_choice.is_none() {
         let batching = ModelDynamicBatching::default();
         config.scheduling_choice = Some(SchedulingChoice::DynamicBatching(batching));
@@ -48,34 +46,29 @@ pub(crate) fn complete(
 }
 
 fn inputs(asked: &ModelConfig, deployment: &Deployment) -> Vec<ModelInput> {
-    let described: BTreeMap<_, _> =
-        asked.input.iter().map(|own| (own.name.as_str(), own)).collect();
-    let inputs = deployment.inputs.iter().map(|input| {
-        let own = described.get(input.name.as_str()).copied().cloned().unwrap_or_default();
-        ModelInput {
-            name: input.name.clone(),
-            data_type: data_type(input.datatype).into(),
-            dims: dims(deployment, &input.shape),
-            optional: input.optional,
-            ..own
-        }
+    let inputs = deployment.inputs.iter().map(|input| ModelInput {
+        name: input.name.clone(),
+        data_type: data_type(input.datatype).into(),
+        dims: dims(deployment, &input.shape),
+        optional: input.optional,
+        ..described(&asked.input, |own| own.name == input.name)
     });
     inputs.collect()
 }
 
 fn outputs(asked: &ModelConfig, deployment: &Deployment) -> Vec<ModelOutput> {
-    let described: BTreeMap<_, _> =
-        asked.output.iter().map(|own| (own.name.as_str(), own)).collect();
-    let outputs = deployment.outputs.iter().map(|output| {
-        let own = described.get(output.name.as_str()).copied().cloned().unwrap_or_default();
-        ModelOutput {
-            name: output.name.clone(),
-            data_type: data_type(output.datatype).into(),
-            dims: dims(deployment, &output.shape),
-            ..own
-        }
+    let outputs = deployment.outputs.iter().map(|output| ModelOutput {
+        name: output.name.clone(),
+        data_type: data_type(output.datatype).into(),
+        dims: dims(deployment, &output.shape),
+        ..described(&asked.output, |own| own.name == output.name)
     });
     outputs.collect()
+}
+
+/// What a configuration says of a tensor, if it says anything.
+fn described<T: Clone + Default>(all: &[T], is_it: impl Fn(&T) -> bool) -> T {
+    all.iter().find(|own| is_it(own)).cloned().unwrap_or_default()
 }
 
 /// A shape as a configuration writes it: without the batch, if there is one.
@@ -84,19 +77,26 @@ fn dims(deployment: &Deployment, shape: &[i64]) -> Vec<i64> {
     shape.iter().skip(batch).copied().collect()
 }
 
-/// The groups that were asked for, if they are what runs; else one of all that do.
-fn instance_group(asked: &ModelConfig, instances: usize) -> Vec<ModelInstanceGroup> {
-    let on_cpu = |group: &ModelInstanceGroup| ModelInstanceGroup {
+/// The groups that were asked for, if they are what runs; else one of all that do. Those without
+/// a name are called by the model's and their place, as Triton has it.
+fn instance_group(
+    asked: &ModelConfig,
+    model: &ModelName,
+    instances: usize,
+) -> Vec<ModelInstanceGroup> {
+    let on_cpu = |(place, group): (usize, &ModelInstanceGroup)| ModelInstanceGroup {
+        name: if group.name.is_empty() { format!("{model}_{place}") } else { group.name.clone() },
         count: group.count.max(1),
         kind: Kind::Cpu.into(),
         ..group.clone()
     };
-    let groups: Vec<_> = asked.instance_group.iter().map(on_cpu).collect();
+    let mut groups: Vec<_> = asked.instance_group.iter().enumerate().map(on_cpu).collect();
     let counts = groups.iter().map(|group| i64::from(group.count));
     if usize::try_from(counts.sum::<i64>()) == Ok(instances) {
         return groups;
     }
-    let name = groups.first().map(|group| group.name.clone()).unwrap_or_default();
+    groups.truncate(1);
+    let name = groups.pop().map_or_else(|| format!("{model}_0"), |group| group.name);
     let (count, kind) = (i32::try_from(instances).unwrap_or(i32::MAX), Kind::Cpu.into());
     vec![ModelInstanceGroup { name, count, kind, ..ModelInstanceGroup::default() }]
 }

@@ -7,6 +7,7 @@ use sluice_protocol::grpc::model_instance_group::Kind;
 use sluice_protocol::grpc::{ModelConfig, ModelInput, ModelInstanceGroup, ModelOutput};
 
 use crate::error::LoadError;
+use crate::metrics::OWN_LABELS;
 
 /// A key, whether a configuration has it, and why that is refused.
 type Refused = (&'static str, fn(&ModelConfig) -> bool, &'static str);
@@ -83,9 +84,13 @@ pub(super) const REFUSED: [Refused; 13] = [
 type Ignored = (&'static str, fn(&ModelConfig) -> bool);
 
 /// Keys without effect here.
-pub(super) const IGNORED: [Ignored; 11] = [
+pub(super) const IGNORED: [Ignored; 12] = [
     ("runtime", |config| !config.runtime.is_empty()),
     ("optimization", |config| config.optimization.is_some()),
+    ("dynamic_batching.preserve_ordering", |config| match &config.scheduling_choice {
+        Some(SchedulingChoice::DynamicBatching(batching)) => batching.preserve_ordering,
+        _ => false,
+    }),
     ("cc_model_filenames", |config| !config.cc_model_filenames.is_empty()),
     ("model_metrics", |config| config.model_metrics.is_some()),
     ("instance_group.kind: KIND_MODEL", |config| {
@@ -115,15 +120,19 @@ fn any_group(config: &ModelConfig, is: impl Fn(&ModelInstanceGroup) -> bool) -> 
     config.instance_group.iter().any(is)
 }
 
+/// A configuration may leave the name out, but not give another one.
+pub(crate) fn check_name(config: &ModelConfig, model: &ModelName) -> Result<(), String> {
+    if config.name.is_empty() || config.name == model.as_str() {
+        return Ok(());
+    }
+    let name: String = config.name.chars().take(100).collect();
+    Err(format!("name is {name:?}, but the model is called {:?}", model.as_str()))
+}
+
 /// Refuses a configuration that is of another model or another kind of model, or that asks for
 /// what would change answers and is not done here.
 pub(super) fn check(config: &ModelConfig, model: &ModelName) -> Result<(), LoadError> {
-    if !config.name.is_empty() && config.name != model.as_str() {
-        let name = &config.name;
-        return Err(LoadError::Configuration(format!(
-            "it is of model {name:?}, but the model is {model}: its folder must have its name"
-        )));
-    }
+    check_name(config, model).map_err(LoadError::Configuration)?;
     for (key, value, served) in [
         ("platform", &config.platform, super::PLATFORM),
         ("backend", &config.backend, super::BACKEND),
@@ -142,9 +151,6 @@ pub(super) fn check(config: &ModelConfig, model: &ModelName) -> Result<(), LoadE
         }
     }
 }
-
-/// Labels that the gateway's own metrics have.
-const OWN_LABELS: [&str; 5] = ["model", "version", "code", "le", "quantile"];
 
 /// Metric tags become labels, so they have names that labels may have, and none of ours.
 fn check_tags(config: &ModelConfig) -> Result<(), LoadError> {
@@ -210,10 +216,11 @@ mod tests {
     #[test]
     fn another_models_configuration_is_refused() {
         for (text, says) in [
-            ("name: \"n\"", "it is of model \"n\", but the model is m"),
+            ("name: \"n\"", "name is \"n\", but the model is called \"m\""),
             ("platform: \"tensorrt_plan\"", "platform is \"tensorrt_plan\""),
             ("backend: \"python\"", "backend is \"python\""),
             ("metric_tags { key: \"le\" value: \"1\" }", "\"le\" cannot be a label"),
+            ("metric_tags { key: \"reason\" value: \"1\" }", "\"reason\" cannot be a label"),
             ("metric_tags { key: \"__a\" value: \"1\" }", "\"__a\" cannot be a label"),
             ("metric_tags { key: \"a-b\" value: \"1\" }", "\"a-b\" cannot be a label"),
             ("metric_tags { key: \"1a\" value: \"1\" }", "\"1a\" cannot be a label"),
@@ -230,6 +237,7 @@ mod tests {
         let cases = [
             ("runtime", "runtime: \"a\""),
             ("optimization", "optimization { graph { level: 1 } }"),
+            ("dynamic_batching.preserve_ordering", "dynamic_batching { preserve_ordering: true }"),
             ("cc_model_filenames", "cc_model_filenames { key: \"a\" value: \"b\" }"),
             ("model_metrics", "model_metrics { }"),
             ("instance_group.kind: KIND_MODEL", "instance_group { kind: KIND_MODEL }"),

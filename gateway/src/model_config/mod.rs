@@ -17,7 +17,8 @@ use sluice_protocol::ModelName;
 use sluice_protocol::grpc::ModelConfig;
 
 pub(crate) use complete::complete;
-pub(crate) use files::{Labels, attach_labels};
+pub(crate) use files::{Labels, attach_labels, named_paths};
+pub(crate) use keys::check_name;
 pub(crate) use reshape::{Reshape, fits};
 pub(crate) use scheduling::Scheduling;
 pub(crate) use signature::{Batching, Signature};

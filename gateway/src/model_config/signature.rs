@@ -4,7 +4,7 @@
 
 use sluice_engine::Engine;
 use sluice_protocol::grpc::model_input::Format;
-use sluice_protocol::grpc::{DataType, ModelConfig, ModelInput, ModelTensorReshape};
+use sluice_protocol::grpc::{DataType, ModelConfig, ModelInput, ModelOutput, ModelTensorReshape};
 use sluice_protocol::{Datatype, TensorSpec};
 
 use super::Reshape;
@@ -68,6 +68,9 @@ impl Signature {
                 check_input(described, optional)?;
             }
             let (shape, graph) = agree_shape(described.map(Described::input), spec, batching)?;
+            if let Some(described) = described {
+                check_format(described, &shape, batching)?;
+            }
             let reshape = reshape("input", &spec.name, &shape, &graph)?;
             let (name, datatype) = (spec.name.clone(), spec.datatype);
             if !optional {
@@ -82,14 +85,7 @@ impl Signature {
             if described.is_none() && !config.output.is_empty() {
                 continue;
             }
-            let described = described.map(|own| Described {
-                kind: "output",
-                name: &own.name,
-                data_type: own.data_type,
-                dims: &own.dims,
-                reshape: own.reshape.as_ref(),
-            });
-            let (shape, graph) = agree_shape(described, spec, batching)?;
+            let (shape, graph) = agree_shape(described.map(Described::output), spec, batching)?;
             let reshape = reshape("output", &spec.name, &graph, &shape)?;
             let (name, datatype) = (spec.name.clone(), spec.datatype);
             agreed.outputs.push(Output { name, datatype, shape, reshape, index, labels: None });
@@ -115,6 +111,16 @@ impl<'c> Described<'c> {
     fn input(own: &'c ModelInput) -> Self {
         Self {
             kind: "input",
+            name: &own.name,
+            data_type: own.data_type,
+            dims: &own.dims,
+            reshape: own.reshape.as_ref(),
+        }
+    }
+
+    fn output(own: &'c ModelOutput) -> Self {
+        Self {
+            kind: "output",
             name: &own.name,
             data_type: own.data_type,
             dims: &own.dims,
@@ -182,12 +188,23 @@ fn check_input(own: &ModelInput, has_own_value: bool) -> Result<(), LoadError> {
         let reason = "the graph has a value of its own for it; say optional: true";
         return refuse("input", &own.name, reason);
     }
-    if own.format() != Format::None && !own.dims.is_empty() && own.dims.len() != 3 {
-        let (format, dims) = (own.format().as_str_name(), &own.dims);
-        let reason = format!("{format} has three dims beside the batch, the dims are {dims:?}");
-        return refuse("input", &own.name, reason);
-    }
     Ok(())
+}
+
+/// Checks an input's format against its `shape` as requests have it.
+fn check_format(own: &ModelInput, shape: &[i64], batching: Batching) -> Result<(), LoadError> {
+    let fits = match batching {
+        Batching::Bounded(_) | Batching::Unbounded => shape.len() == 4,
+        Batching::Never => shape.len() == 3,
+        // Whether the first one is the batch is yet to be found.
+        Batching::Found => matches!(shape.len(), 3 | 4),
+    };
+    if own.format() == Format::None || fits {
+        return Ok(());
+    }
+    let format = own.format().as_str_name();
+    let reason = format!("{format} has three dims beside the batch, the shape is {shape:?}");
+    refuse("input", &own.name, reason)
 }
 
 /// Whether tensors have a batch dimension: as `max_batch_size` says, and where that is not set,

@@ -142,6 +142,7 @@ fn a_configuration_is_completed_from_the_graph() {
     assert!(json["dynamic_batching"].is_object(), "{json}");
     let group = &json["instance_group"][0];
     assert_eq!((group["kind"].as_str(), group["count"].as_i64()), (Some("KIND_CPU"), Some(2)));
+    assert_eq!(group["name"], "m_0");
     assert_eq!(loaded.shapes(), (vec![vec![-1, 2]], vec![vec![-1, 2]]));
 }
 
@@ -191,7 +192,8 @@ fn a_partial_configuration_keeps_what_it_says() {
     // A delay asks for workers, and there are as many as asked for.
     assert_eq!(loaded.deployment.executor.name(), "workers");
     let counts: Vec<_> = config.instance_group.iter().map(|group| group.count).collect();
-    assert_eq!((counts, config.instance_group[0].name.as_str()), (vec![1, 2], "g"));
+    let names: Vec<_> = config.instance_group.iter().map(|group| group.name.as_str()).collect();
+    assert_eq!((counts, names), (vec![1, 2], vec!["g", "m_1"]));
     assert!(loaded.shared.metrics.render().contains("team=\"red\""));
 }
 
@@ -271,8 +273,10 @@ fn a_configuration_that_is_not_the_graphs_is_refused() {
         (
             "scale",
             "max_batch_size: 8 input { $x dims: 2 format: FORMAT_NCHW }",
-            &["FORMAT_NCHW has three dims beside the batch, the dims are [2]"],
+            &["FORMAT_NCHW has three dims beside the batch, the shape is [-1, 2]"],
         ),
+        ("scale", "input { $x format: FORMAT_NCHW }", &["the shape is [-1, 2]"]),
+        ("scale", "max_batch_size: 8 input { $x format: FORMAT_NHWC }", &["the shape is [-1, 2]"]),
         ("scale", "input { $x optional: true }", &["\"x\"", "the graph has no value of its own"]),
         ("shift", "input [ { $x }, { name: \"factor\" } ]", &["\"factor\"", "say optional: true"]),
         (
@@ -577,6 +581,25 @@ fn warm_up_runs_are_made_and_one_that_fails_refuses_the_model() {
         assert!(error.contains("model_warmup \"w\": "), "{sample}: {error}");
         assert!(error.contains(says), "{sample}: {error}");
     }
+}
+
+#[test]
+fn warm_up_runs_are_bounded_and_end_with_the_gateway() {
+    let sample = |count: u32| {
+        format!(
+            "model_warmup {{ name: \"w\" batch_size: 1 count: {count}
+               inputs {{ key: \"x\" value {{ dims: [ 1, 2 ] zero_data: true }} }} }}"
+        )
+    };
+    let fixed = |count: u32| candidate("fixed", Some(&sample(count)));
+    let says = "count is 4294967295 in all, at most 10000 are made";
+    assert_refused("fixed", &sample(u32::MAX), &[says]);
+    assert_refused("fixed", &format!("{} {}", sample(9_999), sample(2)), &["10001 in all"]);
+    load_candidate(&fixed(10)).unwrap();
+    let shared = shared();
+    shared.set_draining();
+    let error = load(&shared, &fixed(10)).unwrap_err().to_string();
+    assert!(error.contains("model_warmup \"w\": the gateway is shutting down"), "{error}");
 }
 
 // === The page ===

@@ -17,26 +17,39 @@ use crate::load::{random_tensor, zero_tensor};
 /// What the inputs of a warm-up run may take at most, in elements.
 const MOST_ELEMENTS: usize = 32 << 20;
 
+/// How many runs are made at most, of all samples together. A load holds up those behind it.
+const MOST_RUNS: u64 = 10_000;
+
 /// One run's inputs: the graph's own, and those that it has values of its own for.
 type Run = (Vec<Tensor>, Vec<NamedTensor>);
 
-/// Runs every sample on every engine, as often as it says. Refuses the model when one fails.
-/// `files` are those of the model's folder.
+/// Runs every sample on every engine, as often as it says. Refuses the model when one fails, and
+/// when the gateway is `stopped` before the end. `files` are those of the model's folder.
 pub(crate) fn warm_up(
     config: &ModelConfig,
     inputs: &[Input],
     max_batch_size: Option<usize>,
     files: &BTreeMap<String, Bytes>,
     engines: &mut [Box<dyn Engine>],
+    stopped: impl Fn() -> bool,
 ) -> Result<(), LoadError> {
     // As Triton has it, a batch of nothing is no run.
-    for sample in config.model_warmup.iter().filter(|sample| sample.batch_size > 0) {
+    let samples = config.model_warmup.iter().filter(|sample| sample.batch_size > 0);
+    let runs: u64 = samples.clone().map(|sample| u64::from(sample.count.max(1))).sum();
+    if runs > MOST_RUNS {
+        let reason = format!("model_warmup: count is {runs} in all, at most {MOST_RUNS} are made");
+        return Err(LoadError::Configuration(reason));
+    }
+    for sample in samples {
         let refuse = |reason: String| {
             LoadError::Configuration(format!("model_warmup {:?}: {reason}", sample.name))
         };
         let (own, optional) = run(sample, inputs, max_batch_size, files).map_err(refuse)?;
         for engine in &mut *engines {
             for _ in 0..sample.count.max(1) {
+                if stopped() {
+                    return Err(refuse("the gateway is shutting down".to_owned()));
+                }
                 engine
                     .run_with(&own, &optional)
                     .map_err(|error| refuse(format!("the run failed: {error}")))?;

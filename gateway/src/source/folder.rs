@@ -1,8 +1,10 @@
 //! One model's folder in Triton's layout: `<version>/model.onnx`, and beside the versions
-//! `config.pbtxt`, `deployment.toml`, label files and `warmup/`. What it holds, which versions
-//! of it are wanted, and the candidates that come of them.
+//! `config.pbtxt`, `deployment.toml` and the files that the first names. What it holds, which
+//! versions of it are wanted, and the candidates that come of them.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io::Read;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
@@ -12,19 +14,24 @@ use sluice_protocol::{ModelName, ModelVersion};
 
 use super::settings_file::{self, Stamp, unreadable};
 use crate::error::LoadError;
-use crate::load::Candidate;
+use crate::load::{Candidate, DeploymentSettings};
+use crate::model_config::{check_name, named_paths};
 
 const CONFIG_FILE: &str = "config.pbtxt";
-pub(super) const DEPLOYMENT_FILE: &str = "deployment.toml";
-const WARMUP_FOLDER: &str = "warmup";
-/// The largest file beside the versions that is read, in bytes.
-const MOST_BESIDE: u64 = 64 << 20;
+const DEPLOYMENT_FILE: &str = "deployment.toml";
+/// The largest configuration that is read, in bytes.
+const MOST_CONFIG: u64 = 16 << 20;
+/// What the files that a configuration names may have together, in bytes.
+const MOST_NAMED: u64 = 256 << 20;
+/// Files and folders in a version, and folders inside each other.
+const MOST_FILES: usize = 10_000;
+const MOST_DEEP: usize = 32;
 
 /// What every file that decides how a version is served looks like from outside.
 pub(crate) type Fingerprint = Vec<(PathBuf, Stamp)>;
 
-/// Files and folders that cannot be read, or are not there, and why.
-pub(super) type Faults = BTreeMap<PathBuf, String>;
+/// Files and folders of which nothing is served, there or not, and why.
+pub(crate) type Faults = BTreeMap<PathBuf, String>;
 
 /// A model's folder as it was found.
 #[derive(Debug, Clone)]
@@ -59,14 +66,16 @@ impl ModelFolder {
             Some(config) => ConfigFile { stamp: None, config: Ok(Some(config)) },
             None => ConfigFile::read(model, &path, seen.map(|seen| &seen.config)),
         };
-        let mut common = beside(&path)?;
-        common.push(path.join(CONFIG_FILE));
-        common.push(path.join(DEPLOYMENT_FILE));
-        let common: Fingerprint = common.into_iter().map(fingerprint_file).collect();
+        let common = config.named().into_iter();
+        let common = common.chain([CONFIG_FILE, DEPLOYMENT_FILE].map(str::to_owned));
+        let common: Fingerprint = common.map(|file| fingerprint_file(path.join(file))).collect();
         let mut versions = BTreeMap::new();
         for entry in std::fs::read_dir(&path)? {
             let path = entry?.path();
-            let Some(version) = name_of::<ModelVersion>(&path) else { continue };
+            let Some(version) = name_of::<ModelVersion>(&path) else {
+                faults.extend(misnamed_version(path));
+                continue;
+            };
             let fingerprint = match files_below(&path) {
                 Ok(files) => {
                     let files = files.into_iter().map(fingerprint_file);
@@ -83,6 +92,7 @@ impl ModelFolder {
         }
         let mut folder = Self { model: model.clone(), path, config, versions };
         folder.keep_wanted(faults);
+        folder.check_labels(faults);
         Ok(folder)
     }
 
@@ -93,23 +103,29 @@ impl ModelFolder {
 
     /// The labels of its versions. None when the settings that say so cannot be read.
     pub(super) fn labels(&self) -> Option<BTreeMap<String, ModelVersion>> {
-        settings_file::read(&self.path.join(DEPLOYMENT_FILE)).ok().map(|settings| settings.labels)
+        settings(&self.path).ok().map(|settings| settings.labels)
     }
 
     /// Reads a version, once.
     pub(crate) fn candidate(&self, version: ModelVersion) -> Result<Candidate, LoadError> {
+        let config = self.config.config.clone().map_err(LoadError::ConfigFile)?;
+        let beside = config.as_ref().map(|config| read_named(&self.path, config)).transpose()?;
         Ok(Candidate {
             model: self.model.clone(),
             version,
-            config: self.config.config.clone().map_err(LoadError::ConfigFile)?,
-            settings: settings_file::read(&self.path.join(DEPLOYMENT_FILE))?,
+            config,
+            settings: settings(&self.path)?,
             files: read_files(&self.path.join(version.to_string()))?,
-            beside: read_beside(&self.path)?,
+            beside: beside.unwrap_or_default(),
         })
     }
 
     /// Leaves out the versions that the configuration does not want.
     fn keep_wanted(&mut self, faults: &mut Faults) {
+        if self.versions.is_empty() {
+            let reason = "it has no version; its layout is MODEL/VERSION/model.onnx";
+            faults.insert(self.path.clone(), reason.to_owned());
+        }
         let Ok(Some(config)) = &self.config.config else { return };
         if let Some(PolicyChoice::Specific(specific)) = policy(config) {
             for version in &specific.versions {
@@ -121,7 +137,24 @@ impl ModelFolder {
             }
         }
         let wanted = wanted(config, self.versions.keys().copied().collect());
+        if wanted.is_empty() && !self.versions.is_empty() {
+            let reason = "version_policy wants none of the versions that are there";
+            faults.insert(self.path.clone(), reason.to_owned());
+        }
         self.versions.retain(|version, _| wanted.contains(version));
+    }
+
+    /// Tells of labels that name no version that is wanted.
+    fn check_labels(&self, faults: &mut Faults) {
+        let labels = self.labels().unwrap_or_default();
+        let dangling = labels.iter().filter(|(_, version)| !self.versions.contains_key(version));
+        let dangling: Vec<_> = dangling
+            .map(|(label, version)| format!("label {label:?} names version {version}"))
+            .collect();
+        if !dangling.is_empty() {
+            let reason = format!("{}, of which nothing is served", dangling.join(", "));
+            faults.insert(self.path.join(DEPLOYMENT_FILE), format!("{DEPLOYMENT_FILE}: {reason}"));
+        }
     }
 }
 
@@ -134,28 +167,35 @@ impl ConfigFile {
         if let Some(before) = before.filter(|before| stamp.is_some() && before.stamp == stamp) {
             return before.clone();
         }
-        let config = match std::fs::read_to_string(&path) {
-            Ok(text) => parse(model, &text).map(Some),
+        let config = match read_regular(&path, MOST_CONFIG) {
+            Ok(bytes) => parse(model, bytes).map(Some),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error.to_string()),
         };
         Self { stamp, config }
     }
+
+    /// The files that it names, by path in the model's folder.
+    fn named(&self) -> BTreeSet<String> {
+        let config = self.config.as_ref().ok().and_then(Option::as_ref);
+        config.map(named_paths).unwrap_or_default()
+    }
 }
 
-fn parse(model: &ModelName, text: &str) -> Result<ModelConfig, String> {
+fn parse(model: &ModelName, bytes: Vec<u8>) -> Result<ModelConfig, String> {
+    let text = String::from_utf8(bytes).map_err(|_| "it is not UTF-8".to_owned())?;
+    // Editors on Windows begin files with a byte order mark.
+    let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
     let config = ModelConfig::parse_text(text).map_err(|error| error.to_string())?;
-    check_name(model, &config)?;
+    check_name(&config, model)?;
     Ok(config)
 }
 
-/// A configuration may leave the name out, but not give another one.
-pub(super) fn check_name(model: &ModelName, config: &ModelConfig) -> Result<(), String> {
-    if config.name.is_empty() || config.name == model.as_str() {
-        return Ok(());
-    }
-    let name: String = config.name.chars().take(100).collect();
-    Err(format!("name is {name:?}, but the model is called {:?}", model.as_str()))
+/// How a model is run on this machine: `deployment.toml` in its `folder`, or the defaults.
+pub(super) fn settings(folder: &Path) -> Result<DeploymentSettings, LoadError> {
+    let path = folder.join(DEPLOYMENT_FILE);
+    check_regular(&path).map_err(|error| unreadable(&path, &error))?;
+    settings_file::read(&path)
 }
 
 /// Which of `there` a configuration wants. All, when it does not say: somebody asks for each by
@@ -186,40 +226,30 @@ pub(super) fn policy(config: &ModelConfig) -> Option<&PolicyChoice> {
     config.version_policy.as_ref()?.policy_choice.as_ref()
 }
 
-/// The files beside the versions, sorted: those of the folder itself that have no meaning of
-/// their own, and those below `warmup/`.
-fn beside(folder: &Path) -> std::io::Result<Vec<PathBuf>> {
-    let mut files = Vec::new();
-    for entry in std::fs::read_dir(folder)? {
-        let entry = entry?;
-        let (name, path) = (entry.file_name(), entry.path());
-        if name == WARMUP_FOLDER && path.is_dir() {
-            files.extend(files_below(&path)?);
-        } else if path.is_file()
-            && !name.as_encoded_bytes().starts_with(b".")
-            && name != CONFIG_FILE
-            && name != DEPLOYMENT_FILE
-        {
-            files.push(path);
-        }
-    }
-    files.sort();
-    Ok(files)
-}
-
-/// The contents of the files beside the versions by path in the folder, without those that are
-/// too large to be meant.
-fn read_beside(folder: &Path) -> Result<BTreeMap<String, Bytes>, LoadError> {
+/// The contents of the files that a configuration names, as far as they are there, by path in the
+/// model's `folder`. What lies elsewhere is not read, whatever links lead to it.
+fn read_named(folder: &Path, config: &ModelConfig) -> Result<BTreeMap<String, Bytes>, LoadError> {
     let mut files = BTreeMap::new();
-    for path in beside(folder).map_err(|error| unreadable(folder, &error))? {
-        let length = path.metadata().map_err(|error| unreadable(&path, &error))?.len();
-        if length > MOST_BESIDE {
-            let path = path.display();
-            tracing::warn!(%path, length, "left out a file that is larger than {MOST_BESIDE} bytes");
-            continue;
-        }
-        let bytes = std::fs::read(&path).map_err(|error| unreadable(&path, &error))?;
-        files.insert(inside(folder, &path), bytes.into());
+    let mut left = MOST_NAMED;
+    for name in named_paths(config) {
+        let refuse = |reason: String| LoadError::Configuration(format!("file {name:?}: {reason}"));
+        let found =
+            folder.canonicalize().and_then(|root| Ok((root, folder.join(&name).canonicalize()?)));
+        let path = match found {
+            Ok((root, path)) if path.starts_with(&root) => path,
+            Ok(_) => {
+                return Err(refuse("it is a link that leads out of the model's folder".to_owned()));
+            }
+            // Who named it says so.
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
+            Err(error) => return Err(refuse(error.to_string())),
+        };
+        let bytes = read_regular(&path, left).map_err(|error| {
+            let together = if left < MOST_NAMED { " with those that were read before" } else { "" };
+            refuse(format!("{error}{together}"))
+        })?;
+        left = left.saturating_sub(u64::try_from(bytes.len()).unwrap_or(u64::MAX));
+        files.insert(name, bytes.into());
     }
     Ok(files)
 }
@@ -241,23 +271,96 @@ fn inside(folder: &Path, path: &Path) -> String {
     parts.join("/")
 }
 
-/// All files below `folder`, sorted, without hidden ones.
+/// All files below `folder`, sorted, without hidden ones. A link back to a folder that it lies in
+/// leads nowhere new. What is neither file nor folder is an error, since reading it might not end.
 fn files_below(folder: &Path) -> std::io::Result<Vec<PathBuf>> {
     let mut files = Vec::new();
+    walk(folder, &mut Vec::new(), &mut 0, &mut files)?;
+    files.sort();
+    Ok(files)
+}
+
+/// Adds the files below `folder`, which lies in the folders `above`, to `files`. `count` is what
+/// was found so far.
+fn walk(
+    folder: &Path,
+    above: &mut Vec<(u64, u64)>,
+    count: &mut usize,
+    files: &mut Vec<PathBuf>,
+) -> std::io::Result<()> {
+    let found = folder.metadata()?;
+    let identity = (found.dev(), found.ino());
+    if above.contains(&identity) {
+        return Ok(());
+    }
+    if above.len() >= MOST_DEEP {
+        let reason = format!("it has more than {MOST_DEEP} folders inside each other");
+        return Err(std::io::Error::other(reason));
+    }
+    above.push(identity);
     for entry in std::fs::read_dir(folder)? {
         let entry = entry?;
         if entry.file_name().as_encoded_bytes().starts_with(b".") {
             continue;
         }
+        *count += 1;
+        if *count > MOST_FILES {
+            let reason = format!("it has more than {MOST_FILES} files and folders");
+            return Err(std::io::Error::other(reason));
+        }
         let path = entry.path();
         if path.is_dir() {
-            files.extend(files_below(&path)?);
+            walk(&path, above, count, files)?;
         } else {
+            check_regular(&path)?;
             files.push(path);
         }
     }
-    files.sort();
-    Ok(files)
+    above.pop();
+    Ok(())
+}
+
+/// The file at `path`, which may have `most` bytes.
+fn read_regular(path: &Path, most: u64) -> std::io::Result<Vec<u8>> {
+    check_regular(path)?;
+    let mut bytes = Vec::new();
+    let file = std::fs::File::open(path)?;
+    let is_larger = file.metadata()?.len() > most
+        // It may grow meanwhile.
+        || file.take(most.saturating_add(1)).read_to_end(&mut bytes)? as u64 > most;
+    if is_larger {
+        return Err(std::io::Error::other(format!("it is larger than {most} bytes")));
+    }
+    Ok(bytes)
+}
+
+/// Refuses what is there and is no file, such as a pipe, which would be waited for without end.
+fn check_regular(path: &Path) -> std::io::Result<()> {
+    match path.metadata() {
+        Ok(found) if !found.is_file() => {
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            Err(std::io::Error::other(format!("{name} is no regular file")))
+        }
+        // What cannot be looked at is told of by who reads it.
+        Ok(_) | Err(_) => Ok(()),
+    }
+}
+
+/// A folder that would be a version's if its name were one, and what is wrong with it.
+fn misnamed_version(path: PathBuf) -> Option<(PathBuf, String)> {
+    let name = path.file_name()?.to_str()?;
+    let is_number = !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_digit());
+    let error = name.parse::<ModelVersion>().err().filter(|_| is_number && path.is_dir())?;
+    Some((path, error.to_string()))
+}
+
+/// A folder that would be a model's if its name were one, and what is wrong with it.
+pub(super) fn misnamed_model(path: PathBuf) -> Option<(PathBuf, String)> {
+    let name = path.file_name()?.to_string_lossy();
+    let error = name.parse::<ModelName>().err().filter(|_| !name.starts_with('.'))?;
+    let mut inside = std::fs::read_dir(&path).ok()?.flatten();
+    let has_version = inside.any(|entry| name_of::<ModelVersion>(&entry.path()).is_some());
+    has_version.then(|| (path, error.to_string()))
 }
 
 /// What a file or folder is called, if its name is a `T`.
@@ -277,10 +380,16 @@ fn fingerprint_file(path: PathBuf) -> (PathBuf, Stamp) {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::symlink;
+    use std::path::{Path, PathBuf};
+    use std::process::Command;
+
     use sluice_protocol::ModelVersion;
     use sluice_protocol::grpc::ModelConfig;
 
-    use super::{Faults, ModelFolder, wanted};
+    use super::{Faults, MOST_DEEP, MOST_NAMED, ModelFolder, wanted};
+    use crate::error::LoadError;
+    use crate::load::Candidate;
 
     #[test]
     fn a_version_policy_chooses_among_what_is_there() {
@@ -308,6 +417,7 @@ mod tests {
         for (path, text) in [
             ("1/model.onnx", "one"),
             ("2/deep/er.bin", "two"),
+            ("2/labels.txt", "c\nd"),
             ("2/.hidden", "x"),
             ("03/model.onnx", "no version"),
             ("0/model.onnx", "no version"),
@@ -315,7 +425,13 @@ mod tests {
             (".swap", "x"),
             ("warmup/rows/x", "row"),
             ("notes/readme.txt", "elsewhere"),
-            ("config.pbtxt", "name: 'm' version_policy { specific { versions: [2, 3] } }"),
+            ("deployment.toml", "format = 1\n[labels]\nold = 1\nnew = 2\n"),
+            (
+                "config.pbtxt",
+                "\u{feff}name: 'm' version_policy { specific { versions: [2, 3] } }
+                 output [ { label_filename: './labels.txt' }, { label_filename: '2/labels.txt' } ]
+                 model_warmup { inputs { key: 'x' value { input_data_file: 'rows/x' } } }",
+            ),
         ] {
             let path = folder.join(path);
             std::fs::create_dir_all(path.parent().unwrap()).unwrap();
@@ -326,9 +442,16 @@ mod tests {
         let found = ModelFolder::scan(&model, folder.clone(), None, None, &mut faults).unwrap();
         assert_eq!(found.versions.keys().collect::<Vec<_>>(), [&ModelVersion(2)]);
         assert!(faults[&folder.join("3")].contains("version_policy"), "{faults:?}");
+        for name in ["0", "03"] {
+            assert!(faults[&folder.join(name)].contains("without leading zeros"), "{faults:?}");
+        }
+        let dangling = &faults[&folder.join("deployment.toml")];
+        assert!(dangling.contains("label \"old\" names version 1, of which"), "{dangling}");
+        assert_eq!(faults.len(), 4, "{faults:?}");
         let candidate = found.candidate(ModelVersion(2)).unwrap();
-        assert_eq!(candidate.files.keys().collect::<Vec<_>>(), ["deep/er.bin"]);
-        assert_eq!(candidate.beside.keys().collect::<Vec<_>>(), ["labels.txt", "warmup/rows/x"]);
+        assert_eq!(candidate.files.keys().collect::<Vec<_>>(), ["deep/er.bin", "labels.txt"]);
+        let named: Vec<_> = candidate.beside.keys().collect();
+        assert_eq!(named, ["2/labels.txt", "labels.txt", "warmup/rows/x"]);
         assert_eq!(candidate.config.unwrap().name, "m");
         for changed in ["labels.txt", "warmup/rows/x", "config.pbtxt", "2/deep/er.bin"] {
             let path = folder.join(changed);
@@ -356,5 +479,69 @@ mod tests {
             let error = found.candidate(ModelVersion(1)).unwrap_err().to_string();
             assert!(error.starts_with(says), "{error}");
         }
+    }
+
+    /// A model's folder with a version, and a configuration that names `file`.
+    fn naming(file: &str) -> (tempfile::TempDir, PathBuf) {
+        let root = tempfile::tempdir().unwrap();
+        let folder = root.path().join("m");
+        std::fs::create_dir_all(folder.join("1")).unwrap();
+        let text = format!("output {{ label_filename: {file:?} }}");
+        std::fs::write(folder.join("config.pbtxt"), text).unwrap();
+        (root, folder)
+    }
+
+    fn first(folder: &Path) -> Result<Candidate, LoadError> {
+        let (model, folder) = ("m".parse().unwrap(), folder.to_owned());
+        let found = ModelFolder::scan(&model, folder, None, None, &mut Faults::new()).unwrap();
+        found.candidate(ModelVersion(1))
+    }
+
+    #[test]
+    fn links_in_a_circle_end_and_files_that_never_end_are_refused() {
+        let (_root, folder) = naming("labels.txt");
+        std::fs::write(folder.join("1/model.onnx"), "one").unwrap();
+        for name in ["a", "b"] {
+            symlink(".", folder.join("1").join(name)).unwrap();
+        }
+        let files = first(&folder).unwrap().files;
+        assert_eq!(files.keys().collect::<Vec<_>>(), ["model.onnx"]);
+        for file in ["1/pipe", "labels.txt", "deployment.toml", "config.pbtxt"] {
+            let path = folder.join(file);
+            let before = std::fs::read(&path).ok();
+            drop(std::fs::remove_file(&path));
+            assert!(Command::new("mkfifo").arg(&path).status().unwrap().success());
+            let error = first(&folder).unwrap_err().to_string();
+            assert!(error.contains("is no regular file"), "{file}: {error}");
+            std::fs::remove_file(&path).unwrap();
+            before.into_iter().for_each(|text| std::fs::write(&path, text).unwrap());
+        }
+        let mut deep = folder.join("1");
+        for _ in 0..MOST_DEEP {
+            deep.push("deep");
+        }
+        std::fs::create_dir_all(deep).unwrap();
+        let error = first(&folder).unwrap_err().to_string();
+        assert!(error.contains("folders inside each other"), "{error}");
+    }
+
+    #[test]
+    fn what_is_named_is_read_inside_the_folder_and_up_to_a_size() {
+        let (root, folder) = naming("labels.txt");
+        let (path, outside) = (folder.join("labels.txt"), root.path().join("outside"));
+        assert!(first(&folder).unwrap().beside.is_empty());
+        std::fs::write(folder.join("kept"), "a").unwrap();
+        symlink("kept", &path).unwrap();
+        assert_eq!(first(&folder).unwrap().beside["labels.txt"], "a");
+        std::fs::write(&outside, "secret").unwrap();
+        std::fs::remove_file(&path).unwrap();
+        symlink(&outside, &path).unwrap();
+        let error = first(&folder).unwrap_err().to_string();
+        assert!(error.contains("file \"labels.txt\": it is a link that leads out"), "{error}");
+        std::fs::remove_file(&path).unwrap();
+        // It takes no room on the disk.
+        std::fs::File::create(&path).unwrap().set_len(MOST_NAMED + 1).unwrap();
+        let error = first(&folder).unwrap_err().to_string();
+        assert!(error.contains("file \"labels.txt\": it is larger than 268435456"), "{error}");
     }
 }

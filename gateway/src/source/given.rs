@@ -1,15 +1,16 @@
 //! What a load call brings in place of what the model's folder has: a configuration, and perhaps
 //! every file. It is read out of memory and never touches a disk.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use sluice_protocol::grpc::ModelConfig;
 use sluice_protocol::{ModelName, ModelVersion};
 
-use super::folder::{check_name, wanted};
+use super::folder::wanted;
 use crate::error::{GatewayError, LoadError};
 use crate::load::{Candidate, DeploymentSettings};
+use crate::model_config::{check_name, named_paths};
 
 /// Files by their path.
 type Files = BTreeMap<String, Bytes>;
@@ -32,10 +33,11 @@ impl Given {
     ) -> Result<Self, GatewayError> {
         let refuse = |reason| GatewayError::Invalid(format!("parameter \"config\": {reason}"));
         let config = ModelConfig::parse_json(config).map_err(|error| refuse(error.to_string()))?;
-        check_name(model, &config).map_err(refuse)?;
+        check_name(&config, model).map_err(refuse)?;
+        let named = named_paths(&config);
         let mut given = Self { config, versions: BTreeMap::new(), beside: Files::new() };
         for (path, bytes) in files {
-            given.place(&path, bytes)?;
+            given.place(&path, bytes, &named)?;
         }
         Ok(given)
     }
@@ -64,11 +66,30 @@ impl Given {
             files: files.ok_or_else(|| LoadError::Package("it has no files".to_owned()))?,
             settings,
             config: Some(self.config.clone()),
-            beside: self.beside.clone(),
+            beside: self.named(),
         })
     }
 
-    fn place(&mut self, path: &str, bytes: Bytes) -> Result<(), GatewayError> {
+    /// The files that the configuration names, by path in the model's folder.
+    fn named(&self) -> Files {
+        let in_version = |path: &str| {
+            let (version, inside) = path.split_once('/')?;
+            self.versions.get(&version.parse::<ModelVersion>().ok()?)?.get(inside)
+        };
+        let named = named_paths(&self.config).into_iter().filter_map(|path| {
+            let bytes = self.beside.get(&path).or_else(|| in_version(&path))?.clone();
+            Some((path, bytes))
+        });
+        named.collect()
+    }
+
+    /// Files beside the versions lie in no folder, unless the configuration names them there.
+    fn place(
+        &mut self,
+        path: &str,
+        bytes: Bytes,
+        named: &BTreeSet<String>,
+    ) -> Result<(), GatewayError> {
         let is_plain = |part: &str| !matches!(part, "" | "." | "..") && !part.contains('\0');
         let parts = || path.split('/').all(is_plain);
         let version = path.split_once('/').and_then(|(version, inside)| {
@@ -78,7 +99,9 @@ impl Given {
             Some((version, inside)) => {
                 self.versions.entry(version).or_default().insert(inside.to_owned(), bytes);
             }
-            None if parts() && (!path.contains('/') || path.starts_with("warmup/")) => {
+            None if named.contains(path)
+                || parts() && (!path.contains('/') || path.starts_with("warmup/")) =>
+            {
                 self.beside.insert(path.to_owned(), bytes);
             }
             None => {
@@ -117,6 +140,14 @@ mod tests {
         let latest = r#"{"version_policy": {"latest": {"num_versions": 1}}}"#;
         let wanted: Vec<_> = given(latest, &["1/x", "2/x"]).unwrap().wanted().collect();
         assert_eq!(wanted, [ModelVersion(2)]);
+    }
+
+    #[test]
+    fn what_is_named_is_found_where_it_was_given() {
+        let config = r#"{"output": [{"label_filename": "sub/a"}, {"label_filename": "./1/b"}]}"#;
+        let found = given(config, &["1/model.onnx", "1/b", "sub/a", "readme.txt"]).unwrap();
+        assert_eq!(found.named().keys().collect::<Vec<_>>(), ["1/b", "sub/a"]);
+        assert!(given("{}", &["sub/a"]).is_err());
     }
 
     #[test]

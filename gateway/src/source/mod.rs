@@ -21,6 +21,7 @@ use crate::error::LoadError;
 use crate::load::{Candidate, load};
 use crate::shared::Shared;
 
+pub(crate) use folder::{Faults, ModelFolder};
 pub(crate) use given::Given;
 pub(crate) use registry::Follower;
 pub(crate) use repository::{Repository, model_folders};

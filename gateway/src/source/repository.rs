@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 
 use sluice_protocol::{ModelName, ModelVersion};
 
-use super::folder::{DEPLOYMENT_FILE, Faults, ModelFolder, is_gone, name_of};
+use super::folder::{Faults, ModelFolder, is_gone, misnamed_model, name_of, settings};
 use super::given::Given;
-use super::{install, prepare, refuse, settings_file, settle};
+use super::{install, prepare, refuse, settle};
 use crate::catalog::Model;
 use crate::error::{GatewayError, LoadError};
 use crate::load::Candidate;
@@ -20,7 +20,7 @@ pub(crate) struct Repository {
     root: PathBuf,
     /// How each model's folder was when its versions were last tried.
     seen: BTreeMap<ModelName, ModelFolder>,
-    /// What could not be read the last time.
+    /// What was not served the last time.
     faults: Faults,
 }
 
@@ -44,7 +44,10 @@ impl Repository {
         stopped: impl Fn() -> bool,
     ) {
         let found = match self.scan(models) {
-            Ok(found) => found,
+            Ok((found, faults)) => {
+                self.tell(faults);
+                found
+            }
             // A folder that cannot be read for a moment is no reason to stop serving.
             Err(error) => {
                 tracing::warn!(folder = %self.root.display(), %error, "cannot read model repository");
@@ -109,7 +112,11 @@ impl Repository {
         }
         let labels = match &origin {
             Origin::Folder(folder) => folder.labels(),
-            Origin::Given(_) => None,
+            // Whoever runs the model says how, whatever it is that is run.
+            Origin::Given(_) => {
+                let settings = settings(&self.root.join(model.as_str()));
+                settings.ok().map(|settings| settings.labels)
+            }
         };
         settle(shared, model, &prepared, labels.as_ref(), |version| wanted.contains(version));
         match origin {
@@ -145,15 +152,19 @@ impl Repository {
     }
 
     /// The folders of `models`, or of all that are there, as far as there is a version in them. A
-    /// folder that cannot be read stays as it was seen, and is told of once: only when the root
-    /// itself fails, there is nothing to go by.
+    /// folder that cannot be read stays as it was seen: only when the root itself fails, there is
+    /// nothing to go by. Beside them what is there and not served.
     pub(crate) fn scan(
-        &mut self,
+        &self,
         models: Option<&BTreeSet<ModelName>>,
-    ) -> std::io::Result<BTreeMap<ModelName, ModelFolder>> {
+    ) -> std::io::Result<(BTreeMap<ModelName, ModelFolder>, Faults)> {
         let mut faults = Faults::new();
         let mut found = BTreeMap::new();
-        for (model, path) in model_folders(&self.root)? {
+        for path in folders(&self.root)? {
+            let Some(model) = name_of::<ModelName>(&path) else {
+                faults.extend(misnamed_model(path).filter(|_| models.is_none()));
+                continue;
+            };
             if models.is_some_and(|models| !models.contains(&model)) {
                 continue;
             }
@@ -168,15 +179,14 @@ impl Repository {
             }
         }
         found.retain(|_, folder| !folder.versions.is_empty());
-        self.tell(faults);
-        Ok(found)
+        Ok((found, faults))
     }
 
-    /// Writes down what cannot be read, once as long as it lasts.
+    /// Writes down what is not served, once as long as it lasts.
     fn tell(&mut self, faults: Faults) {
         for (path, error) in faults.iter().filter(|(path, _)| !self.faults.contains_key(*path)) {
             let path = path.display();
-            tracing::warn!(%path, error, "cannot read a part of the model repository");
+            tracing::warn!(%path, error, "a part of the model repository is not served");
         }
         self.faults = faults;
     }
@@ -201,7 +211,7 @@ impl Repository {
         let folder = ModelFolder::scan(model, path, self.seen.get(model), config, &mut faults);
         let folder = folder.map_err(|error| nothing(error.to_string()))?;
         for (path, error) in &faults {
-            tracing::warn!(path = %path.display(), error, "cannot read a part of the model repository");
+            tracing::warn!(path = %path.display(), error, "a part of the model repository is not served");
         }
         Ok(Origin::Folder(folder.into()))
     }
@@ -228,8 +238,7 @@ impl Repository {
         match origin {
             Origin::Folder(folder) => folder.candidate(version),
             Origin::Given(given) => {
-                let settings = self.root.join(model.as_str()).join(DEPLOYMENT_FILE);
-                given.candidate(model, version, settings_file::read(&settings)?)
+                given.candidate(model, version, settings(&self.root.join(model.as_str()))?)
             }
         }
     }
@@ -255,11 +264,16 @@ impl Origin {
 
 /// Every folder that is called as a model may be, with its model.
 pub(crate) fn model_folders(root: &Path) -> std::io::Result<Vec<(ModelName, PathBuf)>> {
+    let named = |path: PathBuf| Some((name_of(&path)?, path));
+    Ok(folders(root)?.into_iter().filter_map(named).collect())
+}
+
+/// What lies in the root and is no file. A link that leads nowhere is told of when it is looked
+/// through.
+fn folders(root: &Path) -> std::io::Result<Vec<PathBuf>> {
     let mut folders = Vec::new();
     for entry in std::fs::read_dir(root)? {
-        let path = entry?.path();
-        // A link that leads nowhere is told of when it is looked through.
-        folders.extend(name_of(&path).filter(|_| !path.is_file()).map(|model| (model, path)));
+        folders.extend(Some(entry?.path()).filter(|path| !path.is_file()));
     }
     Ok(folders)
 }

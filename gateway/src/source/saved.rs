@@ -1,7 +1,7 @@
 //! `serving.json`: what was last served from the registry, so that a restart finds it again
 //! while the registry is away.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
@@ -31,6 +31,16 @@ pub(super) struct SavedModel {
     /// The aliases and the versions that they name.
     #[serde(default)]
     pub(super) labels: BTreeMap<String, ModelVersion>,
+    /// Those of the versions that came from another registry, where a number means something else.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub(super) foreign: BTreeSet<ModelVersion>,
+}
+
+impl SavedModel {
+    /// Whether all that is served of it came from another registry.
+    pub(super) fn is_foreign(&self) -> bool {
+        !self.versions.is_empty() && self.versions.keys().all(|one| self.foreign.contains(one))
+    }
 }
 
 impl Saved {
@@ -82,7 +92,8 @@ mod tests {
         let files = [("model.onnx".to_owned(), Digest::of(b"x"))].into();
         let versions = [(ModelVersion(2), files)].into();
         let labels = [("champion".to_owned(), ModelVersion(2))].into();
-        let model = SavedModel { default: Some(ModelVersion(2)), versions, labels };
+        let (default, foreign) = (Some(ModelVersion(2)), [ModelVersion(2)].into());
+        let model = SavedModel { default, versions, labels, foreign };
         saved.models.insert("m".parse().unwrap(), model);
         saved.store(folder.path()).unwrap();
         assert_eq!(Saved::load(folder.path()).unwrap(), Some(saved));

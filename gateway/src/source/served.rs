@@ -24,6 +24,9 @@ const CHAMPION: &str = "champion";
 /// How often the settings files are looked at.
 const LOOK: Duration = Duration::from_secs(1);
 
+/// Why a version is refused whose files nobody but this gateway had.
+const INCOMPLETE: &str = "its saved package is incomplete";
+
 /// A version's files by path, and their digests.
 type Package = (BTreeMap<String, Bytes>, BTreeMap<String, Digest>);
 
@@ -46,6 +49,8 @@ pub(super) struct Served {
 /// What is to be served of one model.
 #[derive(Debug, Clone, Default)]
 struct Wanted {
+    /// Whether the registry names it. Else it is what was served before.
+    named: bool,
     versions: BTreeSet<ModelVersion>,
     champion: Option<ModelVersion>,
     labels: BTreeMap<String, ModelVersion>,
@@ -82,7 +87,11 @@ impl Served {
             for (&version, digests) in &model.versions {
                 match self.cached(digests) {
                     Some(files) => drop(self.try_version(name, version, files).await),
-                    None => refuse(&self.shared, name, version, "its saved package is incomplete"),
+                    None => refuse(&self.shared, name, version, INCOMPLETE),
+                }
+                if model.foreign.contains(&version) {
+                    // The registry that is there now may have one of this number.
+                    self.tried.remove(&(name.clone(), version));
                 }
             }
             let default = model.default.filter(|version| self.is_loaded(name, *version));
@@ -103,23 +112,29 @@ impl Served {
     /// Brings the catalog to `snapshot`. One version that cannot be fetched or served does not
     /// hold up the others: administration says why it is not there.
     pub(super) async fn apply(&mut self, snapshot: &Snapshot) {
+        let is_other = self.serving.registry != snapshot.registry;
         let named = snapshot.models.iter().filter(|model| !model.aliases.is_empty());
         self.wanted = named.map(|model| (model.name.clone(), Wanted::named(model))).collect();
         for (name, kept) in &self.serving.models {
             if self.wanted.contains_key(name) {
                 continue;
             }
-            if self.serving.registry == snapshot.registry {
+            if !is_other && !kept.is_foreign() {
                 tracing::info!(model = %name, "model is gone from the registry");
                 self.shared.catalog.remove(name);
                 self.shared.metrics.set_default_version(name, None);
-            } else {
-                // A registry that lost its data must not take the models down with it.
-                tracing::warn!(model = %name, "another registry does not know this model; still serving it");
-                self.wanted.insert(name.clone(), Wanted::saved(kept));
+                continue;
             }
+            // A registry that lost its data must not take the models down with it.
+            if is_other {
+                tracing::warn!(model = %name, "another registry does not know this model; still serving it");
+            }
+            self.wanted.insert(name.clone(), Wanted::saved(kept));
         }
-        self.tried.retain(|(name, _), _| self.wanted.contains_key(name));
+        let wanted = &self.wanted;
+        self.tried.retain(|(name, version), _| {
+            wanted.get(name).is_some_and(|wanted| !(is_other && wanted.names(*version)))
+        });
         self.load_wanted(&snapshot.registry).await;
     }
 
@@ -145,8 +160,11 @@ impl Served {
         self.lacks_files = false;
         let mut next = Saved::new(registry.to_owned());
         for (name, wanted) in self.wanted.clone() {
-            let serving = self.load_model(&name, &wanted).await;
-            next.models.insert(name, serving);
+            let mut before = self.serving.models.get(&name).cloned().unwrap_or_default();
+            if self.serving.registry != registry {
+                before.foreign = before.versions.keys().copied().collect();
+            }
+            next.models.insert(name.clone(), self.load_model(&name, &wanted, before).await);
         }
         if next != self.serving {
             self.serving = next;
@@ -157,39 +175,41 @@ impl Served {
     /// Loads what is wanted of one model, then swaps, then lets go of what is not. Gives what
     /// is to be served again after a restart: a version that cannot be served at this moment is
     /// kept, with its files, as long as it is wanted or none has taken its place.
-    async fn load_model(&mut self, name: &ModelName, wanted: &Wanted) -> SavedModel {
-        let before = self.serving.models.get(name).cloned().unwrap_or_default();
-        let mut versions = before.versions.clone();
+    async fn load_model(
+        &mut self,
+        name: &ModelName,
+        wanted: &Wanted,
+        before: SavedModel,
+    ) -> SavedModel {
+        let mut next = before.clone();
+        for &version in &wanted.versions {
+            self.load_version(name, version, wanted, &mut next).await;
+        }
         let former = before.default.filter(|version| !wanted.versions.contains(version));
-        for version in wanted.versions.iter().copied().chain(former) {
-            let answers = wanted.champion.is_some_and(|champion| self.is_loaded(name, champion));
-            if former == Some(version) && answers {
-                continue;
-            }
-            let tried = self.tried.get(&(name.clone(), version));
-            if tried.is_some_and(|stamp| *stamp == self.settings_stamp(name)) {
-                continue;
-            }
-            match self.package(name, version, before.versions.get(&version)).await {
-                Ok((files, digests)) => {
-                    if self.try_version(name, version, files).await {
-                        versions.insert(version, digests);
-                    }
-                }
-                Err(error) => self.miss(name, version, &error),
-            }
+        if let Some(former) = former
+            && self.champion(name, wanted, &next).is_none()
+        {
+            self.load_version(name, former, wanted, &mut next).await;
         }
         // The version that answers stays until another one can, whatever the aliases say.
         let loaded = |version: &ModelVersion| self.is_loaded(name, *version);
-        let default = wanted.champion.filter(loaded).or(before.default.filter(loaded));
+        let default = self.champion(name, wanted, &next).or(before.default.filter(loaded));
         let kept = default.or(before.default);
         let keep =
             |version: &ModelVersion| wanted.versions.contains(version) || kept == Some(*version);
-        versions.retain(|version, _| keep(version));
+        // Another registry's version of the same number answers for a wanted one only as long as
+        // none of this registry can answer at all.
+        let foreign = std::mem::take(&mut next.foreign);
+        let serve = |version: &ModelVersion| {
+            let is_other = foreign.contains(version) && wanted.names(*version);
+            keep(version) && (!is_other || kept == Some(*version))
+        };
+        next.versions.retain(|version, _| serve(version));
+        next.foreign = foreign.iter().copied().filter(serve).collect();
         self.tried.retain(|(model, version), _| model != name || keep(version));
         let answering = self.default_version(name);
         self.shared.catalog.update(name, |known| {
-            known.versions.retain(|version, _| keep(version));
+            known.versions.retain(|version, _| serve(version));
             known.refused.retain(|version, _| keep(version));
             known.set_default_version(default);
             known.labels.clone_from(&wanted.labels);
@@ -199,7 +219,62 @@ impl Served {
             let version = default.map_or_else(|| "none".to_owned(), |version| version.to_string());
             tracing::info!(model = %name, %version, "answering version changed");
         }
-        SavedModel { default: kept, versions, labels: wanted.labels.clone() }
+        next.default = kept;
+        next.labels.clone_from(&wanted.labels);
+        next
+    }
+
+    /// Loads one version, unless it was tried already under the settings of now, and notes in
+    /// `next` what it consists of.
+    async fn load_version(
+        &mut self,
+        name: &ModelName,
+        version: ModelVersion,
+        wanted: &Wanted,
+        next: &mut SavedModel,
+    ) {
+        let tried = self.tried.get(&(name.clone(), version));
+        if tried.is_some_and(|stamp| *stamp == self.settings_stamp(name)) {
+            return;
+        }
+        let known = next.versions.get(&version);
+        let package = match (next.foreign.contains(&version), wanted.names(version)) {
+            (false, _) => self.package(name, version, known).await,
+            // What is known is of another version that has this number elsewhere.
+            (true, true) => self.package(name, version, None).await,
+            (true, false) => match known.and_then(|digests| Some((self.cached(digests)?, digests)))
+            {
+                Some((files, digests)) => Ok((files, digests.clone())),
+                None => {
+                    self.tried.insert((name.clone(), version), self.settings_stamp(name));
+                    return refuse(&self.shared, name, version, INCOMPLETE);
+                }
+            },
+        };
+        match package {
+            Ok((files, digests)) => {
+                if self.try_version(name, version, files).await {
+                    next.versions.insert(version, digests);
+                    if wanted.names(version) {
+                        next.foreign.remove(&version);
+                    }
+                }
+            }
+            Err(error) => self.miss(name, version, &error),
+        }
+    }
+
+    /// The version that is to answer when none is named, if it can.
+    fn champion(
+        &self,
+        name: &ModelName,
+        wanted: &Wanted,
+        next: &SavedModel,
+    ) -> Option<ModelVersion> {
+        wanted.champion.filter(|&champion| {
+            let is_other = wanted.names(champion) && next.foreign.contains(&champion);
+            self.is_loaded(name, champion) && !is_other
+        })
     }
 
     fn default_version(&self, name: &ModelName) -> Option<ModelVersion> {
@@ -319,13 +394,18 @@ impl Wanted {
     fn named(model: &SnapshotModel) -> Self {
         let versions = model.aliases.values().copied().collect();
         let champion = model.aliases.get(CHAMPION).copied();
-        Self { versions, champion, labels: model.aliases.clone() }
+        Self { named: true, versions, champion, labels: model.aliases.clone() }
+    }
+
+    /// Whether the registry names this version.
+    fn names(&self, version: ModelVersion) -> bool {
+        self.named && self.versions.contains(&version)
     }
 
     /// What was served.
     fn saved(model: &SavedModel) -> Self {
         let versions = model.versions.keys().copied().collect();
-        Self { versions, champion: model.default, labels: model.labels.clone() }
+        Self { named: false, versions, champion: model.default, labels: model.labels.clone() }
     }
 }
 

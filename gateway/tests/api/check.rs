@@ -21,8 +21,10 @@ fn every_version_is_told_of_with_how_it_would_run_or_why_not() {
     place(root, "wrong", 1, &graph_bytes("scale.onnx"));
     std::fs::write(root.join("wrong/config.pbtxt"), "max_batch_size: 4\ninput {").unwrap();
     let checked = check_repository(root, options()).unwrap();
-    let names: Vec<_> =
-        checked.iter().map(|v| (v.model.as_str(), v.version.0, v.plan.is_some())).collect();
+    let names: Vec<_> = checked
+        .iter()
+        .map(|v| (v.model.as_str(), v.version.unwrap().0, v.plan.is_some()))
+        .collect();
     let expected = [("good", 1, true), ("good", 2, false), ("mixes", 1, true), ("wrong", 1, false)];
     assert_eq!(names, expected);
     let good = checked[0].plan.as_ref().unwrap();
@@ -48,4 +50,39 @@ fn models_may_be_picked_and_must_be_there() {
     let gone = folder.path().join("gone");
     let error = check_repository(&gone, options()).unwrap_err().to_string();
     assert!(error.contains("gone"), "{error}");
+}
+
+#[test]
+fn what_would_not_be_served_is_told_of() {
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path();
+    let graph = graph_bytes("scale.onnx");
+    for model in ["a", "a b", "v01", ".git"] {
+        place(root, model, 1, &graph);
+    }
+    std::fs::rename(root.join("v01/1"), root.join("v01/01")).unwrap();
+    std::fs::create_dir(root.join("raw")).unwrap();
+    std::fs::write(root.join("raw/model.onnx"), &graph).unwrap();
+    std::fs::create_dir(root.join("lost+found")).unwrap();
+    let policy = "version_policy { specific { versions: [1, 7] } }";
+    std::fs::write(root.join("a/config.pbtxt"), policy).unwrap();
+    let labels = "format = 1\n[labels]\nstable = 1\nnext = 2\n";
+    std::fs::write(root.join("a/deployment.toml"), labels).unwrap();
+    let checked = check_repository(root, options()).unwrap();
+    let told = checked.iter().map(|one| {
+        (one.model.as_str(), one.version.map(|v| v.0), one.refused.clone().unwrap_or_default())
+    });
+    for (found, (model, version, says)) in told.zip([
+        ("a", None, "deployment.toml: label \"next\" names version 2, of which nothing is served"),
+        ("a", Some(1), ""),
+        ("a", Some(7), "version_policy names it, but it is not there"),
+        ("a b", None, "model name \"a b\" must be"),
+        ("raw", None, "it has no version; its layout is MODEL/VERSION/model.onnx"),
+        ("v01", None, "it has no version"),
+        ("v01", None, "model version \"01\" must be"),
+    ]) {
+        assert_eq!((found.0, found.1), (model, version), "{checked:?}");
+        assert!(found.2.starts_with(says), "{checked:?}");
+    }
+    assert_eq!(checked.len(), 7, "{checked:?}");
 }

@@ -1,7 +1,6 @@
 //! SIGTERM under load loses no request, and nothing that hangs keeps the process from ending.
 
 use std::path::Path;
-use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -9,9 +8,8 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::sync::oneshot::{self, error::TryRecvError};
 
-use crate::support::{Process, serve, serve_with, wait_until, within};
+use crate::support::{Caller, Process, graph_bytes, place, serve, serve_with, wait_until};
 
 const ASK: &str = r#"{"instances": [[1, 2]]}"#;
 
@@ -106,18 +104,29 @@ async fn time_to_drain(gateway: sluice_gateway::Gateway) -> Duration {
     begun.elapsed()
 }
 
-/// A file that a reader waits at for as long as the handle that this gives is kept. The handle
-/// comes once somebody reads. A thread of its own waits for that: one of the runtime would keep a
-/// test that fails from ending.
-pub(crate) fn hanging_file(path: &Path) -> oneshot::Receiver<std::fs::File> {
-    assert!(Command::new("mkfifo").arg(path).status().unwrap().success());
-    let path = path.to_owned();
-    let (give, handle) = oneshot::channel();
-    std::thread::spawn(move || {
-        let opened = std::fs::File::options().write(true).open(path).unwrap();
-        let _test_may_be_over = give.send(opened);
-    });
-    handle
+/// Puts versions of a model into a repository that make so many runs each before they answer, of
+/// so many rounds. A round takes about a microsecond.
+pub(crate) fn place_long(root: &Path, model: &str, versions: u64, runs: u32, rounds: i64) {
+    let folder = root.join(model);
+    std::fs::create_dir_all(folder.join("warmup")).unwrap();
+    std::fs::write(folder.join("warmup/rounds"), rounds.to_le_bytes()).unwrap();
+    let config = format!(
+        "model_warmup {{ name: 'long' batch_size: 1 count: {runs}
+           inputs {{ key: 'rounds' value {{ dims: 1 input_data_file: 'rounds' }} }} }}"
+    );
+    std::fs::write(folder.join("config.pbtxt"), config).unwrap();
+    for version in 1..=versions {
+        place(root, model, version, &graph_bytes("rounds.onnx"));
+    }
+}
+
+/// Waits until the first version of a model is being loaded.
+pub(crate) async fn wait_for_loading(caller: &Caller, model: &str) {
+    let path = format!("/v2/models/{model}/versions/1/ready");
+    wait_until("the load", async || {
+        caller.get(&path).await.1["error"].to_string().contains("it is being loaded")
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -150,33 +159,32 @@ async fn a_run_on_a_serving_core_does_not_hold_up_the_end() {
     drop(asked);
 }
 
-#[tokio::test(flavor = "multi_thread")]
+#[tokio::test]
 async fn a_load_in_progress_does_not_hold_up_the_end() {
-    let short = |settings: &mut sluice_gateway::Settings| {
-        settings.drain_timeout = Some(Duration::from_secs(1));
-    };
-    let running = serve_with(&[("m", 1, "scale.onnx")], short).await;
-    let aside = tempfile::tempdir().unwrap();
-    let reader = hanging_file(&aside.path().join("model.onnx"));
-    std::os::unix::fs::symlink(aside.path(), running.folder.path().join("m/2")).unwrap();
-    let hanging = within("the load", reader).await.unwrap();
-    time_to_drain(running.gateway).await;
-    drop(hanging);
+    let process = Process::start(&[("m", 1, "scale.onnx")], &["--drain-timeout=1s"]).await;
+    // One run that nothing breaks off, of a quarter of an hour.
+    place_long(process.folder.path(), "long", 1, 1, 1 << 30);
+    wait_for_loading(&process, "long").await;
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    let begun = Instant::now();
+    process.end_without_an_error().await;
+    assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
 }
 
-#[tokio::test(flavor = "multi_thread")]
+#[tokio::test]
 async fn no_other_version_is_loaded_once_the_end_has_come() {
-    let running = serve(&[("m", 1, "scale.onnx")]).await;
-    let model = tempfile::tempdir().unwrap();
-    let [first, mut second] = ["1", "2"].map(|version| {
-        std::fs::create_dir(model.path().join(version)).unwrap();
-        hanging_file(&model.path().join(version).join("model.onnx"))
-    });
-    std::os::unix::fs::symlink(model.path(), running.folder.path().join("a")).unwrap();
-    let hanging = within("the first load", first).await.unwrap();
-    let drained = tokio::spawn(time_to_drain(running.gateway));
-    tokio::time::sleep(Duration::from_millis(100)).await;
-    drop(hanging);
-    drained.await.unwrap();
-    assert_eq!(second.try_recv().unwrap_err(), TryRecvError::Empty, "the second version was read");
+    let process = Process::start(&[("m", 1, "scale.onnx")], &["--drain-timeout=30s"]).await;
+    // Many short runs, of half an hour together.
+    place_long(process.folder.path(), "long", 2, 10_000, 200_000);
+    wait_for_loading(&process, "long").await;
+    let log = process.end_without_an_error().await;
+    let of = |version: &str| {
+        let told = log.iter().filter(move |entry| {
+            entry["model"] == "long" && entry["version"].to_string().contains(version)
+        });
+        told.cloned().collect::<Vec<_>>()
+    };
+    let [given_up] = &of("1")[..] else { panic!("{log:?}") };
+    assert!(given_up["reason"].to_string().contains("shutting down"), "{given_up}");
+    assert_eq!(of("2"), Vec::<serde_json::Value>::new(), "the second version was read");
 }

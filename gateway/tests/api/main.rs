@@ -27,6 +27,7 @@ mod metrics;
 mod openapi;
 mod overload;
 mod raw_call;
+mod registry;
 mod reload;
 mod repository;
 mod rules;

@@ -1,14 +1,12 @@
 //! Health, metadata and status.
 
-use std::time::Duration;
-
 use serde_json::json;
 use sluice_protocol::grpc::grpc_inference_service_client::GrpcInferenceServiceClient;
 use sluice_protocol::grpc::{
     ModelConfigRequest, ModelMetadataRequest, ModelReadyRequest, ServerReadyRequest,
 };
 
-use crate::support::{place, serve};
+use crate::support::{place, serve, wait_until};
 
 #[tokio::test]
 async fn health_and_metadata_over_http() {
@@ -89,15 +87,15 @@ async fn a_models_configuration_is_answered() {
 async fn a_model_of_which_nothing_loads_says_why() {
     let running = serve(&[("scale", 1, "scale.onnx")]).await;
     place(running.folder.path(), "broken", 3, b"no graph");
-    let mut answered = running.get("/v1/models/broken").await;
-    while answered.0 == 404 {
-        tokio::time::sleep(Duration::from_millis(20)).await;
+    let mut answered = (0, json!(null));
+    wait_until("the refusal", async || {
         answered = running.get("/v1/models/broken").await;
-    }
+        answered.1["model_version_status"][0]["state"] == "END"
+    })
+    .await;
     let (status, body) = answered;
     assert_eq!((status, &body["ready"]), (503, &json!(false)), "{body}");
     assert!(body["error"].as_str().unwrap().contains("version 3 was refused"), "{body}");
-    assert_eq!(body["model_version_status"][0]["state"], "END");
 }
 
 #[tokio::test]

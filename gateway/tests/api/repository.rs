@@ -16,7 +16,7 @@ use sluice_protocol::grpc::{
 use tonic::Code;
 use tonic::transport::Channel;
 
-use crate::drain::hanging_file;
+use crate::drain::{place_long, wait_for_loading};
 use crate::support::{
     Caller, Process, Running, answer, graph_bytes, place, serve, serve_with, wait_until, within,
 };
@@ -125,6 +125,10 @@ async fn models_are_loaded_and_unloaded_by_calls_and_the_index_tells() {
     assert_eq!(unload(&running, "a").await, unloaded("a"));
     let gone = json!({"name": "a", "version": "1", "state": "UNAVAILABLE", "reason": "unloaded"});
     assert_eq!(index(&running, r#"{"ready": false}"#).await[0], gone);
+    let (status, body) = running.get("/v1/models/a/versions/1").await;
+    let state = json!([{"version": "1", "state": "END",
+        "status": {"error_code": "OK", "error_message": "unloaded"}}]);
+    assert_eq!((status, &body["model_version_status"]), (503, &state), "{body}");
     let only_ready = index(&running, r#"{"ready": true}"#).await;
     assert_eq!(only_ready, json!([ready("b", "1"), ready("b", "2")]));
     assert_eq!(running.get("/v2/models").await, (200, json!({"models": ["b", "broken"]})));
@@ -680,39 +684,56 @@ async fn a_load_in_progress_holds_up_no_request_and_is_given_up_at_the_end() {
         settings.cores = Some(1);
     })
     .await;
-    let folder = running.folder.path().join("hanging/5");
-    std::fs::create_dir_all(&folder).unwrap();
-    let reader = hanging_file(&folder.join("model.onnx"));
+    // Many short runs, of half an hour together.
+    place_long(running.folder.path(), "hanging", 1, 10_000, 200_000);
     let post = |path: &str| tokio::spawn(answer(running.client.post(running.url(path))));
     let hanging = post("/v2/repository/models/hanging/load");
-    let file = within("the load", reader).await.unwrap();
-    let loading = json!({"name": "hanging", "version": "5", "state": "LOADING"});
+    wait_for_loading(&running, "hanging").await;
+    let loading = json!({"name": "hanging", "version": "1", "state": "LOADING"});
     assert_eq!(index(&running, "").await[0], loading);
-    let (status, body) = running.get("/v2/models/hanging/versions/5/ready").await;
+    let (status, body) = running.get("/v2/models/hanging/versions/1/ready").await;
     assert_eq!(status, 503);
-    says(&body, "'hanging' version 5 is not at ready state: it is being loaded");
+    says(&body, "'hanging' version 1 is not at ready state: it is being loaded");
     assert_eq!(running.get("/v2/models/hanging").await.0, 404);
-    assert_eq!(predict(&running, "m").await, scaled());
-    // As many wait behind it as may.
-    let mut waiting: Vec<_> = (0..20).map(|_| post("/v2/repository/models/m/unload")).collect();
-    wait_until("the bound", async || {
-        waiting.iter().filter(|asked| asked.is_finished()).count() == 4
-    })
-    .await;
-    for asked in waiting.extract_if(.., |asked| asked.is_finished()) {
-        let (status, body) = asked.await.unwrap();
-        assert_eq!(status, 429, "{body}");
-        says(&body, "16 loads and unloads are waiting already");
-    }
+    let (status, body) = running.get("/v1/models/hanging").await;
+    let state = json!([{"version": "1", "state": "LOADING",
+        "status": {"error_code": "OK", "error_message": ""}}]);
+    assert_eq!((status, &body["model_version_status"]), (503, &state), "{body}");
     assert_eq!(predict(&running, "m").await, scaled());
     let drained = tokio::spawn(running.gateway.drain());
-    for asked in waiting.into_iter().chain([hanging]) {
-        let (status, body) = within("an answer", asked).await.unwrap();
-        assert_eq!(status, 503, "{body}");
-        says(&body, "server is shutting down");
-    }
-    drop(file);
+    let (status, body) = within("an answer", hanging).await.unwrap();
+    assert_eq!(status, 503, "{body}");
+    says(&body, "server is shutting down");
     within("the end", drained).await.unwrap();
+}
+
+#[tokio::test]
+async fn calls_wait_for_their_turn_however_many_there_are() {
+    let running = serve_with(&[("m", 1, "scale.onnx")], explicit(&["m"])).await;
+    place_long(running.folder.path(), "long", 1, 5, 200_000);
+    let url = running.url("/v2/repository/models/long/load");
+    let long = tokio::spawn(answer(running.client.post(url)));
+    wait_for_loading(&running, "long").await;
+    let loads = (0..60).map(|_| load(&running, "m", json!({})));
+    for answered in futures::future::join_all(loads).await {
+        assert_eq!(answered, loaded("m"));
+    }
+    assert_eq!(long.await.unwrap(), loaded("long"));
+}
+
+/// How a model is run is its operator's to say, whatever it is that is run.
+#[tokio::test]
+async fn files_that_are_given_are_run_and_called_as_the_folder_says() {
+    let running = serve_with(&[("m", 1, "scale.onnx")], explicit(&["m"])).await;
+    write(&running, "m/deployment.toml", "format = 1\nexecutor = \"workers\"\n[labels]\nnew = 7\n");
+    let parameters = json!({
+        "config": r#"{"output": [{"name": "y", "label_filename": "sub/labels.txt"}]}"#,
+        "file:7/model.onnx": base64(&graph_bytes("center.onnx")),
+        "file:sub/labels.txt": base64(b"a\nb"),
+    });
+    assert_eq!(load(&running, "m", parameters).await, loaded("m"));
+    assert_eq!(running.version("m", 7).await["executor"], "workers");
+    assert_eq!(predict(&running, "m/labels/new").await, centred());
 }
 
 #[tokio::test]

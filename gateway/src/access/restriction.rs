@@ -101,6 +101,23 @@ impl Restrictions {
         if complaints.is_empty() { Ok(all) } else { Err(complaints) }
     }
 
+    /// What is written in `first`, and of `second` what it says of other groups.
+    pub(crate) fn over(first: Vec<String>, second: Vec<String>) -> Vec<String> {
+        let groups = |text: &str| -> Vec<String> {
+            let (groups, _) = text.split_once('=').unwrap_or_default();
+            groups.split(',').map(|group| group.trim().to_owned()).collect()
+        };
+        let said: Vec<String> = first.iter().flat_map(|text| groups(text)).collect();
+        let left = second.into_iter().filter_map(|text| {
+            let (_, header) = text.split_once('=')?;
+            let left: Vec<_> =
+                groups(&text).into_iter().filter(|group| !said.contains(group)).collect();
+            (!left.is_empty()).then(|| format!("{}={header}", left.join(",")))
+        });
+        let left: Vec<String> = left.collect();
+        first.into_iter().chain(left).collect()
+    }
+
     fn add(&mut self, text: &str) -> Result<(), String> {
         let form = "write GROUP[,GROUP...]=HEADER:VALUE";
         let (groups, header) = text.split_once('=').ok_or_else(|| form.to_owned())?;

@@ -47,12 +47,17 @@ pub(crate) fn router(shared: Arc<Shared>) -> Router {
         .route("/v2", any(operate))
         .route("/v2/{*rest}", any(operate))
         .with_state(shared.clone())
-        .merge(metrics_router(shared))
-        .fallback(|| async { error(StatusCode::NOT_FOUND, "Not Found") })
+        .merge(for_scrapers(shared))
+        .fallback(not_found)
 }
 
 /// `/metrics` and health alone.
 pub(crate) fn metrics_router(shared: Arc<Shared>) -> Router {
+    let routes = for_scrapers(shared).fallback(not_found);
+    routes.method_not_allowed_fallback(not_allowed)
+}
+
+fn for_scrapers(shared: Arc<Shared>) -> Router {
     let [live_path, ready_path] = HEALTH_PATHS;
     Router::new()
         .route("/metrics", get(metrics))
@@ -219,6 +224,10 @@ async fn operate(State(shared): State<Arc<Shared>>, request: Request) -> Respons
 async fn drain(State(shared): State<Arc<Shared>>) -> StatusCode {
     shared.set_draining();
     StatusCode::NO_CONTENT
+}
+
+async fn not_found() -> Response {
+    error(StatusCode::NOT_FOUND, "Not Found")
 }
 
 /// The answer to a method that a path does not have; those that it has are put into a header.

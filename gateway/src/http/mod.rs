@@ -131,8 +131,20 @@ async fn body_of<B>(
 where
     B: http_body::Body<Data = Bytes, Error: Display> + Unpin,
 {
-    let has_body = match route {
+    if !has_body(route) {
+        return Ok(Bytes::new());
+    }
+    if matches!(route, Route::Generate { .. }) {
+        generate::check_encoding(headers)?;
+    }
+    body::read(headers, incoming, shared.limits()).await
+}
+
+/// Whether the body of a request for `route` is read.
+const fn has_body(route: &Route<'_>) -> bool {
+    match route {
         Route::Infer { .. }
+        | Route::Generate { .. }
         | Route::RepositoryIndex
         | Route::RepositoryLoad { .. }
         | Route::RepositoryUnload { .. }
@@ -141,16 +153,8 @@ where
         | Route::LogUpdate
         | Route::TraceUpdate { .. } => true,
         Route::V1(route) => route.has_body(),
-        Route::Generate { .. } => {
-            generate::check_encoding(headers)?;
-            true
-        }
         _ => false,
-    };
-    if !has_body {
-        return Ok(Bytes::new());
     }
-    body::read(headers, incoming, shared.limits()).await
 }
 
 async fn dispatch(

@@ -123,8 +123,8 @@ fn reason(what: &str, error: &pem::Error) -> String {
     match error {
         pem::Error::NoItemsFound => format!("there is no {what} in PEM in it"),
         pem::Error::MissingSectionEnd { end_marker } => {
-            let marker = String::from_utf8_lossy(end_marker);
-            format!("its {what} in PEM is broken: the line {:?} is missing", marker.trim_end())
+            let name = String::from_utf8_lossy(end_marker);
+            format!("its {what} in PEM is cut off: there is no line -----END {name}-----")
         }
         pem::Error::IllegalSectionStart { .. } => {
             format!(

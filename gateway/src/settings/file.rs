@@ -129,6 +129,15 @@ mod tests {
     }
 
     #[test]
+    fn the_file_in_the_readme_can_be_read() {
+        let page = include_str!("../../../README.md");
+        let (_, file) = page.split_once("```toml\n# sluice.toml").unwrap();
+        let settings = parse(&format!("#{}", file.split_once("```").unwrap().0)).unwrap();
+        assert_eq!(settings.max_body, Some(16 << 20));
+        assert_eq!(settings.security.restrict.len(), 1);
+    }
+
+    #[test]
     fn an_unknown_key_is_told_with_the_one_that_may_be_meant() {
         for (text, says) in [
             (

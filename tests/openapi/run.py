@@ -112,7 +112,8 @@ def ask(gateway, folder, port, seconds, only=None, without=(), token=None):
     for name in asked:
         command += ["--include-operation-id", name]
     print(f"== {port} port: {len(asked)} operations, {seconds} s", flush=True)
-    return subprocess.run([str(part) for part in command]).returncode == 0
+    # It keeps what it has found where it runs.
+    return subprocess.run([str(part) for part in command], cwd=folder).returncode == 0
 
 
 def open_run(program, folder, seconds):

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{Request, State};
-use axum::http::{Method, StatusCode, Uri, header};
+use axum::http::{HeaderMap, Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get, post};
 use hyper::server::conn::http1;
@@ -25,7 +25,7 @@ use tokio::task::{AbortHandle, JoinSet};
 use crate::access::HEALTH_PATHS;
 use crate::catalog::VersionState;
 use crate::error::GatewayError;
-use crate::metrics::CONTENT_TYPE;
+use crate::metrics::Exposition;
 use crate::server::{Guarded, IDLE_TIMEOUT, MAX_HEAD, pause_after};
 use crate::shared::Shared;
 use crate::tls::{Arrival, Handshakes, Port};
@@ -180,8 +180,10 @@ async fn serve_connection(
     }
 }
 
-async fn metrics(State(shared): State<Arc<Shared>>) -> Response {
-    ([(header::CONTENT_TYPE, CONTENT_TYPE)], shared.render_metrics()).into_response()
+async fn metrics(State(shared): State<Arc<Shared>>, headers: HeaderMap) -> Response {
+    let exposition = Exposition::accepted(&headers);
+    let form = [(header::CONTENT_TYPE, exposition.content_type())];
+    (form, shared.render_metrics(exposition)).into_response()
 }
 
 /// What is loaded, what answers, and what was refused and why.

@@ -12,6 +12,7 @@ mod cloud_events;
 mod configuration;
 mod content_coding;
 mod drain;
+mod forwarding;
 mod framing;
 mod generate;
 mod grpc_stream;

@@ -5,12 +5,14 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use sluice_engine::OnnxRuntime;
+use sluice_features::Definitions;
 use sluice_protocol::ModelName;
 use sluice_registry::Client;
 
 use crate::control::exposure::Exposure;
 use crate::error::StartError;
-use crate::http::HttpOptions;
+use crate::http::{HttpOptions, begins_a_route};
 use crate::live::Live;
 use crate::security::Seen;
 use crate::settings::{CloudEvents, ModelControlMode, Settings};
@@ -80,15 +82,7 @@ impl Config {
         if settings.cores == Some(0) {
             complaints.push("--cores must be at least 1".to_owned());
         }
-        let defaults = RequestLimits::default();
-        let limits = RequestLimits {
-            max_body: settings.max_body.unwrap_or(defaults.max_body),
-            request_timeout: settings.request_timeout.unwrap_or(defaults.request_timeout),
-            max_waiting: settings.max_waiting.unwrap_or(defaults.max_waiting),
-        };
-        if limits.request_timeout.is_zero() {
-            complaints.push("--request-timeout must be longer than 0".to_owned());
-        }
+        let limits = limits(&settings, &mut complaints);
         let transport =
             settings.transport.resolve().map_err(|complaint| complaints.push(complaint));
         let transport = transport.unwrap_or_default();
@@ -102,19 +96,12 @@ impl Config {
             return Err(StartError::Settings(complaints));
         };
         let (given, merged) = (Box::new(settings.given()), Box::new(settings.clone()));
-        let everywhere = |port| SocketAddr::from((Ipv4Addr::UNSPECIFIED, port));
-        let addresses = Addresses {
-            http: settings.http.unwrap_or(everywhere(8080)),
-            grpc: settings.grpc.unwrap_or(everywhere(8081)),
-            admin: settings.admin.unwrap_or(SocketAddr::from((Ipv4Addr::LOCALHOST, 8082))),
-            metrics: settings.metrics,
-        };
         // available_parallelism minds a container's quota.
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         Ok(Self {
             source,
+            addresses: Addresses::of(&settings),
             features: settings.features,
-            addresses,
             onnxruntime: settings.onnxruntime,
             options: Options {
                 cores: settings.cores.unwrap_or(cores),
@@ -138,6 +125,47 @@ impl Config {
             written: Written { given, merged, seen },
         })
     }
+
+    /// Opens what a start opens before anything else, and lets go of it again: ONNX Runtime and the
+    /// feature definitions. Gives every complaint.
+    pub(crate) fn try_out(&self) -> Result<(), StartError> {
+        let runtime = OnnxRuntime::load(self.onnxruntime.as_deref());
+        let runtime = runtime.err().map(|error| error.to_string());
+        let features = self.features.as_deref().and_then(|path| {
+            let failed = Definitions::load(path).err()?;
+            Some(format!("--features {}: {failed}", path.display()))
+        });
+        let complaints: Vec<_> = [runtime, features].into_iter().flatten().collect();
+        if complaints.is_empty() { Ok(()) } else { Err(StartError::Settings(complaints)) }
+    }
+}
+
+impl Addresses {
+    fn of(settings: &Settings) -> Self {
+        let everywhere = |port| SocketAddr::from((Ipv4Addr::UNSPECIFIED, port));
+        Self {
+            http: settings.http.unwrap_or(everywhere(8080)),
+            grpc: settings.grpc.unwrap_or(everywhere(8081)),
+            admin: settings.admin.unwrap_or(SocketAddr::from((Ipv4Addr::LOCALHOST, 8082))),
+            metrics: settings.metrics,
+        }
+    }
+}
+
+fn limits(settings: &Settings, complaints: &mut Vec<String>) -> RequestLimits {
+    let defaults = RequestLimits::default();
+    let limits = RequestLimits {
+        max_body: settings.max_body.unwrap_or(defaults.max_body),
+        request_timeout: settings.request_timeout.unwrap_or(defaults.request_timeout),
+        max_waiting: settings.max_waiting.unwrap_or(defaults.max_waiting),
+    };
+    if limits.max_body == 0 {
+        complaints.push("--max-body must be at least 1: no request could be read".to_owned());
+    }
+    if limits.request_timeout.is_zero() {
+        complaints.push("--request-timeout must be longer than 0".to_owned());
+    }
+    limits
 }
 
 fn http(settings: &Settings, complaints: &mut Vec<String>) -> HttpOptions {
@@ -148,6 +176,10 @@ fn http(settings: &Settings, complaints: &mut Vec<String>) -> HttpOptions {
     {
         complaints
             .push(format!("--base-path {base_path}: must be a path that begins with a slash"));
+    }
+    let first = base_path.split('/').nth(1).unwrap_or_default();
+    if begins_a_route(first) {
+        complaints.push(format!("--base-path {base_path}: /{first} is answered already, and would not be reached any more"));
     }
     let compress_replies = settings.compress_replies.filter(|&least| least > 0);
     if compress_replies.is_some_and(|least| least < LEAST) {

@@ -21,7 +21,7 @@ use crate::reload::{self, Reloader};
 use crate::server::{Listeners, listen, run_core};
 use crate::shared::Shared;
 use crate::source::{Follower, Repository};
-use crate::tls::{Port, Tls};
+use crate::tls::Port;
 
 /// The online store's file in the state folder.
 const STORE_FILE: &str = "online.redb";
@@ -150,11 +150,12 @@ impl Gateway {
     async fn start_admin(&mut self) -> Result<(), StartError> {
         let (listener, address) = bind("administration", self.addresses.admin).await?;
         self.addresses.admin = address;
-        self.warn_of_open_administration();
+        self.reloader.administer(address);
         let routes = admin::router(self.shared.clone());
         let routes = routes.merge(reload::routes(self.reloader.clone()));
         let routes = routes.method_not_allowed_fallback(admin::not_allowed);
-        let router = access::guarded(routes, self.shared.clone());
+        let on_loopback = address.ip().to_canonical().is_loopback();
+        let router = access::guarded(routes, self.shared.clone(), on_loopback);
         let (shared, stop) = (self.shared.clone(), self.stop.subscribe());
         self.control.spawn(admin::serve(listener, router, shared, Port::Admin, stop));
         if let Some(metrics) = self.addresses.metrics {
@@ -165,18 +166,6 @@ impl Gateway {
             self.control.spawn(admin::serve(listener, router, shared, Port::Metrics, stop));
         }
         Ok(())
-    }
-
-    /// Whoever reaches the admin port may change what is served.
-    fn warn_of_open_administration(&self) {
-        let (address, live) = (self.addresses.admin, self.shared.live());
-        let asks_clients = live.tls.as_ref().is_some_and(Tls::asks_clients);
-        if !address.ip().is_loopback() && live.access.admin.is_none() && !asks_clients {
-            tracing::warn!(
-                %address,
-                "the admin port is open to everybody who reaches this address; set --admin-token-file or --tls-client-ca, or listen on loopback"
-            );
-        }
     }
 
     fn start_source(

@@ -3,7 +3,8 @@
 //! anywhere leaves everything as it was.
 
 use std::collections::BTreeSet;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use axum::Router;
@@ -23,6 +24,7 @@ use crate::logs;
 use crate::security::{Security, SecuritySettings, Seen};
 use crate::settings::Settings;
 use crate::shared::Shared;
+use crate::tls::Tls;
 
 /// How often the files of certificates and tokens are looked at.
 const LOOK: Duration = Duration::from_secs(2);
@@ -33,6 +35,8 @@ pub(crate) struct Reloader {
     shared: Arc<Shared>,
     asked: Notify,
     in_force: Mutex<InForce>,
+    /// Where the administration listens, once it does.
+    admin: OnceLock<SocketAddr>,
 }
 
 #[derive(Debug)]
@@ -61,9 +65,20 @@ impl Reloader {
     pub(crate) fn new(shared: Arc<Shared>, written: Written) -> Self {
         let Written { given, merged, seen } = written;
         let in_force = InForce { given: *given, started: *merged.clone(), current: *merged, seen };
-        let reloader = Self { shared, asked: Notify::new(), in_force: Mutex::new(in_force) };
+        let reloader = Self {
+            shared,
+            asked: Notify::new(),
+            in_force: Mutex::new(in_force),
+            admin: OnceLock::new(),
+        };
         reloader.tell_of_certificate();
         reloader
+    }
+
+    /// The administration listens at `address` from now on.
+    pub(crate) fn administer(&self, address: SocketAddr) {
+        let _only_once = self.admin.set(address);
+        self.tell_of_open_administration();
     }
 
     /// Asks for a reload and does not wait for it. What comes of it is logged.
@@ -114,7 +129,7 @@ impl Reloader {
             StartError::Settings(complaints) => complaints,
             other => vec![other.to_string()],
         })?;
-        let Written { merged, seen, .. } = config.written;
+        let Written { mut merged, mut seen, .. } = config.written;
         let mut live = config.options.live;
         let tls = self.shared.live().tls.clone();
         // On or off is what the ports are, and takes a restart.
@@ -127,10 +142,23 @@ impl Reloader {
             reloaded.changed.remove("log");
         }
         self.shared.put_in_force(live);
+        if tls_waits {
+            // What is in force goes on to be followed.
+            merged.security = merged.security.with_tls_of(&in_force.current.security);
+            seen.retain(|key, _| !is_of_tls(key));
+            seen.extend(
+                in_force
+                    .seen
+                    .iter()
+                    .filter(|(key, _)| is_of_tls(key))
+                    .map(|(&key, file)| (key, file.clone())),
+            );
+        }
         in_force.current = *merged;
         in_force.seen = seen;
         drop(in_force);
         self.tell_of_certificate();
+        self.tell_of_open_administration();
         Ok(reloaded)
     }
 
@@ -168,6 +196,18 @@ impl Reloader {
         in_force.seen = seen;
     }
 
+    /// Whoever reaches the admin port may change what is served.
+    fn tell_of_open_administration(&self) {
+        let (Some(address), live) = (self.admin.get(), self.shared.live()) else { return };
+        let asks_clients = live.tls.as_ref().is_some_and(Tls::asks_clients);
+        if !address.ip().is_loopback() && live.access.admin.is_none() && !asks_clients {
+            tracing::warn!(
+                %address,
+                "the admin port is open to everybody who reaches this address; set --admin-token-file or --tls-client-ca, or listen on loopback"
+            );
+        }
+    }
+
     fn tell_of_certificate(&self) {
         let live = self.shared.live();
         let Some(tls) = &live.tls else { return };
@@ -187,7 +227,7 @@ impl InForce {
     fn compare(&self, merged: &Settings, seen: &Seen, tls_waits: bool) -> Reloaded {
         let (started, current, new) = (table(&self.started), table(&self.current), table(merged));
         let mut live = live_keys();
-        live.retain(|key| !(tls_waits && key.starts_with("tls_")));
+        live.retain(|key| !(tls_waits && is_of_tls(key)));
         let mut reloaded = Reloaded::default();
         for key in new.keys() {
             let is_new = |old: &Map<String, Value>| old.get(key) != new.get(key);
@@ -229,6 +269,10 @@ fn live_keys() -> BTreeSet<String> {
     keys.extend(table(&ForwardingSettings::default()).into_iter().map(|(key, _)| key));
     keys.extend(table(&SecuritySettings::default()).into_iter().map(|(key, _)| key));
     keys
+}
+
+fn is_of_tls(key: &str) -> bool {
+    key.starts_with("tls_")
 }
 
 /// Settings by key, as the file has them.

@@ -30,7 +30,7 @@ pub struct SecuritySettings {
     /// Bearer tokens, one a line: the serving ports want one of them for everything but health
     #[arg(long, value_name = "FILE", env = "SLUICE_INFERENCE_TOKEN_FILE")]
     pub inference_token_file: Option<PathBuf>,
-    /// Answer these APIs only to requests with this header; may be given several times. Groups: health, metadata, inference, shared-memory, model-config, model-repository, statistics, trace, logging
+    /// Answer these APIs only to requests with this header; may be given several times, and wins over the file's of the same group. Groups: health, metadata, inference, shared-memory, model-config, model-repository, statistics, trace, logging
     #[arg(
         long,
         value_name = "GROUP[,GROUP...]=HEADER:VALUE",
@@ -65,7 +65,17 @@ impl SecuritySettings {
             tls_client_ca: self.tls_client_ca.or(file.tls_client_ca),
             admin_token_file: self.admin_token_file.or(file.admin_token_file),
             inference_token_file: self.inference_token_file.or(file.inference_token_file),
-            restrict: if self.restrict.is_empty() { file.restrict } else { self.restrict },
+            restrict: Restrictions::over(self.restrict, file.restrict),
+        }
+    }
+
+    /// With the TLS settings of `other`.
+    pub(crate) fn with_tls_of(self, other: &Self) -> Self {
+        Self {
+            tls_certificate: other.tls_certificate.clone(),
+            tls_key: other.tls_key.clone(),
+            tls_client_ca: other.tls_client_ca.clone(),
+            ..self
         }
     }
 
@@ -171,8 +181,26 @@ fn flag(key: &str) -> String {
     format!("--{}", key.replace('_', "-"))
 }
 
-/// A table of the settings file, as flags have it: `"GROUP,GROUP" = "HEADER:VALUE"`.
+/// What a settings file says, as flags have it. A table of `"GROUP,GROUP" = "HEADER:VALUE"`, or what
+/// the flag says, once or in a list. What is wrong is told without the value, which is a secret.
 fn restrictions<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
-    let table = BTreeMap::<String, String>::deserialize(deserializer)?;
-    Ok(table.into_iter().map(|(groups, header)| format!("{groups}={header}")).collect())
+    use toml::Value;
+    let text = |value| match value {
+        Value::String(text) => Some(text),
+        _ => None,
+    };
+    let written = match Value::deserialize(deserializer)? {
+        Value::String(one) => Some(vec![one]),
+        Value::Array(list) => list.into_iter().map(text).collect(),
+        Value::Table(table) => {
+            let one = |(groups, header)| Some(format!("{groups}={}", text(header)?));
+            table.into_iter().map(one).collect()
+        }
+        _ => None,
+    };
+    written.ok_or_else(|| {
+        serde::de::Error::custom(
+            "write \"GROUP[,GROUP...]\" = \"HEADER:VALUE\" below [restrict], one a line",
+        )
+    })
 }

@@ -32,7 +32,7 @@ use crate::grpc::FloodGuard;
 use crate::http::Body;
 use crate::shared::Shared;
 use crate::tls::{Handshakes, Port, Stream};
-use guarded::Guarded;
+pub(crate) use guarded::Guarded;
 
 /// Pending connections that the kernel keeps for a core.
 const BACKLOG: i32 = 1024;
@@ -53,7 +53,7 @@ const MOST_RESETS: usize = 200;
 /// must come in the time that an answer may take.
 pub(crate) const IDLE_TIMEOUT: Duration = Duration::from_secs(620);
 /// The largest head of an HTTP request, and the largest trailers, in bytes.
-const MAX_HEAD: usize = 64 << 10;
+pub(crate) const MAX_HEAD: usize = 64 << 10;
 
 /// One core's listening sockets.
 #[derive(Debug)]

@@ -1,15 +1,17 @@
 //! Settings as written: flags, environment variables and `sluice.toml`, in that order.
 
 mod cloud_events;
+mod file;
+pub(crate) mod list;
+mod size;
 mod source_flags;
 
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use serde::{Deserialize, Serialize};
-use sluice_protocol::toml_fault;
 
 use crate::config::Config;
 use crate::control::exposure::ControlGroup;
@@ -45,6 +47,7 @@ pub struct Settings {
     pub model_control: Option<ModelControlMode>,
     /// Model to load at the start under explicit control, * for all; may be repeated
     #[arg(long, value_name = "NAME", env = "SLUICE_LOAD_MODEL", value_delimiter = ',')]
+    #[serde(deserialize_with = "list::deserialize")]
     pub load_model: Vec<String>,
     /// Registry to follow: versions with an alias are served, `champion` answers
     #[arg(long, value_name = "URL", env = "SLUICE_REGISTRY")]
@@ -66,6 +69,7 @@ pub struct Settings {
     pub admin: Option<SocketAddr>,
     /// What operators may ask of the HTTP and gRPC ports too: load and unload, logging, shared memory, trace [default: none of it]
     #[arg(long, value_name = "GROUP", env = "SLUICE_SERVE_CONTROL", value_delimiter = ',')]
+    #[serde(deserialize_with = "list::deserialize")]
     pub serve_control: Vec<ControlGroup>,
     /// A second address that answers nothing but /metrics and health, for scrapers and probes
     #[arg(long, value_name = "ADDR", env = "SLUICE_METRICS")]
@@ -79,14 +83,16 @@ pub struct Settings {
     /// Serving cores [default: as many as the machine or the container has]
     #[arg(long, value_name = "N", env = "SLUICE_CORES")]
     pub cores: Option<usize>,
-    /// Largest request body or message in bytes [default: 67108864]
-    #[arg(long, value_name = "BYTES", env = "SLUICE_MAX_BODY")]
+    /// Largest request body or message, in bytes or as in 64MiB [default: 64MiB]
+    #[arg(long, value_name = "BYTES", env = "SLUICE_MAX_BODY", value_parser = size::parse)]
+    #[serde(deserialize_with = "size::deserialize")]
     pub max_body: Option<usize>,
     /// Path under which HTTP is answered as well, for clients whose URL has one
     #[arg(long, value_name = "PATH", env = "SLUICE_BASE_PATH")]
     pub base_path: Option<String>,
     /// HTTP answers of at least so many bytes are compressed for clients that accept it, 1024 or more; 0 none [default: 0]
-    #[arg(long, value_name = "BYTES", env = "SLUICE_COMPRESS_REPLIES")]
+    #[arg(long, value_name = "BYTES", env = "SLUICE_COMPRESS_REPLIES", value_parser = size::parse)]
+    #[serde(deserialize_with = "size::deserialize")]
     pub compress_replies: Option<usize>,
     /// How long an answer may take [default: 30s]
     #[arg(long, value_name = "TIME", env = "SLUICE_REQUEST_TIMEOUT", value_parser = humantime::parse_duration)]
@@ -98,12 +104,14 @@ pub struct Settings {
     pub max_waiting: Option<Duration>,
     /// By whose names models' metrics are told: sluice, triton, kserve, or several [default: sluice]
     #[arg(long, value_name = "NAMES", env = "SLUICE_METRIC_NAMES", value_delimiter = ',')]
+    #[serde(deserialize_with = "list::some")]
     pub metric_names: Option<Vec<MetricNames>>,
     /// Bytes of answers to keep for models whose configuration asks for it [default: 0]
-    #[arg(long, value_name = "BYTES", env = "SLUICE_RESPONSE_CACHE")]
+    #[arg(long, value_name = "BYTES", env = "SLUICE_RESPONSE_CACHE", value_parser = size::parse)]
+    #[serde(deserialize_with = "size::deserialize")]
     pub response_cache: Option<usize>,
-    /// Let clients register shared memory, out of which inputs are read and into which outputs are written
-    #[arg(long, value_name = "BOOL", env = "SLUICE_SHARED_MEMORY", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    /// Let clients register shared memory, out of which inputs are read and into which outputs are written [default: false]
+    #[arg(long, value_name = "BOOL", env = "SLUICE_SHARED_MEMORY", num_args = 0..=1, default_missing_value = "true")]
     pub shared_memory: Option<bool>,
     /// How long running requests may go on after SIGTERM [default: 20s]
     #[arg(long, value_name = "TIME", env = "SLUICE_DRAIN_TIMEOUT", value_parser = humantime::parse_duration)]
@@ -131,7 +139,7 @@ pub struct Settings {
     #[arg(long, value_name = "FILE", env = "SLUICE_CONFIG")]
     #[serde(skip)]
     pub config: Option<PathBuf>,
-    /// Check the settings and end
+    /// Check the settings and the files that they name, open ONNX Runtime, and end
     #[arg(long)]
     #[serde(skip)]
     pub check: bool,
@@ -141,10 +149,6 @@ pub struct Settings {
     /// Form of a log line, as the file has it.
     #[arg(skip)]
     pub log_format: Option<LogFormat>,
-    /// Keys of the file that nothing reads.
-    #[arg(skip)]
-    #[serde(flatten, skip_serializing)]
-    unknown: toml::Table,
     /// These settings before the file was read.
     #[arg(skip)]
     #[serde(skip)]
@@ -172,7 +176,7 @@ impl Settings {
         self.cloud_events = self.cloud_events.or_kserve(|name| std::env::var(name).ok());
         self.trace = self.trace.or_opentelemetry(|name| std::env::var(name).ok());
         let mut settings = match self.config.take() {
-            Some(path) => self.over(Self::read(&path)?),
+            Some(path) => self.over(file::read(&path).map_err(StartError::Settings)?),
             None => self,
         };
         settings.given = Some(given);
@@ -180,25 +184,18 @@ impl Settings {
     }
 
     /// Reads the file, if that was not done yet, then checks all of it and gives every
-    /// complaint at once.
+    /// complaint at once. With `--check` that includes what only a start would find.
     pub fn resolve(self) -> Result<Config, StartError> {
-        let settings = self.with_file()?;
-        for key in settings.unknown.keys() {
-            tracing::warn!(key, "unknown key in the settings file; is it misspelt?");
+        let config = Config::new(self.with_file()?)?;
+        if config.written.merged.check {
+            config.try_out()?;
         }
-        Config::new(settings)
+        Ok(config)
     }
 
     /// What flags and the environment say, before the file was read.
     pub(crate) fn given(&self) -> Self {
         self.given.as_deref().unwrap_or(self).clone()
-    }
-
-    fn read(path: &Path) -> Result<Self, StartError> {
-        let complain =
-            |reason: String| StartError::Settings(vec![format!("{}: {reason}", path.display())]);
-        let text = std::fs::read_to_string(path).map_err(|error| complain(error.to_string()))?;
-        toml::from_str(&text).map_err(|error| complain(toml_fault(&text, &error)))
     }
 
     fn over(self, file: Self) -> Self {
@@ -242,7 +239,6 @@ impl Settings {
             log: self.log.or(file.log),
             log_format: self.log_format.or(file.log_format),
             named: self.named,
-            unknown: file.unknown,
             given: None,
         }
     }

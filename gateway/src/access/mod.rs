@@ -2,6 +2,7 @@
 //! say which API a request is for; the rule is the same.
 
 mod admin;
+mod origin;
 mod restriction;
 mod tokens;
 
@@ -81,10 +82,7 @@ impl Access {
         let (inference, admin) = (self.inference.as_ref(), self.admin.as_ref());
         match api.demand {
             Demand::Nothing => {}
-            Demand::Use => match inference {
-                None => {}
-                Some(inference) => permit(headers, &[Some(inference), admin], None)?,
-            },
+            Demand::Use => self.check_use(headers)?,
             Demand::Control => match (admin, inference) {
                 (None, None) => {}
                 (None, Some(inference)) => permit(headers, &[Some(inference)], None)?,
@@ -96,6 +94,14 @@ impl Access {
                 Err(Refusal::Restricted(restriction))
             }
             _ => Ok(()),
+        }
+    }
+
+    /// Whether `headers` are those of one who may use models.
+    pub(crate) fn check_use(&self, headers: &HeaderMap) -> Result<(), Refusal<'_>> {
+        match &self.inference {
+            None => Ok(()),
+            Some(inference) => permit(headers, &[Some(inference), self.admin.as_ref()], None),
         }
     }
 

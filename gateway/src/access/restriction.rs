@@ -101,9 +101,30 @@ impl Restrictions {
         if complaints.is_empty() { Ok(all) } else { Err(complaints) }
     }
 
+    /// What is written in `first`, and of `second` what it says of other groups.
+    pub(crate) fn over(first: Vec<String>, second: Vec<String>) -> Vec<String> {
+        let groups = |text: &str| -> Vec<String> {
+            let (groups, _) = text.split_once('=').unwrap_or_default();
+            groups.split(',').map(|group| group.trim().to_owned()).collect()
+        };
+        let said: Vec<String> = first.iter().flat_map(|text| groups(text)).collect();
+        let left = second.into_iter().filter_map(|text| {
+            // What is wrong is complained about where it is read.
+            let Some((_, header)) = text.split_once('=') else { return Some(text) };
+            let left: Vec<_> =
+                groups(&text).into_iter().filter(|group| !said.contains(group)).collect();
+            (!left.is_empty()).then(|| format!("{}={header}", left.join(",")))
+        });
+        let left: Vec<String> = left.collect();
+        first.into_iter().chain(left).collect()
+    }
+
     fn add(&mut self, text: &str) -> Result<(), String> {
         let form = "write GROUP[,GROUP...]=HEADER:VALUE";
-        let (groups, header) = text.split_once('=').ok_or_else(|| form.to_owned())?;
+        let parts = text.split_once('=');
+        // Written the other way round, the secret would stand where the groups are.
+        let parts = parts.filter(|(groups, _)| !groups.contains(':'));
+        let (groups, header) = parts.ok_or_else(|| form.to_owned())?;
         let (name, value) = header.split_once(':').ok_or_else(|| format!("{groups}: {form}"))?;
         let (name, value) = (name.trim(), value.trim());
         let header = |prefix: &str| {
@@ -178,6 +199,19 @@ mod tests {
     }
 
     #[test]
+    fn what_is_said_first_wins_by_group() {
+        let texts = |all: &[&str]| all.iter().map(|&text| text.to_owned()).collect::<Vec<_>>();
+        let over =
+            |first: &[&str], second: &[&str]| Restrictions::over(texts(first), texts(second));
+        assert_eq!(over(&["health=a:1"], &["logging=b:2"]), ["health=a:1", "logging=b:2"]);
+        let (first, second) = (["health, trace=a:1=1"], ["logging,health =b:2=x,y", "trace=c:3"]);
+        assert_eq!(over(&first, &second), ["health, trace=a:1=1", "logging=b:2=x,y"]);
+        // What is wrong is left for whoever reads it.
+        assert_eq!(over(&["health=a:1"], &["logging"]), ["health=a:1", "logging"]);
+        assert_eq!(over(&[], &["health=a:1"]), ["health=a:1"]);
+    }
+
+    #[test]
     fn every_complaint_comes_and_none_with_a_value() {
         let written = [
             "health",
@@ -187,6 +221,7 @@ mod tests {
             "health=x:",
             "health=x:hidden",
             "metadata,health=y:hidden",
+            "x:hidden=health",
         ];
         let complaints = Restrictions::parse(written).unwrap_err();
         let says = [
@@ -196,6 +231,7 @@ mod tests {
             "\"a b\" is no name of a header",
             "the value of \"x\"",
             "health is restricted twice",
+            "write GROUP",
         ];
         assert_eq!(complaints.len(), says.len(), "{complaints:?}");
         for (complaint, says) in complaints.iter().zip(says) {

@@ -4,21 +4,30 @@
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use axum::body::Bytes;
-use axum::extract::{Path, Query, State};
+use axum::extract::{Path, Query, Request, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use serde_json::json;
 use sluice_features::{Definitions, EmbeddedStore, FeatureError, ViewRows};
 
-use super::error;
-use crate::shared::Shared;
+use super::{error, refusal};
+use crate::http::body;
+use crate::shared::{RequestLimits, Shared};
+
+/// The largest batch of feature rows in bytes.
+const MAX_ROWS: usize = 1 << 30;
 
 /// `POST /features/rows`: batches of one view or several, all stored or none.
-pub(super) async fn write(State(shared): State<Arc<Shared>>, body: Bytes) -> Response {
+pub(super) async fn write(State(shared): State<Arc<Shared>>, request: Request) -> Response {
     let (Some(store), Some(definitions)) = (shared.store.clone(), shared.definitions.as_ref())
     else {
         return without_features();
+    };
+    let (head, body) = request.into_parts();
+    let limits = RequestLimits { max_body: MAX_ROWS, ..shared.limits() };
+    let body = match body::read(&head.headers, body, limits).await {
+        Ok(body) => body,
+        Err(failed) => return refusal(&failed),
     };
     let batches = match ViewRows::decode_all(&body) {
         Ok(batches) => batches,

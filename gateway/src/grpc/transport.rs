@@ -23,7 +23,7 @@ pub(crate) struct Transport {
 #[serde(default)]
 pub struct TransportSettings {
     /// Compress answers for clients that accept gzip or deflate: less to send, more to compute [default: false]
-    #[arg(long, value_name = "BOOL", env = "SLUICE_GRPC_COMPRESS_REPLIES", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    #[arg(long, value_name = "BOOL", env = "SLUICE_GRPC_COMPRESS_REPLIES", num_args = 0..=1, default_missing_value = "true")]
     pub grpc_compress_replies: Option<bool>,
     /// How often a silent client is asked whether it is still there [default: 60s]
     #[arg(long, value_name = "TIME", env = "SLUICE_GRPC_KEEPALIVE_TIME", value_parser = humantime::parse_duration)]

@@ -1,10 +1,11 @@
 //! Which API a route belongs to, and whether a request may ask for it. The route is what was found
 //! in the path, so that no way of writing a path gets around this.
 
-use http::HeaderMap;
+use http::{HeaderMap, Response};
+use serde_json::json;
 
 use super::route::Route;
-use super::v1;
+use super::{Body, reply, v1};
 use crate::access::{Api, ApiGroup, Demand, Protocol};
 use crate::error::GatewayError;
 use crate::shared::Shared;
@@ -17,6 +18,30 @@ pub(super) fn check(
 ) -> Result<(), GatewayError> {
     let live = shared.live();
     live.access.check(api(route), headers, Protocol::Http).map_err(GatewayError::from)
+}
+
+/// What a model's readiness is answered with. Everybody may ask for it, and is told no more than
+/// that; which versions there are and why one is refused is for those who may use models.
+pub(super) fn readiness(
+    shared: &Shared,
+    headers: &HeaderMap,
+    model: &str,
+    answered: Result<Response<Body>, GatewayError>,
+) -> Result<Response<Body>, GatewayError> {
+    if shared.live().access.check_use(headers).is_ok() {
+        return answered;
+    }
+    let status = match &answered {
+        Ok(response) => response.status().as_u16(),
+        Err(error) => reply::status(error),
+    };
+    match status {
+        200 | 503 => Ok(reply::json(status, &json!({"name": model, "ready": status == 200}))),
+        _ => {
+            let known = "what there is of this model is told to callers with a token";
+            Err(GatewayError::NotFound(format!("Request for unknown model; {known}")))
+        }
+    }
 }
 
 /// Every route belongs to one group; a new one must be given its own here.

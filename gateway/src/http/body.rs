@@ -1,10 +1,12 @@
 //! Reads a request's body within its limits of size and time, and undoes its compression.
 
+use std::fmt::Display;
+
 use bytes::{Bytes, BytesMut};
 use http::HeaderMap;
 use http::header::CONTENT_LENGTH;
+use http_body::Body;
 use http_body_util::BodyExt;
-use hyper::body::Incoming;
 
 use super::coding;
 use crate::error::GatewayError;
@@ -20,11 +22,14 @@ const SMALL_CHUNK: usize = 64;
 
 /// The whole body, uncompressed. One that says it is too long is refused unread; one that does not
 /// come in the time that an answer may take is given up.
-pub(super) async fn read(
+pub(crate) async fn read<B>(
     headers: &HeaderMap,
-    incoming: Incoming,
+    incoming: B,
     limits: RequestLimits,
-) -> Result<Bytes, GatewayError> {
+) -> Result<Bytes, GatewayError>
+where
+    B: Body<Data = Bytes, Error: Display> + Unpin,
+{
     let coding = coding::of_request(headers)?;
     let (limit, patience) = (limits.max_body, limits.request_timeout);
     let announced = headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
@@ -43,11 +48,10 @@ pub(super) async fn read(
 
 /// The body's pieces in one: without a copy when it came in one, else with one copy. Many small
 /// pieces take no more memory than one large one.
-async fn collect(
-    mut incoming: Incoming,
-    announced: usize,
-    limit: usize,
-) -> Result<Bytes, GatewayError> {
+async fn collect<B>(mut incoming: B, announced: usize, limit: usize) -> Result<Bytes, GatewayError>
+where
+    B: Body<Data = Bytes, Error: Display> + Unpin,
+{
     let mut only = Bytes::new();
     let mut joined = BytesMut::new();
     let mut chunks = 0;

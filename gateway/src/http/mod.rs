@@ -2,7 +2,7 @@
 
 mod access;
 mod base64;
-mod body;
+pub(crate) mod body;
 mod cloud_events;
 mod coding;
 mod elements;
@@ -23,11 +23,12 @@ mod v1;
 mod v2;
 mod words;
 
+use std::fmt::Display;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use http::request::Parts;
-use http::{HeaderMap, HeaderValue, Method, Request, Response};
+use http::{HeaderMap, HeaderValue, Request, Response};
 use hyper::body::Incoming;
 use serde_json::json;
 use sluice_protocol::InferRequest;
@@ -43,8 +44,9 @@ use crate::room::Room;
 use crate::settings::CloudEvents;
 use crate::shared::Shared;
 use crate::trace::Trace;
-pub(crate) use reply::{Body, challenge};
+pub(crate) use reply::{Body, error as refusal};
 use route::Route;
+pub(crate) use route::begins_a_route;
 
 /// How HTTP is served.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -81,19 +83,23 @@ pub(crate) async fn handle(shared: Arc<Shared>, request: Request<Incoming>) -> R
 }
 
 /// Answers one request on the administration port, for what both ports know.
-pub(crate) async fn handle_operator(
+pub(crate) async fn handle_operator<B>(
     shared: &Arc<Shared>,
-    method: &Method,
-    path: &str,
-    body: Result<Bytes, GatewayError>,
-) -> Response<Body> {
+    head: &Parts,
+    incoming: B,
+) -> Response<Body>
+where
+    B: http_body::Body<Data = Bytes, Error: Display> + Unpin,
+{
+    let path = head.uri.path();
     let answering = async {
-        let route = Route::parse(method, path)?;
+        let route = Route::parse(&head.method, path)?;
         if !route.is_on(Port::Admin) {
             return Err(GatewayError::NoRoute(path.chars().take(200).collect()));
         }
+        let body = body_of(shared, &route, &head.headers, incoming).await?;
         let (headers, mut trace) = (HeaderMap::new(), Trace::none());
-        dispatch(shared, Port::Admin, route, &headers, body?, &mut trace).await
+        dispatch(shared, Port::Admin, route, &headers, body, &mut trace).await
     };
     answering.await.unwrap_or_else(|error| reply::error(&error))
 }
@@ -110,29 +116,48 @@ async fn receive<'p>(
     if let Some(group) = route.group() {
         shared.exposed().check(group, Port::Serving)?;
     }
-    let body = match route {
-        Route::Metrics if !shared.http.serve_metrics => {
-            let reason = "/metrics; it is on the admin port, and here with --serve-metrics";
-            return Err(GatewayError::NoRoute(reason.to_owned()));
-        }
+    if matches!(route, Route::Metrics) && !shared.http.serve_metrics {
+        let reason = "/metrics; it is on the admin port, and here with --serve-metrics";
+        return Err(GatewayError::NoRoute(reason.to_owned()));
+    }
+    let body = body_of(shared, &route, &head.headers, incoming).await?;
+    Ok((route, body))
+}
+
+/// The body of a request for `route`; empty where the route has none.
+async fn body_of<B>(
+    shared: &Shared,
+    route: &Route<'_>,
+    headers: &HeaderMap,
+    incoming: B,
+) -> Result<Bytes, GatewayError>
+where
+    B: http_body::Body<Data = Bytes, Error: Display> + Unpin,
+{
+    if !has_body(route) {
+        return Ok(Bytes::new());
+    }
+    if matches!(route, Route::Generate { .. }) {
+        generate::check_encoding(headers)?;
+    }
+    body::read(headers, incoming, shared.limits()).await
+}
+
+/// Whether the body of a request for `route` is read.
+const fn has_body(route: &Route<'_>) -> bool {
+    match route {
         Route::Infer { .. }
+        | Route::Generate { .. }
         | Route::RepositoryIndex
         | Route::RepositoryLoad { .. }
         | Route::RepositoryUnload { .. }
         | Route::RegionRegister { .. }
         | Route::RegionUnregister { .. }
         | Route::LogUpdate
-        | Route::TraceUpdate { .. } => body::read(&head.headers, incoming, shared.limits()).await?,
-        Route::V1(ref route) if route.has_body() => {
-            body::read(&head.headers, incoming, shared.limits()).await?
-        }
-        Route::Generate { .. } => {
-            generate::check_encoding(&head.headers)?;
-            body::read(&head.headers, incoming, shared.limits()).await?
-        }
-        _ => Bytes::new(),
-    };
-    Ok((route, body))
+        | Route::TraceUpdate { .. } => true,
+        Route::V1(route) => route.has_body(),
+        _ => false,
+    }
 }
 
 async fn dispatch(
@@ -182,8 +207,9 @@ async fn dispatch(
         }
         Route::ModelReady { model, version } => {
             let catalog = shared.catalog.snapshot();
-            let (status, body) = v2::model_ready(&catalog, &model, version.as_deref())?;
-            Ok(reply::json(status, &body))
+            let answered = v2::model_ready(&catalog, &model, version.as_deref());
+            let answered = answered.map(|(status, body)| reply::json(status, &body));
+            access::readiness(shared, headers, &model, answered)
         }
         Route::Config { model, version } => {
             let catalog = shared.catalog.snapshot();

@@ -21,6 +21,7 @@ mod tests {
     use http::Method;
     use serde_json::{Map, Value};
 
+    use super::super::has_body;
     use super::super::route::{Memory, Route};
     use super::super::v1::{self, Verb};
     use super::DOCUMENT;
@@ -167,6 +168,45 @@ mod tests {
                 };
                 let allowed: BTreeSet<_> = allowed.split(", ").map(str::to_owned).collect();
                 assert_eq!(allowed, methods, "{method} {template}");
+            }
+        }
+    }
+
+    /// What the code reads of a request's headers.
+    #[test]
+    fn headers_that_are_read_are_listed() {
+        let document = document();
+        let listed = |operation: &Map<String, Value>| -> BTreeSet<String> {
+            let parameters = operation.get("parameters").and_then(Value::as_array);
+            let names = parameters.into_iter().flatten().filter_map(|one| one["$ref"].as_str());
+            names.map(|name| name.rsplit('/').next().unwrap().to_owned()).collect()
+        };
+        for (template, method, operation) in operations(&document) {
+            if !is_on(operation, "serving") {
+                continue;
+            }
+            let path = filled(&template);
+            let route = Route::parse(&method, &path).unwrap();
+            let names = listed(operation);
+            let takes_codings = has_body(&route) && !matches!(route, Route::Generate { .. });
+            let is_traced = match &route {
+                Route::Infer { .. } | Route::Generate { .. } => true,
+                Route::V1(route) => route.predicts().is_some(),
+                _ => false,
+            };
+            let is_v1 = is_traced && matches!(route, Route::V1(_));
+            for (header, expected) in [
+                ("ContentEncoding", takes_codings),
+                ("Traceparent", is_traced),
+                ("Tracestate", is_traced),
+                ("AcceptEncoding", is_traced && takes_codings),
+                ("HeaderLength", matches!(route, Route::Infer { .. })),
+                ("CeSpecversion", is_v1),
+                ("CeId", is_v1),
+                ("CeSource", is_v1),
+                ("CeType", is_v1),
+            ] {
+                assert_eq!(names.contains(header), expected, "{method} {template}: {header}");
             }
         }
     }

@@ -63,7 +63,7 @@ pub(super) fn status(error: &GatewayError) -> u16 {
 }
 
 /// An error's reply: its code's status and its text.
-pub(super) fn error(error: &GatewayError) -> Response<Body> {
+pub(crate) fn error(error: &GatewayError) -> Response<Body> {
     error.log();
     let mut response = json(status(error), &json!({"error": error.message()}));
     let headers = response.headers_mut();
@@ -95,6 +95,6 @@ pub(super) fn error(error: &GatewayError) -> Response<Body> {
 }
 
 /// What a request without a token that is good is asked for, as RFC 6750 has it.
-pub(crate) const fn challenge(unknown: bool) -> HeaderValue {
+const fn challenge(unknown: bool) -> HeaderValue {
     HeaderValue::from_static(if unknown { "Bearer error=\"invalid_token\"" } else { "Bearer" })
 }

@@ -131,7 +131,7 @@ impl<'p> Route<'p> {
     }
 
     fn of_v2_model(model: &'p str, rest: &[&'p str]) -> Option<Self> {
-        let model = decode(model).filter(|model| !model.is_empty())?;
+        let model = name(model)?;
         let (version, rest) = match *rest {
             ["versions", version, ref rest @ ..] => (Some(digits(version)?), rest),
             _ => (None, rest),
@@ -152,9 +152,16 @@ impl<'p> Route<'p> {
     fn of_repository(rest: &[&'p str]) -> Option<Self> {
         Some(match *rest {
             ["index"] => Self::RepositoryIndex,
-            ["models", model, "load"] => Self::RepositoryLoad { model: decode(model)? },
-            ["models", model, "unload"] => Self::RepositoryUnload { model: decode(model)? },
-            [_, "index"] | [_, "models", _, "load" | "unload"] => Self::NamedRepository,
+            ["models", model, "load"] => Self::RepositoryLoad { model: name(model)? },
+            ["models", model, "unload"] => Self::RepositoryUnload { model: name(model)? },
+            [repository, "index"] => {
+                name(repository)?;
+                Self::NamedRepository
+            }
+            [repository, "models", model, "load" | "unload"] => {
+                name(repository).and(name(model))?;
+                Self::NamedRepository
+            }
             _ => return None,
         })
     }
@@ -162,7 +169,7 @@ impl<'p> Route<'p> {
     fn of_memory(memory: Memory, rest: &[&'p str]) -> Option<Self> {
         let (region, verb) = match *rest {
             [verb] => (None, verb),
-            ["region", region, verb] => (Some(decode(region)?), verb),
+            ["region", region, verb] => (Some(name(region)?), verb),
             _ => return None,
         };
         Some(match (verb, region) {
@@ -249,6 +256,16 @@ pub(super) fn below<'p>(base: &str, path: &'p str) -> &'p str {
 fn digits(part: &str) -> Option<Cow<'_, str>> {
     let part = decode(part)?;
     (!part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit())).then_some(part)
+}
+
+/// A name. Dots, which would lead elsewhere if this were a file's path, are none.
+fn name(part: &str) -> Option<Cow<'_, str>> {
+    decode(part).filter(|name| !matches!(&**name, "" | "." | ".."))
+}
+
+/// Whether there are routes whose path begins with this segment.
+pub(crate) fn begins_a_route(segment: &str) -> bool {
+    segment.eq_ignore_ascii_case("v1") || matches!(segment, "v2" | "metrics" | "openapi.json")
 }
 
 /// Undoes percent-encoding, once. None when it is broken or not UTF-8.
@@ -360,6 +377,16 @@ mod tests {
             "/v2/./health/live",
             "/v2/repository",
             "/v2/repository/models/a",
+            "/v2/repository//index",
+            "/v2/repository/../index",
+            "/v2/repository/%2e%2E/index",
+            "/v2/repository/%zz/index",
+            "/v2/repository/r/models//load",
+            "/v2/repository/./models/a/load",
+            "/v2/repository/models/%2e%2e/load",
+            "/v2/models/../infer",
+            "/v2/systemsharedmemory/region//status",
+            "/v2/systemsharedmemory/region/../register",
             "/v2/trace",
             "/v2/models/a/versions/1/trace/setting",
         ] {

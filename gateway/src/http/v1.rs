@@ -13,7 +13,7 @@ use bytes::Bytes;
 use http::{HeaderMap, Response, StatusCode};
 use serde_json::json;
 
-use super::{Body, compressed, forward, reply};
+use super::{Body, access, compressed, forward, reply};
 use crate::catalog::Catalog;
 use crate::deployment::Deployment;
 use crate::error::GatewayError;
@@ -41,7 +41,10 @@ pub(super) async fn handle(
                 models.filter(|(_, model)| !model.is_unloaded()).map(|(name, _)| name).collect();
             Ok(reply::json(200, &json!({"models": names})))
         }
-        Route::Status(target) => status::answer(&catalog(), &target),
+        Route::Status(target) => {
+            let answered = status::answer(&catalog(), &target);
+            access::readiness(shared, headers, &target.model, answered)
+        }
         Route::Metadata(target) => {
             Ok(reply::json(200, &metadata::signature(resolve(&catalog(), &target)?)))
         }

@@ -21,7 +21,7 @@ const SCRATCH: usize = 16 << 10;
 
 /// A stream under guard.
 #[derive(Debug)]
-pub(super) struct Guarded<S> {
+pub(crate) struct Guarded<S> {
     stream: S,
     framing: Framing,
     /// How long a head may take from its first wait on, and a write until some of it is taken.
@@ -48,7 +48,7 @@ struct Linger {
 
 impl<S> Guarded<S> {
     /// Guards `stream`.
-    pub(super) fn new(stream: S, patience: Duration) -> Self {
+    pub(crate) fn new(stream: S, patience: Duration) -> Self {
         let framing = Framing::default();
         Self { stream, framing, patience, head_wait: None, write_wait: None, linger: None }
     }

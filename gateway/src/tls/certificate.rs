@@ -31,11 +31,12 @@ impl Identity {
         let certificate_file = format!("--tls-certificate {}", certificate_path.display());
         let key_file = format!("--tls-key {}", key_path.display());
         let chain = certificates(&certificate_file, certificate);
-        let key = PrivateKeyDer::from_pem_slice(key).map_err(|error| match error {
-            pem::Error::NoItemsFound if is_encrypted(key) => {
+        let key = PrivateKeyDer::from_pem_slice(key).map_err(|error| {
+            if is_encrypted(key) {
                 format!("{key_file}: the private key is encrypted; decrypt it for the gateway")
+            } else {
+                format!("{key_file}: {}", reason("private key", &error))
             }
-            error => format!("{key_file}: {}", reason("private key", &error)),
         });
         match (chain, key) {
             (Ok(chain), Ok(key)) => {
@@ -121,12 +122,23 @@ fn certificates(file: &str, pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, 
 fn reason(what: &str, error: &pem::Error) -> String {
     match error {
         pem::Error::NoItemsFound => format!("there is no {what} in PEM in it"),
+        pem::Error::MissingSectionEnd { end_marker } => {
+            let name = String::from_utf8_lossy(end_marker);
+            format!("its {what} in PEM is cut off: there is no line -----END {name}-----")
+        }
+        pem::Error::IllegalSectionStart { .. } => {
+            format!(
+                "its {what} in PEM is broken: a line that begins a section does not end in dashes"
+            )
+        }
         error => format!("its {what} in PEM is broken: {error}"),
     }
 }
 
+/// Whether a key is encrypted, by a section of that name or, in the traditional form, by a header.
 fn is_encrypted(pem: &[u8]) -> bool {
-    String::from_utf8_lossy(pem).contains("ENCRYPTED")
+    let text = String::from_utf8_lossy(pem);
+    text.contains("BEGIN ENCRYPTED PRIVATE KEY") || text.contains("Proc-Type: 4,ENCRYPTED")
 }
 
 fn provider() -> Arc<CryptoProvider> {

@@ -35,6 +35,7 @@ pub struct TraceSettings {
         value_delimiter = ',',
         ignore_case = true
     )]
+    #[serde(deserialize_with = "crate::settings::list::deserialize")]
     pub trace_level: Vec<TraceLevel>,
     /// Every so many-th request is traced; 0: only those that come with a sampled traceparent [default: 1000]
     #[arg(long, value_name = "N", env = "SLUICE_TRACE_RATE")]
@@ -42,6 +43,19 @@ pub struct TraceSettings {
     /// How many requests are traced by that; -1 any number [default: -1]
     #[arg(long, value_name = "N", env = "SLUICE_TRACE_COUNT", allow_negative_numbers = true)]
     pub trace_count: Option<i32>,
+    /// Why OpenTelemetry's variables name no collector, if they are about one.
+    #[arg(skip)]
+    #[serde(skip)]
+    no_collector: Option<NoCollector>,
+}
+
+/// Why OpenTelemetry's variables name no collector.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum NoCollector {
+    /// Nobody is to trace anything.
+    Disabled,
+    /// What they name cannot be used.
+    Unusable(String),
 }
 
 /// What of a request is traced, in Triton's words.
@@ -80,10 +94,7 @@ impl TraceSettings {
         }
         match collector(variable) {
             Ok(trace_otlp) => Self { trace_otlp, ..self },
-            Err(reason) => {
-                tracing::warn!(%reason, "traces are not sent where OpenTelemetry's variables say");
-                self
-            }
+            Err(reason) => Self { no_collector: Some(reason), ..self },
         }
     }
 
@@ -95,16 +106,31 @@ impl TraceSettings {
             trace_level: levels,
             trace_rate: self.trace_rate.or(file.trace_rate),
             trace_count: self.trace_count.or(file.trace_count),
+            no_collector: self.no_collector,
         }
     }
 
     /// With the defaults for what nobody said, or what is wrong with what somebody did.
     pub(crate) fn resolve(&self) -> Result<TraceOptions, String> {
-        let endpoint = self.trace_otlp.as_deref().map(endpoint).transpose()?;
-        let levels = TraceLevel::combine(&self.trace_level)
+        let named = self.trace_otlp.as_deref();
+        let endpoint = named.map(|url| endpoint("--trace-otlp", url)).transpose()?;
+        let mut levels = TraceLevel::combine(&self.trace_level)
             .map_err(|reason| format!("--trace-level: {reason}"))?;
-        if !levels.is_off() && endpoint.is_none() {
-            return Err("--trace-level: name the collector as well, by --trace-otlp URL".to_owned());
+        if endpoint.is_none() {
+            match &self.no_collector {
+                // The variables are often said to all processes of a machine at once, so that they
+                // are no mistake of this one.
+                Some(reason) => {
+                    reason.warn(!levels.is_off());
+                    levels = Levels::default();
+                }
+                None if levels.is_off() => {}
+                None => {
+                    return Err(
+                        "--trace-level: name the collector as well, by --trace-otlp URL".to_owned()
+                    );
+                }
+            }
         }
         let count = match self.trace_count {
             None | Some(-1) => None,
@@ -119,32 +145,64 @@ impl TraceSettings {
     }
 }
 
-/// The collector that OpenTelemetry's own variables name, or why it cannot be used.
-fn collector(variable: impl Fn(&str) -> Option<String>) -> Result<Option<String>, String> {
-    let said = |name: &str| variable(name).filter(|text| !text.trim().is_empty());
-    if said("OTEL_SDK_DISABLED").is_some_and(|is| is.eq_ignore_ascii_case("true")) {
-        return Ok(None);
+impl NoCollector {
+    /// Tells the operator. With `wanted`, the settings ask for traces.
+    fn warn(&self, wanted: bool) {
+        match self {
+            Self::Unusable(reason) => {
+                tracing::warn!(%reason, "traces are not sent where OpenTelemetry's variables say");
+            }
+            Self::Disabled if wanted => {
+                tracing::warn!(
+                    "nothing is traced, since OTEL_SDK_DISABLED is true; --trace-otlp URL names a collector all the same"
+                );
+            }
+            Self::Disabled => {}
+        }
     }
-    let general = || said("OTEL_EXPORTER_OTLP_ENDPOINT");
-    let below = |base: String| format!("{}{TRACES}", base.trim_end_matches('/'));
-    let named = said("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT").or_else(|| general().map(below));
-    let Some(named) = named else { return Ok(None) };
-    let protocol = said("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL")
-        .or_else(|| said("OTEL_EXPORTER_OTLP_PROTOCOL"))
-        .filter(|protocol| protocol != PROTOCOL);
-    if let Some(protocol) = protocol {
-        return Err(format!("they ask for {protocol:?}, and {PROTOCOL:?} is what is spoken here"));
-    }
-    endpoint(&named).map(|_| Some(named))
 }
 
-fn endpoint(text: &str) -> Result<Uri, String> {
-    let wrong = |reason: &str| format!("--trace-otlp {text}: {reason}");
+/// The collector that OpenTelemetry's own variables name, or why there is none.
+fn collector(variable: impl Fn(&str) -> Option<String>) -> Result<Option<String>, NoCollector> {
+    const ENDPOINTS: [&str; 2] =
+        ["OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT"];
+    const PROTOCOLS: [&str; 2] =
+        ["OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL"];
+    let said = |name: &'static str| {
+        variable(name).filter(|text| !text.trim().is_empty()).map(|text| (name, text))
+    };
+    let first = |names: [&'static str; 2]| names.into_iter().find_map(said);
+    if said("OTEL_SDK_DISABLED").is_some_and(|(_, is)| is.eq_ignore_ascii_case("true")) {
+        return Err(NoCollector::Disabled);
+    }
+    let Some((name, named)) = first(ENDPOINTS) else { return Ok(None) };
+    if let Some((name, protocol)) = first(PROTOCOLS).filter(|(_, protocol)| protocol != PROTOCOL) {
+        let reason = format!("{name} is {protocol:?}, and {PROTOCOL:?} is what is spoken here");
+        return Err(NoCollector::Unusable(reason));
+    }
+    // Only the general address is one to put a path behind.
+    let url = if name == ENDPOINTS[0] {
+        named
+    } else {
+        format!("{}{TRACES}", named.trim_end_matches('/'))
+    };
+    match endpoint(name, &url) {
+        Ok(_) => Ok(Some(url)),
+        Err(reason) => Err(NoCollector::Unusable(reason)),
+    }
+}
+
+/// The address that `name`, a flag or a variable, gives.
+fn endpoint(name: &str, text: &str) -> Result<Uri, String> {
+    let wrong = |reason: &str| format!("{name} {text}: {reason}");
     let url: Uri = text.parse().map_err(|_| wrong("is no URL; such as http://127.0.0.1:4318"))?;
     match (url.scheme_str(), url.authority()) {
         (Some("http" | "https"), Some(host)) if !host.as_str().contains('@') => {}
         (Some("http" | "https"), Some(_)) => {
-            return Err(wrong("names credentials; give them in OTEL_EXPORTER_OTLP_HEADERS"));
+            // Not to be repeated.
+            return Err(format!(
+                "{name} names credentials; give them in OTEL_EXPORTER_OTLP_HEADERS"
+            ));
         }
         _ => return Err(wrong("must be a URL such as http://127.0.0.1:4318")),
     }
@@ -157,7 +215,7 @@ fn endpoint(text: &str) -> Result<Uri, String> {
 
 #[cfg(test)]
 mod tests {
-    use super::{TraceLevel, TraceSettings};
+    use super::{NoCollector, TraceLevel, TraceSettings};
 
     fn at(url: &str) -> TraceSettings {
         TraceSettings { trace_otlp: Some(url.to_owned()), ..TraceSettings::default() }
@@ -228,5 +286,39 @@ mod tests {
         assert!(with(&[], Some(-2)).resolve().unwrap_err().contains("--trace-count"));
         let nowhere = TraceSettings { trace_level: vec![stamps], ..TraceSettings::default() };
         assert!(nowhere.resolve().unwrap_err().contains("--trace-otlp"));
+    }
+
+    /// Then they are no reason not to start.
+    #[test]
+    fn without_a_collector_for_opentelemetry_s_variables_nothing_is_traced() {
+        for said in [
+            &[("OTEL_SDK_DISABLED", "True")][..],
+            &[("OTEL_EXPORTER_OTLP_ENDPOINT", "unix:/traces")],
+            &[("OTEL_EXPORTER_OTLP_ENDPOINT", "http://c"), ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc")],
+        ] {
+            let variable = |name: &str| {
+                said.iter().find(|(known, _)| *known == name).map(|(_, text)| (*text).to_owned())
+            };
+            let wanted = || TraceSettings {
+                trace_level: vec![TraceLevel::Timestamps],
+                ..TraceSettings::default()
+            };
+            let resolved = wanted().or_opentelemetry(variable).resolve().unwrap();
+            assert!(resolved.endpoint.is_none() && resolved.values.levels.is_off(), "{said:?}");
+            // The settings file may name one.
+            let named = wanted().or_opentelemetry(variable).over(at("http://file"));
+            let resolved = named.resolve().unwrap();
+            assert!(resolved.endpoint.is_some() && !resolved.values.levels.is_off(), "{said:?}");
+        }
+        let unusable = |name: &'static str, text: &'static str| {
+            let said = move |asked: &str| (asked == name).then(|| text.to_owned());
+            match TraceSettings::default().or_opentelemetry(said).no_collector {
+                Some(NoCollector::Unusable(reason)) => reason,
+                other => panic!("{other:?}"),
+            }
+        };
+        let endpoint = "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT";
+        let reason = unusable(endpoint, "unix:/traces");
+        assert!(reason.starts_with(endpoint), "{reason}");
     }
 }

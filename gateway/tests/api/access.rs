@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use serde_json::json;
 use sluice_gateway::SecuritySettings;
 use sluice_protocol::grpc::grpc_inference_service_client::GrpcInferenceServiceClient;
 use sluice_protocol::grpc::{
@@ -90,6 +91,86 @@ async fn inference_wants_a_token_and_health_does_not() {
     }
     // Administration has no tokens here.
     assert_eq!(call(&running, "GET", running.admin("/models"), None).await.0, 200);
+}
+
+/// Who has no token is told whether a model is ready, and nothing of what there is else.
+#[tokio::test]
+async fn readiness_without_a_token_says_no_more_than_that() {
+    let folder = tempfile::tempdir().unwrap();
+    let tokens = write(folder.path(), "tokens", "user\n");
+    let models = [("m", 1, "scale.onnx"), ("m", 2, "scale.onnx"), ("broken", 3, "scale.onnx")];
+    let running = serve_with(&models, |settings| {
+        settings.security.inference_token_file = Some(tokens);
+    })
+    .await;
+    let place = running.folder.path().join("broken/4");
+    std::fs::create_dir(&place).unwrap();
+    std::fs::write(place.join("model.onnx"), "no graph").unwrap();
+    let get = async |path: &str, token: Option<&str>| {
+        let request = running.client.get(running.url(path));
+        let request = match token {
+            Some(token) => request.bearer_auth(token),
+            None => request,
+        };
+        answer(request).await
+    };
+    wait_until("the refusal", async || {
+        get("/v2/models/broken/versions/4/ready", Some("user")).await.0 == 503
+    })
+    .await;
+    for (path, status, ready) in [
+        ("/v1/models/m", 200, true),
+        ("/v1/models/m/versions/2", 200, true),
+        ("/v1/models/broken/versions/4", 503, false),
+        ("/v2/models/m/ready", 200, true),
+        ("/v2/models/m/versions/1/ready", 200, true),
+        ("/v2/models/broken/versions/4/ready", 503, false),
+    ] {
+        let model = path.split('/').nth(3).unwrap();
+        let alone = json!({"name": model, "ready": ready});
+        for token in [None, Some("guess")] {
+            assert_eq!(get(path, token).await, (status, alone.clone()), "{path}");
+        }
+        let (there, body) = get(path, Some("user")).await;
+        assert_eq!((there, &body["ready"]), (status, &ready.into()), "{path}");
+        if path.starts_with("/v1") || !ready {
+            assert!(body.as_object().unwrap().len() > 2, "{path}: {body}");
+        }
+    }
+    for path in [
+        "/v1/models/x",
+        "/v1/models/m/versions/7",
+        "/v1/models/m/labels/x",
+        "/v2/models/m/versions/7/ready",
+    ] {
+        let (status, body) = get(path, None).await;
+        let text = body["error"].as_str().unwrap();
+        assert!(status == 404 && text.contains("callers with a token"), "{path}: {body}");
+        assert!(!text.contains("available"), "{path}: {body}");
+        assert_eq!(get(path, Some("user")).await.0, 404, "{path}");
+    }
+}
+
+/// The flag's say on a group, and the file's on the others.
+#[tokio::test]
+async fn restrictions_of_flags_and_of_the_file_stand_together() {
+    let folder = tempfile::tempdir().unwrap();
+    let config =
+        write(folder.path(), "sluice.toml", "[restrict]\n\"health,metadata\" = \"file:1\"\n");
+    let running = serve_with(&[("m", 1, "scale.onnx")], |settings| {
+        settings.config = Some(config);
+        settings.security.restrict = vec!["health=flag:1".to_owned()];
+    })
+    .await;
+    for (path, header, expected) in [
+        ("/v2/health/live", "flag", 200),
+        ("/v2/health/live", "file", 403),
+        ("/v2", "file", 200),
+        ("/v2", "flag", 403),
+    ] {
+        let request = running.client.get(running.url(path)).header(header, "1");
+        assert_eq!(answer(request).await.0, expected, "{path} {header}");
+    }
 }
 
 #[tokio::test]

@@ -159,7 +159,8 @@ pub(crate) async fn ask(
     body: &str,
 ) -> std::io::Result<(u16, String)> {
     let length = body.len();
-    let text = format!("{request} HTTP/1.1\r\nHost: x\r\nContent-Length: {length}\r\n\r\n{body}");
+    let text =
+        format!("{request} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {length}\r\n\r\n{body}");
     stream.write_all(text.as_bytes()).await?;
     let mut answer = Vec::new();
     let mut chunk = [0; 4096];

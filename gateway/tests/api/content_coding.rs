@@ -12,7 +12,7 @@ use crate::support::{Caller, Process, answer, serve, serve_with};
 
 const MODEL: [(&str, u64, &str); 1] = [("FP32", 1, "identity/FP32.onnx")];
 
-fn gzip(body: &[u8]) -> Vec<u8> {
+pub(crate) fn gzip(body: &[u8]) -> Vec<u8> {
     let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
     encoder.write_all(body).unwrap();
     encoder.finish().unwrap()

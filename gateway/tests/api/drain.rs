@@ -136,7 +136,7 @@ async fn a_half_sent_call_to_the_administration_does_not_hold_up_the_end() {
     };
     let running = serve_with(&[("m", 1, "scale.onnx")], short).await;
     let mut stream = TcpStream::connect(running.gateway.addresses().admin).await.unwrap();
-    let half = "POST /features/rows HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\nhalf";
+    let half = "POST /v2/logging HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\nhalf";
     stream.write_all(half.as_bytes()).await.unwrap();
     tokio::time::sleep(Duration::from_millis(100)).await;
     let took = time_to_drain(running.gateway).await;

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use crate::certificates::{Authority, TlsClient, Usage};
 use crate::support::{Process, Running, answer, serve_with, wait_until};
 
 const PREDICT: &str = r#"{"instances": [[1, 2]]}"#;
@@ -54,9 +55,8 @@ async fn what_can_change_is_in_force_and_the_rest_is_told() {
     // What waits for a restart is told again; what is in force is not.
     assert_eq!(reload(&running).await.1, json!({"changed": [], "restart": ["drain_timeout"]}));
 
-    let secured = format!(
-        "inference_token_file = {tokens:?}\n[restrict]\n\"metadata\" = \"key:v\"\n[unread]\nkey = 1\n"
-    );
+    let secured =
+        format!("inference_token_file = {tokens:?}\n[restrict]\n\"metadata\" = \"key:v\"\n");
     write(folder.path(), &secured);
     let changed = ["column_reply", "inference_token_file", "max_body", "max_waiting", "restrict"];
     assert_eq!(reload(&running).await.1, json!({"changed": changed, "restart": []}));
@@ -77,7 +77,11 @@ async fn a_mistake_leaves_everything_as_it_was() {
     let running = serve_by(&config).await;
     for (text, says) in [
         ("max_body = ", vec!["sluice.toml"]),
-        ("max_body = \"large\"\n", vec!["sluice.toml: line 1: invalid type"]),
+        ("max_body = \"large\"\n", vec!["sluice.toml: line 1: max_body: \"large\" is no size"]),
+        (
+            "max_body = 1000\nmax_bdy = 1\nnan = 3\n",
+            vec!["line 2: unknown key \"max_bdy\"; is \"max_body\" meant?", "line 3: nan: invalid"],
+        ),
         ("max_body = 1000\nnan = \"zero\"\n", vec!["zero"]),
         (
             "max_body = 1000\nrequest_timeout = \"0s\"\nadmin_token_file = \"/gone\"\n\
@@ -166,13 +170,56 @@ async fn exposure_changes_at_once() {
     assert_eq!(unload().await, 403);
 }
 
+#[tokio::test]
+async fn a_misspelt_key_opens_no_door() {
+    let folder = tempfile::tempdir().unwrap();
+    let tokens = folder.path().join("tokens");
+    std::fs::write(&tokens, "operator\n").unwrap();
+    let config = write(folder.path(), &format!("admin_token_file = {tokens:?}\n"));
+    let running = serve_by(&config).await;
+    write(folder.path(), &format!("admin_tokens_file = {tokens:?}\n"));
+    let request = running.client.post(running.admin("/reload")).bearer_auth("operator");
+    let (status, body) = answer(request).await;
+    let complaint = body["complaints"][0].as_str().unwrap_or_default();
+    assert_eq!(status, 400, "{body}");
+    assert!(complaint.contains("is \"admin_token_file\" meant?"), "{body}");
+    assert_eq!(answer(running.client.post(running.admin("/drain"))).await.0, 401);
+}
+
+/// What is in force goes on to be followed.
+#[tokio::test]
+async fn a_certificate_changes_while_its_end_waits_for_a_restart() {
+    let folder = tempfile::tempdir().unwrap();
+    let (first, second) = (Authority::new(), Authority::new());
+    let (certificate, key) = first.sign(Usage::Server).write(folder.path());
+    let secured = format!("tls_certificate = {certificate:?}\ntls_key = {key:?}\n");
+    let config = write(folder.path(), &secured);
+    let running = serve_by(&config).await;
+    let (http, admin) = (running.addresses.http, running.addresses.admin);
+    let before = TlsClient::new(&[&first], None);
+    write(folder.path(), "");
+    let told = before.ask(admin, "POST /reload", "").await.unwrap();
+    let restart = json!({"changed": [], "restart": ["tls_certificate", "tls_key"]});
+    assert_eq!((told.0, crate::certificates::json(&told.1)), (200, restart));
+    assert_eq!(before.get(http, "/v2/health/live").await.0, 200);
+    second.sign(Usage::Server).write(folder.path());
+    let after = TlsClient::new(&[&second], None);
+    let takes = async || after.connect(http, &[]).await.is_ok();
+    wait_until("the second certificate", takes).await;
+    // And with the settings back, all is as it was.
+    write(folder.path(), &secured);
+    let told = after.ask(admin, "POST /reload", "").await.unwrap();
+    let nothing = json!({"changed": [], "restart": []});
+    assert_eq!((told.0, crate::certificates::json(&told.1)), (200, nothing));
+}
+
 /// Ports that spoke plainly go on to.
 #[tokio::test]
 async fn tls_is_turned_on_by_a_restart() {
     let folder = tempfile::tempdir().unwrap();
     let config = write(folder.path(), "");
     let running = serve_by(&config).await;
-    let signed = crate::certificates::Authority::new().sign(crate::certificates::Usage::Server);
+    let signed = Authority::new().sign(Usage::Server);
     let (certificate, key) = signed.write(folder.path());
     write(folder.path(), &format!("tls_certificate = {certificate:?}\ntls_key = {key:?}\n"));
     let restart = ["tls_certificate", "tls_key"];
@@ -210,8 +257,12 @@ struct Logging {
 
 impl Logging {
     fn start(folder: &Path, config: &Path) -> Self {
+        Self::administered_at("127.0.0.1:0", folder, config)
+    }
+
+    fn administered_at(admin: &str, folder: &Path, config: &Path) -> Self {
         let mut child = Command::new(env!("CARGO_BIN_EXE_sluice-gateway"))
-            .args(["--http=127.0.0.1:0", "--grpc=127.0.0.1:0", "--admin=127.0.0.1:0"])
+            .args(["--http=127.0.0.1:0", "--grpc=127.0.0.1:0", "--admin", admin])
             .args(["--model-repository".as_ref(), folder, "--config".as_ref(), config])
             .env_remove("SLUICE_LOG")
             .stderr(Stdio::piped())
@@ -267,6 +318,25 @@ fn the_file_says_how_much_to_log() {
     write(folder.path(), "log = \"info\"\n");
     hang_up(process.child.id());
     assert!(process.says("settings reloaded", long));
+}
+
+/// Also when it is a reload that opens it.
+#[test]
+fn an_open_administration_is_warned_of() {
+    let folder = tempfile::tempdir().unwrap();
+    let tokens = folder.path().join("tokens");
+    std::fs::write(&tokens, "good\n").unwrap();
+    let config = write(folder.path(), &format!("admin_token_file = {tokens:?}\n"));
+    let process = Logging::administered_at("0.0.0.0:0", folder.path(), &config);
+    let (long, open) = (Duration::from_secs(30), "the admin port is open to everybody");
+    let until_serving = process.line("serving", long);
+    assert!(until_serving.is_some());
+    write(folder.path(), "");
+    hang_up(process.child.id());
+    assert!(process.says(open, long));
+    assert!(process.says("settings reloaded", long));
+    hang_up(process.child.id());
+    assert!(process.says(open, long));
 }
 
 #[test]

@@ -243,6 +243,11 @@ fn what_is_wrong_with_the_files_is_told_at_the_start() {
     let not_der = write("not-der", not_der);
     let encrypted = signed.key.replace("PRIVATE KEY", "ENCRYPTED PRIVATE KEY");
     let encrypted = write("encrypted", &encrypted);
+    let header = "PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\nDEK-Info: AES-256-CBC,00\n\n";
+    let traditional =
+        signed.key.replacen("PRIVATE KEY-----\n", header, 1).replace("PRIVATE", "EC PRIVATE");
+    let traditional = write("traditional", &traditional);
+    let truncated = write("truncated", &signed.certificate[..signed.certificate.len() - 40]);
     let models = folder.path().to_str().unwrap();
     for (flags, says) in [
         (vec![("certificate", &*certificate), ("key", &key)], vec![]),
@@ -269,6 +274,13 @@ fn what_is_wrong_with_the_files_is_told_at_the_start() {
         (vec![("certificate", &broken), ("key", &key)], vec!["broken: its certificate in PEM"]),
         (vec![("certificate", &not_der), ("key", &key)], vec!["not-der: the certificate cannot"]),
         (vec![("certificate", &certificate), ("key", &encrypted)], vec!["key is encrypted"]),
+        (vec![("certificate", &certificate), ("key", &traditional)], vec!["key is encrypted"]),
+        (
+            vec![("certificate", &truncated), ("key", &key)],
+            vec![
+                "truncated: its certificate in PEM is cut off: there is no line -----END CERTIFICATE-----",
+            ],
+        ),
         (
             vec![("certificate", &certificate), ("key", &other_key)],
             vec!["other.key: the key does not fit --tls-certificate", "tls.crt"],

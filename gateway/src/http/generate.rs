@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use sluice_protocol::{InferRequest, InferResponse, NamedTensor, Tensor};
 
 use super::v2::{WireParameters, wire_parameters};
-use super::{Body, elements, reply, words};
+use super::{Body, elements, forward, reply, words};
 use crate::deployment::{Deployment, ListedTensor};
 use crate::dialect::NanForm;
 use crate::error::GatewayError;
@@ -41,13 +41,17 @@ pub(super) async fn handle(
     shared: &Shared,
     model: &str,
     version: Option<&str>,
+    headers: &HeaderMap,
     body: &Bytes,
     stream: bool,
     trace: &mut Trace,
 ) -> Result<Response<Body>, GatewayError> {
     let nan = shared.dialect().nan;
     let decode = |deployment: &Deployment| {
-        decode(deployment, body, nan, &Room::new(shared.limits().max_body))
+        let room = Room::new(shared.limits().max_body);
+        let mut request = decode(deployment, body, nan, &room)?;
+        forward(shared, headers, &mut request)?;
+        Ok(request)
     };
     let answered = pipeline::infer(shared, model, version, trace, decode).await;
     let run_failed = |error: &GatewayError| {

@@ -13,7 +13,7 @@ use bytes::Bytes;
 use http::{HeaderMap, Response, StatusCode};
 use serde_json::json;
 
-use super::{Body, compressed, reply};
+use super::{Body, compressed, forward, reply};
 use crate::catalog::Catalog;
 use crate::deployment::Deployment;
 use crate::error::GatewayError;
@@ -80,7 +80,10 @@ async fn predict(
     let mut form = None;
     let response = pipeline::infer_on(shared, &deployment, trace, |deployment| {
         let room = Room::new(shared.limits().max_body);
-        let (request, wanted) = request::decode(deployment, headers, body, nan, events, &room)?;
+        let (mut request, wanted) = request::decode(deployment, headers, body, nan, events, &room)?;
+        if let Some(request) = &mut request {
+            forward(shared, headers, request)?;
+        }
         form = Some(wanted);
         Ok(request)
     })

@@ -2,10 +2,10 @@
 //! TensorFlow Serving and Python's `json` write them.
 
 use crate::error::GatewayError;
+use crate::http::elements::INFINITY;
 use crate::room::Room;
 
-/// `text` with each bare word put as JSON that [`super::elements`] reads as the same number: null,
-/// and numbers past every range. None when there is no such word, so that nothing is copied.
+/// `text` with each bare word put as JSON that [`super::elements`] reads as the same number. None when there is no such word, so that nothing is copied.
 pub(super) fn replaced(text: &[u8], room: &Room) -> Result<Option<Vec<u8>>, GatewayError> {
     let mut out: Option<Vec<u8>> = None;
     let mut copied = 0;
@@ -18,7 +18,7 @@ pub(super) fn replaced(text: &[u8], room: &Room) -> Result<Option<Vec<u8>>, Gate
                 continue;
             }
             // What a minus stands before has the sign already.
-            b'I' if rest.starts_with(b"Infinity") => (8, &b"1e999"[..]),
+            b'I' if rest.starts_with(b"Infinity") => (8, INFINITY.as_bytes()),
             b'N' if rest.starts_with(b"NaN") => (3, &b"null"[..]),
             _ => {
                 at += 1;
@@ -28,7 +28,7 @@ pub(super) fn replaced(text: &[u8], room: &Room) -> Result<Option<Vec<u8>>, Gate
         let out = match &mut out {
             Some(out) => out,
             None => {
-                // The shortest word has three letters and becomes four.
+                // NaN has three letters and becomes four; Infinity grows by less.
                 let most = text.len() / 3 * 4 + 4;
                 room.take(most)?;
                 out.insert(Vec::with_capacity(most))
@@ -72,12 +72,12 @@ mod tests {
     fn bare_words_become_numbers() {
         let text = r#"[NaN, Infinity,-Infinity ,1, "NaN"]"#;
         let json = replaced(text.as_bytes()).unwrap();
-        assert_eq!(json, br#"[null, 1e999,-1e999 ,1, "NaN"]"#);
-        let elements = parse("[null,1e999,-1e999]", Datatype::Fp32, 3).unwrap();
+        assert_eq!(json, br#"[null, 9e+999999,-9e+999999 ,1, "NaN"]"#);
+        let elements = parse("[null,9e+999999,-9e+999999]", Datatype::Fp32, 3).unwrap();
         let TensorData::Fp32(values) = elements.data else { panic!("FP32 was asked for") };
         assert!(values[0].is_nan());
         assert_eq!(values[1..], [f32::INFINITY, f32::NEG_INFINITY]);
-        let elements = parse("[1e999,-1e999]", Datatype::Fp64, 2).unwrap();
+        let elements = parse("[9e+999999,-9e+999999]", Datatype::Fp64, 2).unwrap();
         assert_eq!(elements.data, TensorData::Fp64(vec![f64::INFINITY, f64::NEG_INFINITY]));
     }
 

@@ -12,6 +12,8 @@ mod value;
 
 pub use error::EngineError;
 pub use onnx::{OnnxEngine, OnnxRuntime};
+use std::time::Instant;
+
 use sluice_protocol::{NamedTensor, Tensor, TensorSpec};
 
 /// A loaded graph.
@@ -42,5 +44,14 @@ pub trait Engine: Send {
                 Err(EngineError::Run(format!("{name:?} is no optional input")))
             }
         }
+    }
+
+    /// The same, and the moment at which the graph had run and its outputs began to be taken out.
+    fn run_timed(
+        &mut self,
+        inputs: &[Tensor],
+        optional: &[NamedTensor],
+    ) -> Result<(Vec<Tensor>, Instant), EngineError> {
+        self.run_with(inputs, optional).map(|outputs| (outputs, Instant::now()))
     }
 }

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
+use std::time::Instant;
 
 use ort::environment::Environment;
 use ort::session::builder::GraphOptimizationLevel;
@@ -130,9 +131,7 @@ impl Engine for OnnxEngine {
     }
 
     fn run(&mut self, inputs: &[Tensor]) -> Result<Vec<Tensor>, EngineError> {
-        let values = self.values(inputs)?;
-        let answers = self.session.run(values.as_slice()).map_err(|error| run_error(&error))?;
-        copy_outputs(&self.outputs, &answers)
+        self.run_with(inputs, &[])
     }
 
     fn run_with(
@@ -140,8 +139,19 @@ impl Engine for OnnxEngine {
         inputs: &[Tensor],
         optional: &[NamedTensor],
     ) -> Result<Vec<Tensor>, EngineError> {
+        self.run_timed(inputs, optional).map(|(outputs, _)| outputs)
+    }
+
+    fn run_timed(
+        &mut self,
+        inputs: &[Tensor],
+        optional: &[NamedTensor],
+    ) -> Result<(Vec<Tensor>, Instant), EngineError> {
         if optional.is_empty() {
-            return self.run(inputs);
+            let values = self.values(inputs)?;
+            let answers = self.session.run(values.as_slice()).map_err(|error| run_error(&error))?;
+            let ran = Instant::now();
+            return Ok((copy_outputs(&self.outputs, &answers)?, ran));
         }
         let required = self.values(inputs)?.into_iter().zip(&self.inputs);
         let mut values: Vec<_> =
@@ -150,7 +160,8 @@ impl Engine for OnnxEngine {
             values.push((name, value::borrow(tensor, name)?));
         }
         let answers = self.session.run(values).map_err(|error| run_error(&error))?;
-        copy_outputs(&self.outputs, &answers)
+        let ran = Instant::now();
+        Ok((copy_outputs(&self.outputs, &answers)?, ran))
     }
 }
 

@@ -1,6 +1,7 @@
 //! From a version's files to a deployment: verified, warmed up and measured before anybody
 //! can see it. Runs on a thread of its own, never on a serving core.
 
+mod graph;
 mod parity;
 mod probe;
 mod settings;
@@ -20,6 +21,7 @@ use sluice_protocol::{
     TensorSpec,
 };
 
+use graph::varies_by_values;
 use parity::{check_parity, parity_rows};
 pub(crate) use probe::{random_tensor, zero_tensor};
 pub(crate) use settings::DeploymentSettings;
@@ -83,7 +85,8 @@ fn build(shared: &Shared, candidate: &Candidate) -> Result<Arc<Deployment>, Load
     let mut signature = Signature::agree(&asked, &first)?;
     model_config::attach_labels(&asked, &candidate.beside, &mut signature.outputs)?;
     let trial = Trial::run(&mut first, &signature, parity.as_ref())?;
-    let costs = Costs::measure(&mut first, &signature, &trial, parity.is_some())?;
+    let costs =
+        Costs::measure(&mut first, graph(candidate)?, &signature, &trial, parity.is_some())?;
     let batches = trial.apart.is_none();
     let max_batch_size = signature.batching.max_batch_size(batches);
     let plan = Plan::new(shared, candidate, scheduling, &costs, max_batch_size.filter(|_| batches));
@@ -218,13 +221,15 @@ fn check_pin(plan: &ServicePlan, pin: &FeatureServicePin) -> Result<(), String> 
 /// What runs were measured to take.
 struct Costs {
     curve: CostCurve,
-    /// Whether requests can make a run take longer than that, by shapes that were not measured.
+    /// Whether requests can make a run take longer than that: by shapes that were not measured, by
+    /// values, or by optional inputs, with which a request runs whole.
     vary: bool,
 }
 
 impl Costs {
     fn measure(
         engine: &mut OnnxEngine,
+        graph: &Bytes,
         signature: &Signature,
         trial: &Trial,
         has_parity: bool,
@@ -238,7 +243,9 @@ impl Costs {
         // Batches are cut to size, and parity rows have the width of all rows.
         let first_fixed = usize::from(batches);
         let is_free = |spec: &TensorSpec| spec.shape.iter().skip(first_fixed).any(|&n| n < 0);
-        let vary = signature.graph_inputs.iter().any(is_free) && !(batches && has_parity);
+        let by_shapes = signature.graph_inputs.iter().any(is_free) && !(batches && has_parity);
+        let has_optional = signature.inputs.iter().any(|input| input.optional);
+        let vary = by_shapes || has_optional || varies_by_values(graph);
         Ok(Self { curve: measure(engine, row, most)?, vary })
     }
 }

@@ -15,7 +15,15 @@ CELL_BORDER = re.compile(r"(?<!\\)\|")
 CODE = re.compile(r"`([^`]+)`")
 RUST_TEST = re.compile(r"(api|gateway|protocol|allocations)((?:::\w+)+)")
 PYTHON_TEST = re.compile(r"([a-z]\w*)\.([A-Z]\w*)\.(\w+)")
-RUST_FUNCTION = re.compile(r"#\[(?:tokio::)?test\b[^\]]*\]\s*(?:#\[[^\]]*\]\s*)*(?:async )?fn (\w+)\(")
+RUST_FUNCTION = re.compile(r"((?:#\[[^\]]*\]\s*)+)(?:async )?fn (\w+)\(")
+RUST_ATTRIBUTE = re.compile(r"#\[(?:tokio::)?(\w+)")
+# The last number of each section. Without them nobody would miss the last rule.
+SECTIONS = {
+    **{"A": 5, "A1.": 10, "A2.": 9, "A3.": 5},
+    **{"B": 7, "B1.": 14, "B5.": 20},
+    **{"C": 6, "C2.": 8, "C3.": 7},
+    **{"D": 12, "E": 10, "G": 15},
+}
 # What may stand in the last column where no test does.
 NOTHING = "–"
 
@@ -49,20 +57,32 @@ def rust_files(name):
     return [], function
 
 
+def rust_tests(source):
+    """The tests in a text, but for those that are not run."""
+    functions = [(name, RUST_ATTRIBUTE.findall(attributes)) for attributes, name in RUST_FUNCTION.findall(source)]
+    return {name for name, attributes in functions if "test" in attributes and "ignore" not in attributes}
+
+
 def rust_test_is_there(name):
     files, function = rust_files(name)
-    return any(function in RUST_FUNCTION.findall(file.read_text()) for file in files if file.exists())
+    return any(function in rust_tests(file.read_text()) for file in files if file.exists())
 
 
 @functools.cache
 def python_cases(suite):
-    """The classes of a suite with their cases."""
+    """The classes that a suite runs, with their cases."""
     file = ROOT / "tests/python/clients" / f"{suite}.py"
-    if not file.exists():
-        return {}
-    classes = [node for node in ast.parse(file.read_text()).body if isinstance(node, ast.ClassDef)]
+    return cases_in(file.read_text()) if file.exists() else {}
+
+
+def cases_in(source):
+    """The classes of a source with their cases. One that nothing outside of classes names is not run."""
+    body = ast.parse(source).body
+    classes = [node for node in body if isinstance(node, ast.ClassDef)]
+    others = [item for node in body if node not in classes for item in ast.walk(node)]
+    used = {item.id for item in others if isinstance(item, ast.Name) and isinstance(item.ctx, ast.Load)}
     functions = lambda node: {item.name for item in node.body if isinstance(item, ast.FunctionDef)}
-    return {node.name: functions(node) for node in classes}
+    return {node.name: functions(node) for node in classes if node.name in used}
 
 
 def python_test_is_there(name):
@@ -106,9 +126,10 @@ class Protocols(unittest.TestCase):
             if second:
                 numbers.setdefault(f"{letter}{first}.", set()).add(int(second))
         numbers.pop("F")
-        for section, found in numbers.items():
+        self.assertEqual(sorted(numbers), sorted(SECTIONS))
+        for section, last in SECTIONS.items():
             first = 0 if section == "C" else 1
-            self.assertEqual(sorted(found), list(range(first, max(found) + 1)), section)
+            self.assertEqual(sorted(numbers[section]), list(range(first, last + 1)), section)
 
     def test_flags_are_settings(self):
         sources = "".join(file.read_text() for file in (ROOT / "gateway/src").rglob("*.rs"))
@@ -141,6 +162,31 @@ class Reading(unittest.TestCase):
         ):
             self.assertEqual(names(f"`{name}`"), [name])
             self.assertFalse(is_there(name), name)
+
+    def test_what_is_not_run_is_noticed(self):
+        source = """
+        #[tokio::test(flavor = "multi_thread")]
+        async fn runs() {}
+        #[test]
+        #[ignore = "slow"]
+        fn is_ignored() {}
+        #[ignore]
+        #[test]
+        fn is_ignored_too() {}
+        #[expect(dead_code, reason = "none")]
+        fn is_no_test() {}
+        """
+        self.assertEqual(rust_tests(source), {"runs"})
+        source = """
+class Base:
+    def test_a(self): pass
+class Run(Base):
+    def test_b(self): pass
+class Left(Base):
+    def test_c(self): pass
+main("suite", *[Run])
+"""
+        self.assertEqual(cases_in(source), {"Run": {"test_b"}})
 
     def test_what_is_there_is_found(self):
         for name in (

@@ -29,7 +29,7 @@ pub(super) fn run_batch(engine: &mut dyn Engine, jobs: Vec<Job>, begun: Instant,
         Ok(outputs) if have_rows(&outputs, rows) => {
             let shares = split(&outputs, &waiting, rows);
             let done = Instant::now();
-            times.output = Nanoseconds::between(ended, done);
+            times.output += Nanoseconds::between(ended, done);
             // Counted before anybody hears of it: who asks after an answer finds its run.
             shard.count_execution(rows, &times, done);
             waiting.into_iter().zip(shares).for_each(|(caller, own)| caller.answer(own, times));
@@ -76,7 +76,7 @@ pub(super) fn have_rows(outputs: &[Tensor], rows: usize) -> bool {
 /// What came of a run.
 pub(super) struct Run {
     pub(super) outcome: Result<Vec<Tensor>, RunError>,
-    /// Those of making the input and of the run.
+    /// Those of making the input, of the run and of taking its outputs out.
     pub(super) times: Times,
     pub(super) ended: Instant,
 }
@@ -92,15 +92,22 @@ pub(super) fn run_counted(
     shard: &Shard,
 ) -> Run {
     let started = Instant::now();
-    let outcome = catch_unwind(AssertUnwindSafe(|| engine.run_with(inputs, optional)));
+    let outcome = catch_unwind(AssertUnwindSafe(|| engine.run_timed(inputs, optional)));
     let ended = Instant::now();
-    let (input, infer) =
-        (Nanoseconds::between(begun, started), Nanoseconds::between(started, ended));
-    let times = Times { input, infer, ..Times::default() };
-    shard.count_batch(rows, times.infer);
-    let outcome = match outcome {
-        Ok(result) => result.map_err(RunError::from),
-        Err(_) => Err(RunError { code: Code::Internal, message: "engine panicked".into() }),
+    shard.count_batch(rows, Nanoseconds::between(started, ended));
+    let (outcome, ran) = match outcome {
+        Ok(Ok((outputs, ran))) => (Ok(outputs), ran),
+        Ok(Err(error)) => (Err(RunError::from(error)), ended),
+        Err(_) => {
+            let message = "engine panicked".into();
+            (Err(RunError { code: Code::Internal, message }), ended)
+        }
+    };
+    let times = Times {
+        input: Nanoseconds::between(begun, started),
+        infer: Nanoseconds::between(started, ran),
+        output: Nanoseconds::between(ran, ended),
+        ..Times::default()
     };
     Run { outcome, times, ended }
 }

@@ -8,6 +8,9 @@ use super::schedule::Expiry;
 
 /// How often at most jobs are looked for that nobody waits for any more: each is looked at then.
 const SWEEP: Duration = Duration::from_millis(10);
+/// How many jobs that nobody waits for may lie among those of a batch that grows. It is looked at
+/// with every new job; with more of them it is taken as it is, which clears them.
+const MOST_LEFT: usize = 1024;
 
 /// Waiting jobs. Where all are of one level, which is the usual case, it is a plain queue.
 #[derive(Debug, Default)]
@@ -53,10 +56,28 @@ impl Lanes {
         before.map(|lane| lane.rows).sum()
     }
 
-    /// When the job came that has waited for longest in its level.
-    pub(super) fn oldest(&self) -> Option<Instant> {
-        let first = |lane: &Lane| lane.delayed.front().or(lane.jobs.front()).map(|j| j.submitted);
-        self.lanes.iter().filter_map(first).min()
+    /// Until when the jobs may wait for `delay` to become a batch of `max_rows`. Those that nobody
+    /// waits for do not count. None when they are a full batch, and when nobody waits.
+    pub(super) fn grows_until(
+        &self,
+        max_rows: usize,
+        delay: Duration,
+        now: Instant,
+    ) -> Option<Instant> {
+        if self.jobs > max_rows.saturating_add(MOST_LEFT) {
+            return None;
+        }
+        let (mut rows, mut until) = (0, None);
+        let jobs = self.lanes.iter().flat_map(|lane| lane.delayed.iter().chain(&lane.jobs));
+        for job in jobs.filter(|job| job.is_wanted(now)) {
+            rows += job.rows;
+            if rows >= max_rows {
+                return None;
+            }
+            let own = job.waits_until(delay);
+            until = Some(until.map_or(own, |until: Instant| until.min(own)));
+        }
+        until
     }
 
     pub(super) fn push(&mut self, job: Job) {

@@ -188,6 +188,31 @@ fn sweeping_drops_what_nobody_waits_for_and_nothing_else() {
 }
 
 #[test]
+fn a_batch_grows_until_one_of_those_who_wait_for_it_cannot() {
+    let mut lanes = Lanes::new();
+    let (first, _answer) = of_level(1, 1);
+    let (came, delay) = (first.submitted, 10 * MINUTE);
+    lanes.push(first);
+    let until = |lanes: &Lanes| lanes.grows_until(4, delay, came);
+    assert_eq!(until(&lanes), Some(came + delay));
+    let (hasty, _hasty_answer, _) = enter(QueuePolicy::default(), Some(MINUTE));
+    let (hasty_came, hasty_rows) = (hasty.submitted, hasty.rows);
+    lanes.push(hasty);
+    assert_eq!((hasty_rows, until(&lanes)), (1, Some(hasty_came + MINUTE / 2)));
+    // Who has left makes no batch full, nor does one whose time is up.
+    let (left, answer) = of_level(2, 2);
+    drop(answer);
+    lanes.push(left);
+    assert!(until(&lanes).is_some());
+    let late = lanes.grows_until(4, delay, hasty_came + MINUTE);
+    assert_eq!(late, Some(came + delay));
+    let (last, _last_answer) = of_level(1, 2);
+    lanes.push(last);
+    assert_eq!(until(&lanes), None, "it is full");
+    assert_eq!(Lanes::new().grows_until(4, delay, came), None);
+}
+
+#[test]
 fn lanes_that_are_empty_do_not_pile_up() {
     let mut lanes = Lanes::new();
     for level in 0..1000 {

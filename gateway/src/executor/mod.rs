@@ -30,7 +30,7 @@ use schedule::{Expiry, Place, Schedule};
 pub(crate) use schedule::{Patience, Terms};
 pub(crate) use tick::Core;
 use tick::Ticks;
-use waiting::WaitingGuard;
+use waiting::{Rows, WaitingGuard};
 pub(crate) use workers::WorkerSettings;
 use workers::Workers;
 
@@ -57,7 +57,7 @@ pub(crate) struct Times {
     pub(crate) input: Nanoseconds,
     /// The run itself.
     pub(crate) infer: Nanoseconds,
-    /// Giving each job its rows of the outputs.
+    /// Taking the outputs out of the session, and giving each job its rows of them.
     pub(crate) output: Nanoseconds,
 }
 
@@ -128,6 +128,29 @@ impl Job {
     /// Whether it cannot share runs of `max_rows`.
     fn is_large(&self, max_rows: usize) -> bool {
         self.rows > max_rows || !self.optional.is_empty()
+    }
+
+    /// Its rows, by the kind of run that it gets.
+    fn own_rows(&self, max_rows: usize) -> Rows {
+        if self.is_large(max_rows) {
+            Rows { small: 0, large: self.rows }
+        } else {
+            Rows { small: self.rows, large: 0 }
+        }
+    }
+
+    /// Until when it may wait for others to share its run, where they all wait for `delay` at
+    /// most: half of its own time, so that it is not over before a run begins.
+    fn waits_until(&self, delay: Duration) -> Instant {
+        let expiry = match self.expiry {
+            Expiry::Reject(until, _) => Some(until),
+            Expiry::Never | Expiry::Delay(_) => None,
+        };
+        let ends = [self.deadline, expiry].into_iter().flatten();
+        let times = ends.map(|end| end.saturating_duration_since(self.submitted) / 2);
+        let time = times.fold(delay, Duration::min);
+        // One that the clock cannot tell is for nobody to wait.
+        self.submitted.checked_add(time).unwrap_or(self.submitted)
     }
 
     /// Whether somebody still waits for the answer.

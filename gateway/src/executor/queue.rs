@@ -91,8 +91,8 @@ impl Queue {
     }
 
     /// Sleeps until there is a job, and further for an incomplete batch to become a full one
-    /// until its first job has waited for the delay; false when there will be no more. Another
-    /// worker may be faster to take what there is.
+    /// until one of its jobs has waited for the delay, or for half of its own time; false when
+    /// there will be no more. Another worker may be faster to take what there is.
     pub(super) fn wait(&self) -> bool {
         let mut waiting = self.lock();
         loop {
@@ -202,9 +202,12 @@ impl Waiting {
     /// How much longer a batch may wait to become larger, where nothing else waits. The time
     /// counts from the first job's arrival: one that another batch left behind pays it once.
     fn time_to_grow(&self, max_rows: usize, delay: Duration) -> Option<Duration> {
-        let incomplete = !self.closed && self.large.is_empty() && self.small.rows() < max_rows;
-        let since = self.small.oldest().filter(|_| incomplete)?;
-        delay.checked_sub(since.elapsed()).filter(|left| !left.is_zero())
+        if delay.is_zero() || self.closed || !self.large.is_empty() {
+            return None;
+        }
+        let now = Instant::now();
+        let until = self.small.grows_until(max_rows, delay, now)?;
+        until.checked_duration_since(now).filter(|left| !left.is_zero())
     }
 }
 
@@ -272,7 +275,7 @@ mod tests {
 
     #[test]
     fn what_a_batch_left_behind_does_not_pay_the_delay_again() {
-        let delay = Duration::from_millis(300);
+        let delay = Duration::from_secs(1);
         let queue = Queue::new(1, 4, delay);
         let _answers: Vec<_> = (1..=3)
             .map(|width| {

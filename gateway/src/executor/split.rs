@@ -47,12 +47,12 @@ impl Split {
         if !self.job.is_wanted(begun) {
             return None;
         }
+        if !self.job.optional.is_empty() {
+            return self.run_whole(engine, shard);
+        }
         let range = self.done..(self.done + max_rows).min(self.job.rows);
         if let Some(waiting) = &mut self.job.waiting {
             waiting.begin(range.len());
-        }
-        if !self.job.optional.is_empty() {
-            return self.run_whole(engine, shard);
         }
         let piece = match self.cut(range.clone()) {
             Ok(inputs) => run_counted(engine, &inputs, &[], range.len(), begun, shard),
@@ -67,7 +67,7 @@ impl Split {
             return self.run_whole(engine, shard);
         }
         let done = Instant::now();
-        times.output = Nanoseconds::between(ended, done);
+        times.output += Nanoseconds::between(ended, done);
         self.count(range.len(), times, done, shard);
         self.done = range.end;
         if self.done < self.job.rows {
@@ -81,6 +81,8 @@ impl Split {
     /// they need not be.
     fn run_whole(mut self, engine: &mut dyn Engine, shard: &Shard) -> Option<Self> {
         let (begun, rows) = (Instant::now(), self.job.rows);
+        // None of them waits any more.
+        self.job.waiting = None;
         let Job { inputs, optional, .. } = &self.job;
         let Run { outcome, times, ended } =
             run_counted(engine, inputs, optional, rows, begun, shard);

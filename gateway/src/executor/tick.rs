@@ -13,7 +13,6 @@ use sluice_engine::Engine;
 use tokio::sync::Notify;
 
 use super::schedule::Schedule;
-use super::waiting::Rows;
 use super::work::Work;
 use super::{Executor, Job, Limits, Patience, Refusal, Terms};
 use crate::counters::Counters;
@@ -139,6 +138,8 @@ impl Ticks {
             work.push(job);
             patience
         } else {
+            // Where the places are taken by jobs that nobody waits for, those wait on other cores:
+            // nothing can be cleared from here, and they are within their cores' next runs.
             let patience = self.schedule.enter(&mut job, terms)?;
             let max_rows = self.limits.max_rows;
             let spare = core.spare.take().map(|work| work.renew(max_rows));
@@ -159,7 +160,7 @@ impl Ticks {
     fn enter(&self, work: &Work, job: &mut Job, terms: Terms) -> Result<Option<Patience>, Refusal> {
         let max_rows = self.limits.max_rows;
         let before = work.rows_before(self.schedule.level(terms));
-        let ahead = before.ahead_of(Rows::of_job(job.rows, max_rows), max_rows);
+        let ahead = before.ahead_of(job.own_rows(max_rows), max_rows);
         self.limits.admit(ahead, job.rows, 1)?;
         self.schedule.enter(job, terms)
     }

@@ -11,15 +11,6 @@ pub(super) struct Rows {
 }
 
 impl Rows {
-    /// Those of one job, when runs have at most `max_rows`.
-    pub(super) const fn of_job(rows: usize, max_rows: usize) -> Self {
-        if rows > max_rows {
-            Self { small: 0, large: rows }
-        } else {
-            Self { small: rows, large: 0 }
-        }
-    }
-
     /// These but for `others`, which are some of them.
     pub(super) const fn without(self, others: Self) -> Self {
         Self {
@@ -93,6 +84,10 @@ mod tests {
 
     use super::{Rows, WaitingRows};
 
+    const fn rows(small: usize, large: usize) -> Rows {
+        Rows { small, large }
+    }
+
     #[test]
     fn a_job_sees_no_more_of_the_other_kind_than_of_its_own() {
         for (small, large, own, ahead) in [
@@ -109,25 +104,22 @@ mod tests {
             (10, 50, 100, 60),
         ] {
             let waiting = Rows { small, large };
-            assert_eq!(
-                waiting.ahead_of(Rows::of_job(own, 4), 4),
-                ahead,
-                "{own} behind {waiting:?}"
-            );
+            let own = if own > 4 { rows(0, own) } else { rows(own, 0) };
+            assert_eq!(waiting.ahead_of(own, 4), ahead, "{own:?} behind {waiting:?}");
         }
     }
 
     #[test]
     fn rows_wait_until_they_begin_to_run() {
         let waiting = Arc::new(WaitingRows::default());
-        let small = waiting.enter(Rows::of_job(3, 4));
-        let mut large = waiting.enter(Rows::of_job(10, 4));
+        let small = waiting.enter(rows(3, 0));
+        let mut large = waiting.enter(rows(0, 10));
         large.begin(4);
-        assert_eq!(waiting.now(), Rows { small: 3, large: 6 });
+        assert_eq!(waiting.now(), rows(3, 6));
         drop(small);
         large.begin(100);
-        assert_eq!(waiting.now(), Rows { small: 0, large: 0 });
+        assert_eq!(waiting.now(), rows(0, 0));
         drop(large);
-        assert_eq!(waiting.now(), Rows { small: 0, large: 0 });
+        assert_eq!(waiting.now(), rows(0, 0));
     }
 }

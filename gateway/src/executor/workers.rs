@@ -11,7 +11,7 @@ use sluice_engine::Engine;
 
 use super::queue::{NotQueued, Queue, Wanted};
 use super::schedule::Schedule;
-use super::waiting::{Rows, WaitingRows};
+use super::waiting::WaitingRows;
 use super::work::Work;
 use super::{Job, Limits, Patience, Refusal, Terms};
 use crate::counters::{Counters, Shard};
@@ -82,7 +82,7 @@ impl Workers {
     /// Lets a job wait, or refuses it.
     fn enter(&self, job: &mut Job, terms: Terms) -> Result<Option<Patience>, Refusal> {
         let max_rows = self.limits.max_rows;
-        let own = Rows::of_job(job.rows, max_rows);
+        let own = job.own_rows(max_rows);
         let mut waiting = self.waiting.now();
         if self.schedule.has_levels() {
             waiting = waiting.without(self.queue.rows_behind(self.schedule.level(terms)));

@@ -6,13 +6,14 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 use sluice_engine::{Engine, EngineError};
-use sluice_protocol::{ModelName, ModelVersion, Tensor, TensorData, TensorSpec};
+use sluice_protocol::{ModelName, ModelVersion, NamedTensor, Tensor, TensorData, TensorSpec};
 use tokio::sync::oneshot;
 
 use super::{WorkerSettings, Workers};
 use crate::counters::{Counters, Shard};
 use crate::executor::policy::{QueuePolicy, SchedulePolicy};
 use crate::executor::schedule::Schedule;
+use crate::executor::waiting::Rows;
 use crate::executor::{Answer, Job, Limits, Patience, Refusal, Terms};
 use crate::live::MaxWaiting;
 use crate::metrics::Metrics;
@@ -30,6 +31,14 @@ impl Engine for Gated {
 
     fn outputs(&self) -> &[TensorSpec] {
         &[]
+    }
+
+    fn run_with(
+        &mut self,
+        inputs: &[Tensor],
+        _: &[NamedTensor],
+    ) -> Result<Vec<Tensor>, EngineError> {
+        self.run(inputs)
     }
 
     fn run(&mut self, inputs: &[Tensor]) -> Result<Vec<Tensor>, EngineError> {
@@ -135,6 +144,24 @@ fn the_rows_of_a_large_job_that_runs_count_until_they_have_run() {
     assert!(running.submit(400).is_ok(), "nothing waits any more");
 }
 
+/// However few rows it has, it runs by turns with the batches as large jobs do.
+#[test]
+fn a_job_that_runs_alone_counts_as_a_large_one_until_it_runs() {
+    let running = start(1, Duration::ZERO);
+    let busy = running.submit(4).unwrap();
+    assert_eq!(running.next_run(), 4);
+    let (mut alone, answer) = job(3);
+    let tensor = Tensor::new(vec![1], TensorData::Fp32(vec![1.0])).unwrap();
+    alone.optional = vec![NamedTensor { name: "own".to_owned(), tensor }];
+    running.workers.submit(alone, Terms::default(), &Shard::default()).unwrap();
+    assert_eq!(running.workers.waiting.now(), Rows { small: 0, large: 3 });
+    running.go.send(()).unwrap();
+    assert_eq!(running.next_run(), 3);
+    assert_eq!(running.workers.waiting.now(), Rows { small: 0, large: 0 });
+    running.go.send(()).unwrap();
+    assert!(busy.blocking_recv().unwrap().is_ok() && answer.blocking_recv().unwrap().is_ok());
+}
+
 #[test]
 fn two_large_jobs_run_on_two_workers() {
     let running = start(2, Duration::ZERO);
@@ -181,6 +208,18 @@ fn an_incomplete_batch_waits_as_long_as_it_was_told_and_a_full_one_does_not() {
     let running = start(1, Duration::from_millis(20));
     let _one = running.submit(1).unwrap();
     assert_eq!(running.next_run(), 1);
+}
+
+/// It has a second left when its run begins, for a machine that is busy.
+#[test]
+fn a_job_does_not_wait_for_others_until_its_own_time_is_up() {
+    let running = start(1, Duration::from_secs(3600));
+    let hasty = Terms { priority: 0, timeout: Some(Duration::from_secs(2)) };
+    let (answer, patience) = running.submit_on(hasty, 1).unwrap();
+    assert_eq!(running.next_run(), 1);
+    assert!(!patience.unwrap().give_up(), "its run has begun");
+    running.go.send(()).unwrap();
+    assert!(answer.blocking_recv().unwrap().is_ok());
 }
 
 /// Workers that fall asleep and are told of jobs all the time sleep through none.

@@ -33,6 +33,16 @@ async fn counts(running: &Running, model: &str) -> [u64; 4] {
     [executions, count("success"), count("cache_hit"), count("cache_miss")]
 }
 
+/// Rows that ran, and the requests that count for each part of a run.
+async fn computed(running: &Running) -> [u64; 4] {
+    let (_, body) = running.get("/v2/models/m/stats").await;
+    let statistics = &body["model_stats"][0];
+    let parts = ["compute_input", "compute_infer", "compute_output"];
+    let [input, infer, output] =
+        parts.map(|key| statistics["inference_stats"][key]["count"].as_u64().unwrap());
+    [statistics["inference_count"].as_u64().unwrap(), input, infer, output]
+}
+
 #[tokio::test]
 async fn the_same_question_is_run_once_over_both_protocols() {
     let running = serve_cached(1 << 20).await;
@@ -53,8 +63,10 @@ async fn the_same_question_is_run_once_over_both_protocols() {
     let answered = connect(&running).await.model_infer(request).await.unwrap().into_inner();
     assert_eq!(answered.outputs[0].contents.as_ref().unwrap().fp32_contents, [3.0, 6.0]);
     assert_eq!(counts(&running, "m").await, [1, 4, 3, 1]);
+    assert_eq!(computed(&running).await, [1; 4], "what was found ran no row");
     assert_eq!(running.post(PATH, body([1.0, -2.5], &json!({}))).await.0, 200);
     assert_eq!(counts(&running, "m").await, [2, 5, 3, 2]);
+    assert_eq!(computed(&running).await, [2; 4]);
     // Nobody asked for it here.
     for _ in 0..2 {
         let path = "/v2/models/plain/infer";

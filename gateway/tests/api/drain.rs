@@ -145,7 +145,8 @@ async fn a_half_sent_call_to_the_administration_does_not_hold_up_the_end() {
 
 #[tokio::test]
 async fn a_run_on_a_serving_core_does_not_hold_up_the_end() {
-    let process = Process::start(&[("m", 1, "rounds.onnx")], &["--drain-timeout=1s"]).await;
+    let (models, tick) = ([("m", 1, "rounds.onnx")], "format = 1\nexecutor = \"tick\"\n");
+    let process = Process::start_as(&models, tick, &["--drain-timeout=1s"]).await;
     assert_eq!(process.version("m", 1).await["executor"], "tick");
     // A quarter of an hour, where a round takes a microsecond.
     let rounds = json!([{"name": "rounds", "shape": [1], "datatype": "INT64", "data": [1 << 30]}]);

@@ -9,11 +9,12 @@ use flate2::write::GzEncoder;
 use futures::{StreamExt, stream};
 use prost::Message;
 use serde_json::json;
-use sluice_gateway::{GrpcOutput, OverloadStatus, UnknownReady};
+use sluice_gateway::{GrpcOutput, MetricNames, OverloadStatus, Settings, UnknownReady};
 use sluice_protocol::grpc::infer_parameter::ParameterChoice;
 use sluice_protocol::grpc::model_infer_request::{InferInputTensor, InferRequestedOutputTensor};
 use sluice_protocol::grpc::{
     InferParameter, InferTensorContents, ModelInferRequest, ModelInferResponse, ModelReadyRequest,
+    ServerLiveRequest,
 };
 use tonic::Code;
 use tonic::codec::CompressionEncoding;
@@ -23,7 +24,9 @@ use tonic_health::pb::health_client::HealthClient;
 
 use crate::inference::connect;
 use crate::raw_call::{INFER, RawCaller, a_while, and_then_silence, framed};
-use crate::support::{Process, Running, answer, serve, serve_as, serve_with, wait_until, within};
+use crate::support::{
+    Process, Running, answer, serve, serve_as, serve_with, value, wait_until, within,
+};
 
 /// An input with neither contents nor raw ones yet.
 pub(crate) fn input(name: &str, datatype: &str, shape: &[i64]) -> InferInputTensor {
@@ -317,19 +320,12 @@ async fn occupy(running: &Running) -> tokio::task::JoinHandle<(u16, serde_json::
     let rows = json!({"instances": vec![[1, 2]; 20_000]}).to_string();
     let asked = running.client.post(running.url("/v1/models/m:predict")).body(rows);
     let large = tokio::spawn(answer(asked));
-    wait_until("the first run", async || batches(running).await > 0).await;
+    wait_until("the first run", async || running.count(BATCHES).await > 0.0).await;
     large
 }
 
-async fn batches(running: &Running) -> u64 {
-    count(running, "sluice_batches_total{model=\"m\",version=\"1\"}").await
-}
-
-pub(crate) async fn count(running: &Running, series: &str) -> u64 {
-    let metrics = running.metrics().await;
-    let found = metrics.lines().find_map(|line| line.strip_prefix(series));
-    found.map_or(0, |count| count.trim().parse().unwrap())
-}
+/// Runs of model "m".
+pub(crate) const BATCHES: &str = "sluice_batches_total{model=\"m\",version=\"1\"}";
 
 /// C4, and when to come again.
 #[tokio::test]
@@ -339,6 +335,7 @@ async fn overload_has_the_status_of_the_dialect() {
     {
         let running = serve_as(&[("m", 1, "slow.onnx")], ONE_WORKER, |settings| {
             settings.max_waiting = Some(Duration::from_micros(1));
+            settings.request_timeout = Some(HOUR);
             settings.dialect.overload_status = choice;
         })
         .await;
@@ -363,10 +360,53 @@ pub(crate) fn rounds(rounds: i64) -> ModelInferRequest {
     }
 }
 
+/// What no test takes, for bounds that are not what a test is about.
+pub(crate) const HOUR: Duration = Duration::from_secs(3600);
+
 /// One worker for a graph whose cost its input says.
 pub(crate) async fn serve_rounds() -> Running {
+    serve_rounds_with(|_| {}).await
+}
+
+/// The same, with other settings.
+pub(crate) async fn serve_rounds_with(adjust: impl FnOnce(&mut Settings)) -> Running {
     let worker = "format = 1\ninstances = 1\nexecutor = \"workers\"\n";
-    serve_as(&[("m", 1, "rounds.onnx")], worker, |_| {}).await
+    serve_as(&[("m", 1, "rounds.onnx")], worker, |settings| {
+        settings.max_waiting = Some(HOUR);
+        settings.request_timeout = Some(HOUR);
+        settings.metric_names = Some(vec![MetricNames::Sluice, MetricNames::Triton]);
+        adjust(settings);
+    })
+    .await
+}
+
+/// Seconds of work on a slow machine and half of one on a fast one.
+pub(crate) const LONG: i64 = 3_000_000;
+
+/// Waits until so many requests wait for the worker of `serve_rounds`.
+pub(crate) async fn queued(running: &Running, requests: u32) {
+    let series = "nv_inference_pending_request_count{model=\"m\",version=\"1\"}";
+    let are_queued = async || value(&running.metrics().await, series) == Some(f64::from(requests));
+    wait_until(&format!("{requests} to wait"), are_queued).await;
+}
+
+type Answered = Result<tonic::Response<ModelInferResponse>, tonic::Status>;
+
+/// A run that keeps the worker of `serve_rounds` busy: `question`'s, which has begun and is the
+/// only one.
+pub(crate) async fn busy(
+    running: &Running,
+    question: ModelInferRequest,
+) -> tokio::task::JoinHandle<Answered> {
+    let mut client = connect(running).await;
+    let mut next = client.clone();
+    let long = tokio::spawn(async move { client.model_infer(question).await });
+    // It goes out first, and what comes on one connection is taken in in its order: with the
+    // answer to the next call it waits for the worker, if it does not run yet.
+    tokio::task::yield_now().await;
+    next.server_live(ServerLiveRequest {}).await.unwrap();
+    queued(running, 0).await;
+    long
 }
 
 /// What waits is dropped before it costs a run: when its caller leaves, and at its deadline.
@@ -374,9 +414,7 @@ pub(crate) async fn serve_rounds() -> Running {
 async fn nobody_s_question_never_runs() {
     let running = serve_rounds().await;
     let mut client = connect(&running).await;
-    let mut busy = client.clone();
-    let long = tokio::spawn(async move { busy.model_infer(rounds(3_000_000)).await });
-    a_while().await;
+    let long = busy(&running, rounds(LONG)).await;
     let mut raw = RawCaller::connect(&running).await;
     let leaves: Vec<_> = (0..20)
         .map(|_| {
@@ -390,14 +428,16 @@ async fn nobody_s_question_never_runs() {
     assert_eq!(late.code, Code::DeadlineExceeded, "{late:?}");
     assert!(late.message.contains("deadline of 150ms exceeded"), "{late:?}");
     assert!(begun.elapsed() >= Duration::from_millis(150), "{:?}", begun.elapsed());
+    // Nobody looks at the late one before the worker is free.
+    queued(&running, 21).await;
     leaves.iter().for_each(tokio::task::JoinHandle::abort);
     let cancelled = "sluice_requests_total{model=\"m\",version=\"1\",code=\"cancelled\"}";
-    wait_until("everybody has left", async || count(&running, cancelled).await == 21).await;
+    wait_until("everybody has left", async || running.count(cancelled).await == 21.0).await;
     assert!(!long.is_finished());
     assert!(long.await.unwrap().is_ok());
     assert!(client.model_infer(rounds(1)).await.is_ok());
-    let run = count(&running, "sluice_rows_total{model=\"m\",version=\"1\"}").await;
-    assert_eq!(run, 2, "the long one and the last one");
+    let run = running.count(BATCHES).await;
+    assert_eq!(run, 2.0, "the long one and the last one");
 }
 
 fn zipped(message: &[u8]) -> Bytes {
@@ -503,7 +543,7 @@ async fn what_is_no_message_is_refused_without_memory_for_it() {
         assert!(ended.message.contains(says), "{says}: {ended:?}");
     }
     // Messages that say that they are as long as may be, of which nothing comes.
-    let before = memory(&running);
+    let before = running.status("VmSize");
     let mut open = Vec::new();
     for _ in 0..100 {
         let mut caller = RawCaller::connect(&running).await;
@@ -513,20 +553,13 @@ async fn what_is_no_message_is_refused_without_memory_for_it() {
         ));
     }
     a_while().await;
-    let taken = memory(&running).saturating_sub(before);
-    assert!(taken < 1 << 30, "{taken} bytes for messages that did not come");
+    let taken = running.status("VmSize").saturating_sub(before);
+    assert!(taken < 1 << 20, "{taken} KiB for messages that did not come");
     open.iter().for_each(tokio::task::JoinHandle::abort);
     let not_grpc = raw.call(INFER, &[("content-type", "application/json")], framed(b"")).await;
     assert_eq!(not_grpc.code, Code::Unknown, "{not_grpc:?}");
     assert!(connect(&running).await.model_infer(ones("scale", 1)).await.is_ok());
     running.end_without_an_error().await;
-}
-
-/// The address space that the process has taken, in bytes.
-fn memory(process: &Process) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{}/status", process.id())).unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmSize:")).unwrap();
-    line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() * 1024
 }
 
 /// A message in as many pieces as it has bytes is the same message.

@@ -1,42 +1,38 @@
 //! Versions come, go and are refused while requests go on.
 
+use std::io::Write;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::time::Duration;
 
 use serde_json::json;
 
-use crate::support::{Running, graph_bytes, place, serve, wait_until};
+use crate::drain::hanging_file;
+use crate::grpc_v2::BATCHES;
+use crate::support::{Running, graph_bytes, place, serve, start, value, wait_until, within};
 
 const ASK: &str = r#"{"instances": [[1, 2]]}"#;
 
 /// Waits until `/v2/models/m` lists these versions.
 async fn wait_for_versions(running: &Running, versions: &[&str]) {
-    for _ in 0..200 {
-        let (_, body) = running.get("/v2/models/m").await;
-        if body["versions"] == json!(versions) {
-            return;
-        }
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
-    panic!("versions {versions:?} did not come");
+    let are_there = async || running.get("/v2/models/m").await.1["versions"] == json!(versions);
+    wait_until(&format!("versions {versions:?}"), are_there).await;
 }
 
-/// Waits until the administration says why a version was refused.
-async fn wait_for_refusal(running: &Running, model: &str) -> String {
-    for _ in 0..200 {
-        let body: serde_json::Value =
-            reqwest::get(running.admin("/models")).await.unwrap().json().await.unwrap();
-        let models = body["models"].as_array().unwrap();
-        let found = models.iter().find(|m| m["name"] == model);
-        let versions = found.and_then(|m| m["versions"].as_array());
-        let refused = versions.and_then(|all| all.iter().find(|v| v["state"] == "refused"));
-        if let Some(reason) = refused.and_then(|v| v["reason"].as_str()) {
-            return reason.to_owned();
-        }
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
-    panic!("nothing of {model} was refused");
+/// Waits until a version is refused for a reason that says this.
+async fn wait_for_refusal(running: &Running, model: &str, version: u64, says: &str) {
+    let is_refused = async || {
+        let version = running.version(model, version).await;
+        version["state"] == "refused"
+            && version["reason"].as_str().is_some_and(|reason| reason.contains(says))
+    };
+    wait_until(&format!("{model} {version}: {says}"), is_refused).await;
+}
+
+/// Takes a version of "m" out of the folder, and waits until nothing tells of it.
+async fn remove(running: &Running, version: u64) {
+    std::fs::remove_dir_all(running.folder.path().join(format!("m/{version}"))).unwrap();
+    let is_gone = async || running.version("m", version).await.is_null();
+    wait_until(&format!("the end of version {version}"), is_gone).await;
 }
 
 #[tokio::test]
@@ -61,11 +57,11 @@ async fn a_new_version_is_swapped_in_under_load_without_a_failure() {
         std::fs::remove_dir_all(running.folder.path().join(format!("m/{}", version - 1))).unwrap();
         wait_for_versions(&running, &[&version.to_string()]).await;
     }
+    wait_until("many answers", async || answered.load(Ordering::Relaxed) > 100).await;
     stop.store(true, Ordering::Relaxed);
     for requests in load {
         requests.await.unwrap();
     }
-    assert!(answered.load(Ordering::Relaxed) > 100);
 }
 
 #[tokio::test]
@@ -75,12 +71,10 @@ async fn a_corrupt_version_is_refused_and_the_old_one_goes_on() {
     graph.truncate(60);
     for (version, bytes) in [(2, &graph[..]), (3, b""), (4, b"not a graph")] {
         place(running.folder.path(), "m", version, bytes);
-        let reason = wait_for_refusal(&running, "m").await;
-        assert!(reason.contains("graph cannot be opened"), "{reason}");
+        wait_for_refusal(&running, "m", version, "graph cannot be opened").await;
         assert_eq!(running.post("/v1/models/m:predict", ASK).await.0, 200);
         assert_eq!(running.get("/v2/health/ready").await.0, 200);
-        std::fs::remove_dir_all(running.folder.path().join(format!("m/{version}"))).unwrap();
-        tokio::time::sleep(Duration::from_millis(250)).await;
+        remove(&running, version).await;
     }
 }
 
@@ -108,20 +102,28 @@ async fn a_manifest_that_disagrees_with_the_graph_is_refused() {
         std::fs::create_dir_all(&folder).unwrap();
         std::fs::write(folder.join("manifest.toml"), text).unwrap();
         std::fs::write(folder.join("model.onnx"), graph_bytes("scale.onnx")).unwrap();
-        let mut reason = wait_for_refusal(&running, "m").await;
-        // The folder may have been seen before it was whole.
-        for _ in 0..20 {
-            if reason.contains(says) {
-                break;
-            }
-            tokio::time::sleep(Duration::from_millis(100)).await;
-            reason = wait_for_refusal(&running, "m").await;
-        }
-        assert!(reason.contains(says), "{reason}");
+        // The folder may be seen before it is whole.
+        wait_for_refusal(&running, "m", version, says).await;
         assert_eq!(running.post("/v1/models/m:predict", ASK).await.0, 200);
-        std::fs::remove_dir_all(&folder).unwrap();
-        tokio::time::sleep(Duration::from_millis(250)).await;
+        remove(&running, version).await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_start_is_not_ready_before_its_models_are() {
+    let aside = tempfile::tempdir().unwrap();
+    std::fs::create_dir_all(aside.path().join("m/1")).unwrap();
+    let reader = hanging_file(&aside.path().join("m/1/model.onnx"));
+    let running = start(aside, |_| {}).await;
+    let mut graph = within("the load", reader).await.unwrap();
+    assert_eq!(running.get("/v2/health/live").await, (200, json!({"live": true})));
+    let not_ready = (503, json!({"ready": false, "live": true}));
+    assert_eq!(running.get("/v2/health/ready").await, not_ready);
+    graph.write_all(&graph_bytes("scale.onnx")).unwrap();
+    drop(graph);
+    within("the start", running.gateway.ready()).await;
+    assert_eq!(running.get("/v2/health/ready").await.0, 200);
+    assert_eq!(running.post("/v1/models/m:predict", ASK).await.0, 200);
 }
 
 #[tokio::test]
@@ -130,7 +132,7 @@ async fn draining_finishes_what_runs_and_says_not_ready() {
     let body = json!({"instances": vec![[1, 2]; 2000]}).to_string();
     let request = running.client.post(running.url("/v1/models/m:predict")).body(body);
     let answer = tokio::spawn(crate::support::answer(request));
-    tokio::time::sleep(Duration::from_millis(30)).await;
+    wait_until("a run", async || running.count(BATCHES).await > 0.0).await;
     let drained =
         running.client.post(running.admin("/drain")).send().await.unwrap().status().as_u16();
     assert_eq!(drained, 204);
@@ -210,8 +212,7 @@ async fn a_graph_that_would_eat_the_memory_is_refused() {
         serve(&[("m", 1, "scale.onnx"), ("vast", 1, "vast.onnx"), ("endless", 1, "endless.onnx")])
             .await;
     for model in ["vast", "endless"] {
-        let reason = wait_for_refusal(&running, model).await;
-        assert!(reason.contains("one row of the inputs is more than"), "{reason}");
+        wait_for_refusal(&running, model, 1, "one row of the inputs is more than").await;
     }
     assert_eq!(running.post("/v1/models/m:predict", ASK).await.0, 200);
     place(running.folder.path(), "m", 2, &graph_bytes("scale.onnx"));
@@ -247,13 +248,8 @@ async fn a_large_request_is_answered_in_order_from_runs_of_bounded_size() {
     }
     let metrics = running.metrics().await;
     for (model, rows) in [("m", 20_001.0), ("slow", 301.0)] {
-        let count = |name: &str| -> f64 {
-            let label = format!("model=\"{model}\"");
-            let mut lines = metrics.lines();
-            let line = lines.find(|line| line.starts_with(name) && line.contains(&label)).unwrap();
-            line.rsplit(' ').next().unwrap().parse().unwrap()
-        };
-        assert!(count("sluice_batches_total") >= rows / 64.0, "{metrics}");
+        let series = format!("sluice_batches_total{{model=\"{model}\",version=\"1\"}}");
+        assert!(value(&metrics, &series).unwrap() >= rows / 64.0, "{metrics}");
     }
 }
 
@@ -275,8 +271,7 @@ async fn a_folder_that_cannot_be_read_stays_as_it_was_and_the_others_go_on() {
     std::fs::set_permissions(root.join("shut"), mode(0o000)).unwrap();
     // A version that leads nowhere is told of, and is no end of the look either.
     std::os::unix::fs::symlink("2", root.join("m/2")).unwrap();
-    let reason = wait_for_refusal(&running, "m").await;
-    assert!(reason.contains("m/2 cannot be read"), "{reason}");
+    wait_for_refusal(&running, "m", 2, "m/2 cannot be read").await;
     place(root, "m", 3, &graph_bytes("center.onnx"));
     wait_until("a new version beside them", async || loaded("m", 3).await).await;
     for model in ["linked", "shut"] {

@@ -1,11 +1,10 @@
 //! Metrics under the names of Triton and of KServe, with the meanings of the originals.
 
-use std::time::Duration;
-
 use serde_json::json;
 use sluice_gateway::MetricNames;
 
-use crate::support::{Running, answer, serve_with, value, wait_until};
+use crate::grpc_v2::{LONG, busy, queued, rounds, serve_rounds};
+use crate::support::{Running, answer, serve_with, value};
 
 /// What the exposition text has for a series, spelt with its labels.
 async fn serve_named(graph: &str, names: &[MetricNames]) -> Running {
@@ -111,34 +110,23 @@ async fn without_a_choice_the_names_are_ours() {
 /// What waits is told while it waits, and is gone when it runs or its caller has left.
 #[tokio::test]
 async fn requests_that_wait_are_pending() {
-    let running = serve_with(&[("m", 1, "rounds.onnx")], |settings| {
-        let folder = settings.model_repository.as_ref().unwrap().join("m");
-        let deployment = "format = 1\nexecutor = \"workers\"\ninstances = 1\n";
-        std::fs::write(folder.join("deployment.toml"), deployment).unwrap();
-        settings.metric_names = Some(vec![MetricNames::Triton]);
-        settings.max_waiting = Some(Duration::from_secs(3600));
-    })
-    .await;
-    let ask = |rounds: i64, timeout: i64| {
-        let input = json!({"name": "rounds", "shape": [1], "datatype": "INT64", "data": [rounds]});
+    let running = serve_rounds().await;
+    let ask = |timeout: i64| {
+        let input = json!({"name": "rounds", "shape": [1], "datatype": "INT64", "data": [1]});
         let body = json!({"inputs": [input], "parameters": {"timeout": timeout}}).to_string();
         let request = running.client.post(running.url("/v2/models/m/infer")).body(body);
         tokio::spawn(answer(request))
     };
-    let pending = async || {
-        let series = "nv_inference_pending_request_count{model=\"m\",version=\"1\"}";
-        value(&running.metrics().await, series)
-    };
-    let long = ask(3_000_000, 0);
-    tokio::time::sleep(Duration::from_millis(100)).await;
-    let waiting: Vec<_> = (0..3).map(|_| ask(1, 0)).collect();
-    let late = ask(1, 1000);
-    wait_until("three to wait", async || pending().await >= Some(3.0)).await;
+    let long = busy(&running, rounds(LONG)).await;
+    let waiting: Vec<_> = (0..3).map(|_| ask(0)).collect();
+    queued(&running, 3).await;
+    let late = ask(1000);
+    assert_eq!(late.await.unwrap().0, 503);
     assert!(!long.is_finished());
-    assert_eq!((long.await.unwrap().0, late.await.unwrap().0), (200, 503));
+    assert!(long.await.unwrap().is_ok());
     for request in waiting {
         assert_eq!(request.await.unwrap().0, 200);
     }
     // The one that gave up is counted until a worker comes upon it.
-    wait_until("none to wait", async || pending().await == Some(0.0)).await;
+    queued(&running, 0).await;
 }

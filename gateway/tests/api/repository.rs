@@ -17,6 +17,7 @@ use tonic::Code;
 use tonic::transport::Channel;
 
 use crate::drain::{place_long, wait_for_loading};
+use crate::grpc_v2::BATCHES;
 use crate::support::{
     Caller, Process, Running, answer, graph_bytes, place, serve, serve_with, wait_until, within,
 };
@@ -555,10 +556,7 @@ async fn requests_in_flight_are_answered_after_an_unload() {
     // It has begun when its pieces run.
     wait_until("a run", async || {
         assert!(!asked.is_finished());
-        let metrics = running.metrics().await;
-        let mut runs =
-            metrics.lines().filter_map(|line| line.strip_prefix("sluice_batches_total{"));
-        runs.any(|line| !line.ends_with(" 0"))
+        running.count(BATCHES).await > 0.0
     })
     .await;
     assert_eq!(unload(&running, "m").await, unloaded("m"));

@@ -43,7 +43,9 @@ fn rows_by_size(statistics: &Value) -> u64 {
             let runs = number(size, "/compute_infer/count");
             assert_eq!(number(size, "/compute_input/count"), runs);
             assert_eq!(number(size, "/compute_output/count"), runs);
-            assert!(number(size, "/compute_infer/ns") > 0, "{size}");
+            for part in ["/compute_input/ns", "/compute_infer/ns", "/compute_output/ns"] {
+                assert!(number(size, part) > 0, "{size}");
+            }
             number(size, "/batch_size") * runs
         })
         .sum()
@@ -142,6 +144,10 @@ async fn all_keys_are_there_before_anything_was_asked() {
     let last = u128::from(number(&now, "/last_inference"));
     assert!(last.abs_diff(asked.as_millis()) < 10_000, "{now}");
     assert_eq!(now["batch_stats"][0]["batch_size"], 2);
+    // A request that runs alone has times of its own for all that is done.
+    for key in ["success", "queue", "compute_input", "compute_infer", "compute_output"] {
+        assert!(of(&now, key, "ns") > 0, "{key}: {now}");
+    }
 }
 
 /// Which versions of which models are told of.

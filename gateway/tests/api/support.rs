@@ -52,14 +52,20 @@ pub(crate) async fn serve_as(
     deployment: &str,
     adjust: impl FnOnce(&mut Settings),
 ) -> Running {
-    let folder = repository(models);
-    for (model, ..) in models {
-        std::fs::write(folder.path().join(model).join("deployment.toml"), deployment).unwrap();
-    }
-    serve_folder(folder, adjust).await
+    serve_folder(repository_as(models, deployment), adjust).await
 }
 
 async fn serve_folder(folder: tempfile::TempDir, adjust: impl FnOnce(&mut Settings)) -> Running {
+    let running = start(folder, adjust).await;
+    running.gateway.ready().await;
+    running
+}
+
+/// Starts a gateway over a folder, of which nothing may be loaded yet.
+pub(crate) async fn start(
+    folder: tempfile::TempDir,
+    adjust: impl FnOnce(&mut Settings),
+) -> Running {
     let anywhere = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
     let mut settings = Settings::default();
     settings.http = Some(anywhere);
@@ -71,7 +77,6 @@ async fn serve_folder(folder: tempfile::TempDir, adjust: impl FnOnce(&mut Settin
     settings.repository_poll = Some(Duration::from_millis(100));
     adjust(&mut settings);
     let gateway = Gateway::start(settings.resolve().unwrap()).await.unwrap();
-    gateway.ready().await;
     let caller = Caller::new(gateway.addresses());
     Running { gateway, folder, caller }
 }
@@ -81,6 +86,15 @@ fn repository(models: &[(&str, u64, &str)]) -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     for (model, version, graph) in models {
         place(folder.path(), model, *version, &graph_bytes(graph));
+    }
+    folder
+}
+
+/// The same, with `deployment.toml` for each.
+fn repository_as(models: &[(&str, u64, &str)], deployment: &str) -> tempfile::TempDir {
+    let folder = repository(models);
+    for (model, ..) in models {
+        std::fs::write(folder.path().join(model).join("deployment.toml"), deployment).unwrap();
     }
     folder
 }
@@ -109,7 +123,19 @@ impl Deref for Running {
 impl Process {
     /// Starts a gateway that serves test graphs, with more flags.
     pub(crate) async fn start(models: &[(&str, u64, &str)], flags: &[&str]) -> Self {
-        let folder = repository(models);
+        Self::start_folder(repository(models), flags).await
+    }
+
+    /// The same, run as `deployment.toml` says.
+    pub(crate) async fn start_as(
+        models: &[(&str, u64, &str)],
+        deployment: &str,
+        flags: &[&str],
+    ) -> Self {
+        Self::start_folder(repository_as(models, deployment), flags).await
+    }
+
+    async fn start_folder(folder: tempfile::TempDir, flags: &[&str]) -> Self {
         let mut child = Command::new(env!("CARGO_BIN_EXE_sluice-gateway"))
             .args(["--http=127.0.0.1:0", "--grpc=127.0.0.1:0", "--admin=127.0.0.1:0"])
             .args(["--cores=2", "--log=info,ort=off", "--log-format=json", "--model-repository"])
@@ -241,6 +267,11 @@ impl Caller {
     /// The metrics' exposition text.
     pub(crate) async fn metrics(&self) -> String {
         reqwest::get(self.admin("/metrics")).await.unwrap().text().await.unwrap()
+    }
+
+    /// What the metrics say of a series, labels and all; 0 while there is none.
+    pub(crate) async fn count(&self, series: &str) -> f64 {
+        value(&self.metrics().await, series).unwrap_or(0.0)
     }
 }
 

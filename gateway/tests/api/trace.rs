@@ -12,9 +12,9 @@ use sluice_protocol::grpc::trace_setting_request::SettingValue;
 use sluice_protocol::grpc::{ModelInferRequest, TraceSettingRequest};
 use tonic::{Code, Request};
 
-use crate::grpc_v2::{ones, rounds};
+use crate::grpc_v2::{LONG, busy, ones, rounds, serve_rounds_with};
 use crate::inference::connect;
-use crate::support::{Caller, Process, Running, answer, serve, serve_as, serve_with, wait_until};
+use crate::support::{Caller, Process, Running, answer, serve, serve_with, wait_until};
 use crate::trace_collector::{Collector, Trace, attributes, took};
 
 const MODELS: &[(&str, u64, &str)] = &[("m", 3, "scale.onnx"), ("other", 1, "scale.onnx")];
@@ -229,12 +229,12 @@ async fn a_fault_of_the_server_is_the_span_s_error() {
         settings.trace.trace_otlp = Some(collector.url.clone());
         settings.trace.trace_level = vec![TraceLevel::Timestamps];
         settings.trace.trace_rate = Some(1);
-        settings.request_timeout = Some(Duration::from_millis(1));
+        settings.request_timeout = Some(Duration::from_secs(1));
     })
     .await;
-    let rows = json!({"inputs": [{"name": "x", "datatype": "FP32", "shape": [20_000, 2], "data": vec![1; 40_000]}]});
-    let (status, answered) = running.post("/v2/models/slow/infer", rows.to_string()).await;
-    assert_eq!(status, 504, "{answered}");
+    // Many seconds of work, of which no more is done when the time is up.
+    let late = connect(&running).await.model_infer(ones("slow", 200_000)).await.unwrap_err();
+    assert_eq!(late.code(), Code::DeadlineExceeded, "{late:?}");
     let trace = collector.traces(1).await.remove(0);
     assert_eq!(trace.attribute("error.type"), "deadline_exceeded");
     assert_eq!(trace.root.status.as_ref().unwrap().code, 2);
@@ -244,17 +244,13 @@ async fn a_fault_of_the_server_is_the_span_s_error() {
 #[tokio::test]
 async fn a_caller_who_leaves_is_noted() {
     let collector = Collector::start().await;
-    let worker = "format = 1\ninstances = 1\nexecutor = \"workers\"\n";
-    let running = serve_as(&[("m", 1, "rounds.onnx")], worker, |settings| {
+    let running = serve_rounds_with(|settings| {
         settings.trace.trace_otlp = Some(collector.url.clone());
         settings.trace.trace_level = vec![TraceLevel::Timestamps];
         settings.trace.trace_rate = Some(1);
     })
     .await;
-    let mut client = connect(&running).await;
-    let mut request = Request::new(rounds(3_000_000));
-    request.set_timeout(Duration::from_millis(100));
-    client.model_infer(request).await.unwrap_err();
+    busy(&running, rounds(LONG)).await.abort();
     let trace = collector.traces(1).await.remove(0);
     assert_eq!(trace.attribute("error.type"), "cancelled");
     assert_eq!(trace.attribute("rpc.response.status_code"), "");
@@ -590,11 +586,12 @@ async fn a_collector_that_is_away_costs_no_request() {
     let flags = [format!("--trace-otlp=http://{nobody}"), "--trace-level=TIMESTAMPS".to_owned()];
     let flags: Vec<_> = flags.iter().map(String::as_str).chain(["--trace-rate=1"]).collect();
     let process = Process::start(MODELS, &flags).await;
-    let dropped = async || count(&process.metrics().await, "export_failed");
+    let series = dropped_for("export_failed");
+    let dropped = async || process.count(&series).await;
     infer(&process, 10).await;
-    wait_until("the first loss", async || dropped().await > 0).await;
+    wait_until("the first loss", async || dropped().await > 0.0).await;
     infer(&process, 10).await;
-    wait_until("the second loss", async || dropped().await == 20 * 9).await;
+    wait_until("the second loss", async || dropped().await == 20.0 * 9.0).await;
     infer(&process, 1).await;
     let begun = Instant::now();
     let log = process.end_without_an_error().await;
@@ -604,10 +601,8 @@ async fn a_collector_that_is_away_costs_no_request() {
 }
 
 /// Spans that were dropped for a reason.
-fn count(metrics: &str, reason: &str) -> u64 {
-    let name = format!("sluice_dropped_spans_total{{reason=\"{reason}\"}} ");
-    let line = metrics.lines().find_map(|line| line.strip_prefix(&*name));
-    line.map_or(0, |number| number.parse().unwrap())
+fn dropped_for(reason: &str) -> String {
+    format!("sluice_dropped_spans_total{{reason=\"{reason}\"}}")
 }
 
 /// One that takes connections and never answers: what does not fit into the queue is dropped.
@@ -626,7 +621,8 @@ async fn a_collector_that_hangs_holds_nobody_up() {
     let answers = client.model_stream_infer(questions).await.unwrap().into_inner();
     assert_eq!(answers.count().await, 3000);
     assert!(asking.elapsed() < Duration::from_secs(9), "{:?}", asking.elapsed());
-    wait_until("the loss", async || count(&running.metrics().await, "queue_full") > 1000).await;
+    let series = dropped_for("queue_full");
+    wait_until("the loss", async || running.count(&series).await > 1000.0).await;
     let ending = Instant::now();
     running.gateway.drain().await;
     assert!(ending.elapsed() < Duration::from_secs(8), "{:?}", ending.elapsed());

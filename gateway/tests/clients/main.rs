@@ -36,6 +36,11 @@ fn tritonclient_against_what_is_closed_by_default() {
 }
 
 #[test]
+fn tritonclient_against_what_wants_a_header() {
+    suite::passes("restricted", Gateway::restricted());
+}
+
+#[test]
 fn grpcio_with_generated_messages() {
     suite::passes("grpc_messages", Gateway::opened());
 }

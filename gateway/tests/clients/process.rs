@@ -49,6 +49,13 @@ impl Gateway {
         Self::start(folder, &[])
     }
 
+    /// One that answers inference only to those who bring a header.
+    pub(crate) fn restricted() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        repository::write(folder.path(), false);
+        Self::start(folder, &["--restrict=inference=word:open".to_owned()])
+    }
+
     /// One that serves below a path too, compresses large answers where that is asked for, and
     /// tells its metrics.
     pub(crate) fn behind_a_path() -> Self {

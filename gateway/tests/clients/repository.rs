@@ -22,6 +22,8 @@ const MODELS: &[Model] = &[
     Model { name: "costly", versions: &[(1, "slow")], config: "max_batch_size: 64" },
     // Takes as long as it is asked to.
     Model { name: "rounds", versions: &[(1, "rounds")], config: "" },
+    // One run at a time, behind which one request may wait.
+    Model { name: "bounded", versions: &[(1, "rounds")], config: BOUNDED },
     // Fails on texts that are no numbers.
     Model { name: "parse", versions: &[(1, "parse")], config: "" },
     Model { name: "half", versions: &[(1, "half")], config: "" },
@@ -51,6 +53,11 @@ output [
 dynamic_batching { priority_levels: 4 default_priority_level: 2 }
 "#;
 
+const BOUNDED: &str = r#"
+instance_group [ { count: 1 } ]
+dynamic_batching { default_queue_policy { max_queue_size: 1 } }
+"#;
+
 const SCORES: &str = r#"
 max_batch_size: 8
 input [ { name: "INPUT0", data_type: TYPE_FP32, dims: [ 4 ] } ]
@@ -68,7 +75,8 @@ output [ { name: "OUTPUT0", data_type: TYPE_FP32, dims: [ -1 ] } ]
 /// Four labels, one a line.
 const LABELS: &str = "apple\nbanana\ncherry\ndate\n";
 
-/// Writes all of them into a folder, and gives the names of those to load at the start.
+/// Writes all of them into a folder, and gives the names of those to load at the start. Where all
+/// that is there is loaded, there is one beside them that cannot be, which is called `broken`.
 pub(crate) fn write(root: &Path, with_spare: bool) -> Vec<String> {
     let mut names = Vec::new();
     for model in MODELS {
@@ -82,6 +90,10 @@ pub(crate) fn write(root: &Path, with_spare: bool) -> Vec<String> {
     }
     if with_spare {
         SPARE.iter().for_each(|model| write_model(root, model));
+    } else {
+        let folder = root.join("broken/1");
+        std::fs::create_dir_all(&folder).unwrap();
+        std::fs::write(folder.join("model.onnx"), "no graph").unwrap();
     }
     names
 }

@@ -1,6 +1,9 @@
 """KServe's own clients, every method: InferenceRESTClient over V1 and V2, and InferenceGRPCClient."""
 
+import asyncio
+import json
 import logging
+import urllib.request
 
 import grpc
 import httpx
@@ -10,15 +13,13 @@ from kserve.errors import UnsupportedProtocol
 from kserve.protocol.infer_type import RequestedOutput
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as open_families
 from prometheus_client.parser import text_string_to_metric_families as text_families
-from support import BASE_PATH, CALLS, GRPC, HTTP, VALUES, Case, Noted, bits, main, wait
+from support import BASE_PATH, CALLS, GRPC, HTTP, LOOP, VALUES, Case, Noted, bits, main, rounds, wait
 
 BASE = f"http://{HTTP}"
 BELOW = f"{BASE}{BASE_PATH}"
 
 # Without a name in KServe's messages.
 UNNAMED = {"BF16"}
-
-ROUNDS = 200_000
 
 
 def tensor(name, array, datatype, binary=True):
@@ -75,6 +76,7 @@ class V1(RestCase):
 
     def test_model_ready(self):
         self.assertIs(self.client.is_model_ready(BASE, "scale"), True)
+        self.assertFalse(self.client.is_model_ready(BASE, "broken"))
 
     def test_unknown_model(self):
         self.refused(404, ["other"], lambda: self.client.is_model_ready(BASE, "other"))
@@ -134,7 +136,7 @@ class V1(RestCase):
 
     def test_timeout(self):
         with self.assertRaises(httpx.TimeoutException):
-            self.client.infer(BASE, {"inputs": [ROUNDS]}, model_name="rounds", timeout=0.05)
+            self.client.infer(BASE, {"inputs": rounds()["rounds"].tolist()}, model_name="rounds", timeout=0.05)
         self.assertTrue(self.client.is_server_live(BASE))
 
 
@@ -151,6 +153,7 @@ class V2(RestCase):
     def test_model_ready(self):
         self.assertTrue(self.client.is_model_ready(BASE, "add_sub"))
         self.assertFalse(self.client.is_model_ready(BASE, "other"))
+        self.assertFalse(self.client.is_model_ready(BASE, "broken"))
 
     def test_json_and_binary(self):
         arrays, expected = pair(2)
@@ -240,6 +243,7 @@ class Grpc(Case):
     def test_model_ready(self):
         self.assertTrue(self.client.is_model_ready("add_sub"))
         self.assertFalse(self.client.is_model_ready("other"))
+        self.assertFalse(self.client.is_model_ready("broken"))
 
     def test_raw(self):
         for datatype in VALUES.keys() - UNNAMED:
@@ -258,6 +262,7 @@ class Grpc(Case):
 
     def test_ids_and_names(self):
         arrays, expected = pair()
+        self.assertEqual(self.client.infer(question("add_sub", arrays)).id, "")
         response = self.client.infer(question("add_sub", arrays, request_id="7"), headers=(("request_type", "grpc_v2"),))
         self.assertEqual((response.id, response.model_name, response.model_version), ("7", "add_sub", "1"))
         found = outputs(response)
@@ -270,8 +275,32 @@ class Grpc(Case):
         self.refused(grpc.StatusCode.INVALID_ARGUMENT, ["INPUT1"], ask("add_sub", {"INPUT0": arrays["INPUT0"]}))
 
     def test_deadline(self):
-        rounds = question("rounds", {"rounds": numpy.array([ROUNDS], numpy.int64)})
-        self.refused(grpc.StatusCode.DEADLINE_EXCEEDED, [], lambda: self.client.infer(rounds, timeout=0.05))
+        many = question("rounds", rounds())
+        self.refused(grpc.StatusCode.DEADLINE_EXCEEDED, [], lambda: self.client.infer(many, timeout=0.05))
+
+    def test_unavailable_is_asked_again(self):
+        """The client's default is three attempts."""
+        def failures():
+            with urllib.request.urlopen(f"{BASE}/v2/models/bounded/stats") as answer:
+                return json.load(answer)["model_stats"][0]["inference_stats"]["fail"]["count"]
+
+        async def occupy():
+            """One runs for longer than it takes to ask again, and another one waits behind it."""
+            asked = []
+            for _ in range(2):
+                inputs = question("bounded", rounds(5))
+                asked.append(LOOP.create_task(self.client._client.infer(inputs)))
+                await asyncio.sleep(0.5)
+            return asked
+
+        asked = wait(occupy())
+        before = failures()
+        ask = lambda: self.client.infer(question("bounded", {"rounds": numpy.array([1], numpy.int64)}))
+        self.refused(grpc.StatusCode.UNAVAILABLE, ["Exceeds maximum queue size"], ask)
+        self.assertEqual(failures() - before, 3)
+        for task in asked:
+            self.assertFalse(task.done())
+            task.cancel()
 
     def test_context_manager(self):
         async def use():

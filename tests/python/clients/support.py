@@ -12,9 +12,13 @@ cases; with --methods it also lists which case called which method of its client
 import asyncio
 import collections
 import faulthandler
+import functools
 import inspect
+import json
 import sys
+import time
 import unittest
+import urllib.request
 
 import ml_dtypes
 import numpy
@@ -36,6 +40,32 @@ asyncio.set_event_loop(LOOP)
 def wait(value):
     """The value, or what comes of it where it must be awaited."""
     return LOOP.run_until_complete(value) if inspect.isawaitable(value) else value
+
+
+def ask_for_rounds(count):
+    """Has the model `rounds` run so many, and says how many seconds that took."""
+    body = json.dumps({"inputs": [count]}).encode()
+    begun = time.monotonic()
+    with urllib.request.urlopen(f"http://{HTTP}/v1/models/rounds:predict", body, PATIENCE) as answer:
+        answer.read()
+    return time.monotonic() - begun
+
+
+@functools.cache
+def round_time():
+    """What a round takes on this machine, in seconds."""
+    count = 20_000
+    return min(ask_for_rounds(count) for _ in range(5)) / count
+
+
+def rounds(seconds=1.0):
+    """Inputs of the model `rounds` for a run of about so long."""
+    return {"rounds": numpy.array([int(seconds / round_time())], numpy.int64)}
+
+
+def run_rounds(seconds):
+    """Keeps a worker of the model `rounds` busy for about so long."""
+    ask_for_rounds(int(rounds(seconds)["rounds"][0]))
 
 
 class Calls:

@@ -1,8 +1,10 @@
 """The cases that both of tritonclient's gRPC forms share."""
 
-import numpy
-from support import bits
-from triton import MANY_ROUNDS, TritonCase, pair
+import asyncio
+
+import grpc
+from support import bits, rounds, wait
+from triton import TritonCase, pair
 from tritonclient.utils import InferenceServerException
 
 
@@ -16,9 +18,8 @@ class Unary(TritonCase):
                     self.assertEqual(bits(result.as_numpy(name)), bits(array))
 
     def test_client_timeout(self):
-        rounds = {"rounds": numpy.array([MANY_ROUNDS], numpy.int64)}
         with self.assertRaises(InferenceServerException) as caught:
-            self.infer("rounds", rounds, client_timeout=0.1)
+            self.infer("rounds", rounds(), client_timeout=0.1)
         self.assertEqual(caught.exception.status(), "StatusCode.DEADLINE_EXCEEDED")
         self.assertTrue(self.client.is_server_live(client_timeout=5))
 
@@ -46,10 +47,24 @@ class Unary(TritonCase):
                 self.refused("invalid", [version], lambda: self.infer("add_sub", pair()[0], model_version=version))
 
     def test_keepalive(self):
+        """Pings on an idle connection, far more than a server of gRPC's own lets a client send."""
         options = self.form.module.KeepAliveOptions(
-            keepalive_time_ms=20_000, keepalive_timeout_ms=5_000, keepalive_permit_without_calls=True
+            keepalive_time_ms=200,
+            keepalive_timeout_ms=20_000,
+            keepalive_permit_without_calls=True,
+            http2_max_pings_without_data=0,
         )
         client = self.connect(keepalive_options=options)
+        self.assertTrue(client.is_server_live())
+        states, channel = [], client._client._channel
+        is_async = isinstance(channel, grpc.aio.Channel)
+        if not is_async:
+            channel.subscribe(states.append)
+        wait(asyncio.sleep(3))
+        # A connection that the server had ended would be idle, and the next call would make another.
+        if is_async:
+            states.append(channel.get_state())
+        self.assertEqual(set(states), {grpc.ChannelConnectivity.READY})
         self.assertTrue(client.is_server_live())
 
 

@@ -2,11 +2,10 @@
 
 import queue
 
-import numpy
 import tritonclient.grpc
 import tritonclient.grpc.auth
-from support import GRPC, bits, main
-from triton import MANY_ROUNDS, Form, TritonCase, of_form, pair
+from support import GRPC, bits, main, rounds
+from triton import Form, TritonCase, of_form, pair
 from triton_grpc import BOTH
 
 # Longest wait for an answer, in seconds.
@@ -51,8 +50,8 @@ class Async(Answered):
         self.assertIn("Request for unknown model", error.message())
 
     def test_cancellation(self):
-        rounds = self.tensors({"rounds": numpy.array([MANY_ROUNDS], numpy.int64)})
-        call = self.client.async_infer("rounds", rounds, self.answer)
+        many = self.tensors(rounds())
+        call = self.client.async_infer("rounds", many, self.answer)
         call.cancel()
         result, error = self.next()
         self.assertIsNone(result)
@@ -61,8 +60,8 @@ class Async(Answered):
         self.assertEqual(bits(self.infer("add_sub", arrays).as_numpy("OUTPUT0")), bits(expected["OUTPUT0"]))
 
     def test_deadline(self):
-        rounds = self.tensors({"rounds": numpy.array([MANY_ROUNDS], numpy.int64)})
-        self.client.async_infer("rounds", rounds, self.answer, client_timeout=0.1)
+        many = self.tensors(rounds())
+        self.client.async_infer("rounds", many, self.answer, client_timeout=0.1)
         _, error = self.next()
         self.assertEqual(error.status(), "StatusCode.DEADLINE_EXCEEDED")
 
@@ -167,8 +166,8 @@ class Stream(Answered):
 
     def test_cancellation(self):
         self.start()
-        rounds = self.tensors({"rounds": numpy.array([MANY_ROUNDS], numpy.int64)})
-        self.client.async_stream_infer("rounds", rounds)
+        many = self.tensors(rounds())
+        self.client.async_stream_infer("rounds", many)
         self.client.stop_stream(cancel_requests=True)
         _, error = self.next()
         self.assertEqual(error.status(), "StatusCode.CANCELLED")
@@ -176,8 +175,8 @@ class Stream(Answered):
 
     def test_deadline(self):
         self.start(stream_timeout=0.1)
-        rounds = self.tensors({"rounds": numpy.array([MANY_ROUNDS], numpy.int64)})
-        self.client.async_stream_infer("rounds", rounds)
+        many = self.tensors(rounds())
+        self.client.async_stream_infer("rounds", many)
         _, error = self.next()
         self.assertEqual(error.status(), "StatusCode.DEADLINE_EXCEEDED")
 

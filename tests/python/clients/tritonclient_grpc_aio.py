@@ -2,11 +2,10 @@
 
 import asyncio
 
-import numpy
 import tritonclient.grpc.aio
 import tritonclient.grpc.aio.auth
-from support import CALLS, GRPC, bits, main, wait
-from triton import MANY_ROUNDS, Form, TritonCase, of_form, pair
+from support import CALLS, GRPC, bits, main, rounds, wait
+from triton import Form, TritonCase, of_form, pair
 from triton_grpc import BOTH
 
 
@@ -25,10 +24,10 @@ class Tasks(TritonCase):
         wait(all_of_them())
 
     def test_cancellation(self):
-        rounds = self.tensors({"rounds": numpy.array([MANY_ROUNDS], numpy.int64)})
+        many = self.tensors(rounds())
 
         async def cancel():
-            task = asyncio.create_task(self.client._client.infer("rounds", rounds))
+            task = asyncio.create_task(self.client._client.infer("rounds", many))
             await asyncio.sleep(0.05)
             task.cancel()
             with self.assertRaises(asyncio.CancelledError):
@@ -100,10 +99,10 @@ class Stream(TritonCase):
                 self.assertEqual(bits(result.as_numpy("OUTPUT0")), bits(pair(2)[1]["OUTPUT0"]))
 
     def test_cancellation(self):
-        rounds = {"model_name": "rounds", "inputs": self.tensors({"rounds": numpy.array([MANY_ROUNDS], numpy.int64)})}
+        many = {"model_name": "rounds", "inputs": self.tensors(rounds())}
 
         async def ask():
-            yield rounds
+            yield many
             await asyncio.sleep(60)
 
         async def cancel():
@@ -118,9 +117,9 @@ class Stream(TritonCase):
         self.assertTrue(self.client.is_server_live())
 
     def test_deadline(self):
-        rounds = {"model_name": "rounds", "inputs": self.tensors({"rounds": numpy.array([MANY_ROUNDS], numpy.int64)})}
+        many = {"model_name": "rounds", "inputs": self.tensors(rounds())}
         with self.assertRaises(Exception) as caught:
-            self.stream([rounds], stream_timeout=0.1)
+            self.stream([many], stream_timeout=0.1)
         self.assertIn("DEADLINE_EXCEEDED", str(caught.exception))
 
 

@@ -1,10 +1,9 @@
 """tritonclient.http, every method."""
 
-import numpy
 import tritonclient.http
 import tritonclient.http.auth
-from support import HTTP, bits, main
-from triton import MANY_ROUNDS, Form, TritonCase, of_form, pair
+from support import HTTP, bits, main, rounds
+from triton import Form, TritonCase, of_form, pair
 from triton_http import BOTH
 from tritonclient.utils import InferenceServerException
 
@@ -37,8 +36,7 @@ class Async(TritonCase):
         self.refused("unknown", ["Request for unknown model"], request.get_result)
 
     def test_a_result_that_nobody_waits_for(self):
-        rounds = {"rounds": numpy.array([MANY_ROUNDS], numpy.int64)}
-        request = self.client.async_infer("rounds", self.tensors(rounds))
+        request = self.client.async_infer("rounds", self.tensors(rounds()))
         with self.assertRaisesRegex(InferenceServerException, "failed to obtain inference response"):
             request.get_result(timeout=0.02)
         request._greenlet.kill()
@@ -49,9 +47,8 @@ class Async(TritonCase):
 class Patience(TritonCase):
     def test_network_timeout(self):
         client = self.connect(network_timeout=0.1)
-        rounds = {"rounds": numpy.array([MANY_ROUNDS], numpy.int64)}
         with self.assertRaises(TimeoutError):
-            client.infer("rounds", self.tensors(rounds))
+            client.infer("rounds", self.tensors(rounds()))
         self.assertTrue(self.client.is_server_live())
 
     def test_context_manager(self):

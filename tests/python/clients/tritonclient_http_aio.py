@@ -2,11 +2,10 @@
 
 import asyncio
 
-import numpy
 import tritonclient.http.aio
 import tritonclient.http.aio.auth
-from support import HTTP, bits, main, wait
-from triton import MANY_ROUNDS, Form, TritonCase, of_form, pair
+from support import HTTP, bits, main, rounds, wait
+from triton import Form, TritonCase, of_form, pair
 from triton_http import BOTH
 
 
@@ -25,10 +24,10 @@ class Tasks(TritonCase):
         wait(all_of_them())
 
     def test_cancellation(self):
-        rounds = self.tensors({"rounds": numpy.array([MANY_ROUNDS], numpy.int64)})
+        many = self.tensors(rounds())
 
         async def cancel():
-            task = asyncio.create_task(self.client._client.infer("rounds", rounds))
+            task = asyncio.create_task(self.client._client.infer("rounds", many))
             await asyncio.sleep(0.05)
             task.cancel()
             with self.assertRaises(asyncio.CancelledError):
@@ -40,9 +39,8 @@ class Tasks(TritonCase):
 
     def test_timeout(self):
         client = self.connect(conn_timeout=0.1)
-        rounds = {"rounds": numpy.array([MANY_ROUNDS], numpy.int64)}
         with self.assertRaises(asyncio.TimeoutError):
-            client.infer("rounds", self.tensors(rounds))
+            client.infer("rounds", self.tensors(rounds()))
         self.assertTrue(self.client.is_server_live())
 
     def test_context_manager(self):

@@ -1,12 +1,11 @@
 //! Versions come, go and are refused while requests go on.
 
-use std::io::Write;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use serde_json::json;
 
-use crate::drain::hanging_file;
+use crate::drain::place_long;
 use crate::grpc_v2::BATCHES;
 use crate::support::{Running, graph_bytes, place, serve, start, value, wait_until, within};
 
@@ -112,18 +111,14 @@ async fn a_manifest_that_disagrees_with_the_graph_is_refused() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_start_is_not_ready_before_its_models_are() {
     let aside = tempfile::tempdir().unwrap();
-    std::fs::create_dir_all(aside.path().join("m/1")).unwrap();
-    let reader = hanging_file(&aside.path().join("m/1/model.onnx"));
+    place_long(aside.path(), "m", 1, 20, 200_000);
     let running = start(aside, |_| {}).await;
-    let mut graph = within("the load", reader).await.unwrap();
     assert_eq!(running.get("/v2/health/live").await, (200, json!({"live": true})));
     let not_ready = (503, json!({"ready": false, "live": true}));
     assert_eq!(running.get("/v2/health/ready").await, not_ready);
-    graph.write_all(&graph_bytes("scale.onnx")).unwrap();
-    drop(graph);
     within("the start", running.gateway.ready()).await;
     assert_eq!(running.get("/v2/health/ready").await.0, 200);
-    assert_eq!(running.post("/v1/models/m:predict", ASK).await.0, 200);
+    assert_eq!(running.post("/v1/models/m:predict", r#"{"inputs": [1]}"#).await.0, 200);
 }
 
 #[tokio::test]

@@ -22,7 +22,7 @@ use tokio::task::JoinSet;
 
 use crate::access::HEALTH_PATHS;
 use crate::catalog::VersionState;
-use crate::error::GatewayError;
+use crate::error::{GatewayError, clip};
 use crate::http::challenge;
 use crate::metrics::CONTENT_TYPE;
 use crate::server::{IDLE_TIMEOUT, pause_after};
@@ -174,7 +174,7 @@ async fn drain(State(shared): State<Arc<Shared>>) -> StatusCode {
 
 /// The answer to a method that a path does not have; those that it has are put into a header.
 pub(crate) async fn not_allowed(method: Method, uri: Uri) -> Response {
-    let path: String = uri.path().chars().take(200).collect();
+    let path = clip(uri.path());
     error(StatusCode::METHOD_NOT_ALLOWED, &format!("method {method} is not allowed for {path}"))
 }
 

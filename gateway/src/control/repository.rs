@@ -11,7 +11,7 @@ use sluice_protocol::ModelName;
 use tokio::sync::{oneshot, watch};
 
 use crate::catalog::VersionState;
-use crate::error::GatewayError;
+use crate::error::{GatewayError, clip};
 use crate::shared::Shared;
 use crate::source::{Given, model_folders};
 
@@ -139,7 +139,7 @@ pub(crate) async fn load(
 ) -> Result<ModelName, GatewayError> {
     let commands = commands(shared)?;
     let model = model.parse::<ModelName>().map_err(|error| GatewayError::NothingToLoad {
-        model: model.chars().take(100).collect(),
+        model: clip(model).to_owned(),
         reason: error.to_string(),
     })?;
     let given = given(&model, parameters)?;
@@ -161,10 +161,9 @@ pub(crate) async fn unload(
             _ => return Err(unfit(name, "is not known; unload_dependents is")),
         }
     }
-    let model = model.parse::<ModelName>().map_err(|_| GatewayError::UnknownModel {
-        model: model.chars().take(100).collect(),
-        reason: None,
-    })?;
+    let model = model
+        .parse::<ModelName>()
+        .map_err(|_| GatewayError::UnknownModel { model: clip(model).to_owned(), reason: None })?;
     order(commands, model, Action::Unload).await
 }
 
@@ -276,6 +275,6 @@ fn given(
 }
 
 fn unfit(name: &str, reason: &str) -> GatewayError {
-    let name: String = name.chars().take(100).collect();
+    let name = clip(name);
     GatewayError::Invalid(format!("unexpected parameter {name:?}: {reason}"))
 }

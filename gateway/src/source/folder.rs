@@ -11,7 +11,7 @@ use sluice_protocol::grpc::model_version_policy::PolicyChoice;
 use sluice_protocol::{ModelName, ModelVersion};
 
 use super::settings_file::{self, Stamp, unreadable};
-use crate::error::LoadError;
+use crate::error::{LoadError, clip};
 use crate::load::Candidate;
 
 const CONFIG_FILE: &str = "config.pbtxt";
@@ -154,7 +154,7 @@ pub(super) fn check_name(model: &ModelName, config: &ModelConfig) -> Result<(), 
     if config.name.is_empty() || config.name == model.as_str() {
         return Ok(());
     }
-    let name: String = config.name.chars().take(100).collect();
+    let name = clip(&config.name);
     Err(format!("name is {name:?}, but the model is called {:?}", model.as_str()))
 }
 

@@ -8,7 +8,7 @@ use sluice_protocol::grpc::ModelConfig;
 use sluice_protocol::{ModelName, ModelVersion};
 
 use super::folder::{check_name, wanted};
-use crate::error::{GatewayError, LoadError};
+use crate::error::{GatewayError, LoadError, clip};
 use crate::load::{Candidate, DeploymentSettings};
 
 /// Files by their path.
@@ -82,10 +82,9 @@ impl Given {
                 self.beside.insert(path.to_owned(), bytes);
             }
             None => {
-                let path: String = path.chars().take(100).collect();
                 return Err(GatewayError::Invalid(format!(
                     "parameter \"file:{}\": a file is named by its version and its path there, as in file:1/model.onnx",
-                    path.escape_debug()
+                    clip(path).escape_debug()
                 )));
             }
         }

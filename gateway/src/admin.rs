@@ -8,7 +8,7 @@ use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::extract::rejection::BytesRejection;
 use axum::extract::{DefaultBodyLimit, State};
-use axum::http::{Method, StatusCode, Uri, header};
+use axum::http::{HeaderMap, Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get, post};
 use hyper::server::conn::http1;
@@ -24,7 +24,7 @@ use crate::access::HEALTH_PATHS;
 use crate::catalog::VersionState;
 use crate::error::{GatewayError, clip};
 use crate::http::challenge;
-use crate::metrics::CONTENT_TYPE;
+use crate::metrics::Exposition;
 use crate::server::{IDLE_TIMEOUT, pause_after};
 use crate::shared::Shared;
 use crate::tls::{Arrival, Handshakes, Port};
@@ -116,8 +116,10 @@ async fn serve_connection(arrival: Arrival, router: Router, shared: Arc<Shared>,
     }
 }
 
-async fn metrics(State(shared): State<Arc<Shared>>) -> Response {
-    ([(header::CONTENT_TYPE, CONTENT_TYPE)], shared.render_metrics()).into_response()
+async fn metrics(State(shared): State<Arc<Shared>>, headers: HeaderMap) -> Response {
+    let exposition = Exposition::accepted(&headers);
+    let form = [(header::CONTENT_TYPE, exposition.content_type())];
+    (form, shared.render_metrics(exposition)).into_response()
 }
 
 /// What is loaded, what answers, and what was refused and why.

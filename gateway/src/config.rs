@@ -94,6 +94,8 @@ impl Config {
         let transport = transport.unwrap_or_default();
         let http = http(&settings, &mut complaints);
         let trace = settings.trace.resolve().map_err(|complaint| complaints.push(complaint));
+        let forwarding = settings.forwarding.resolve();
+        let forwarding = forwarding.map_err(|found| complaints.extend(found)).unwrap_or_default();
         let (seen, security) = settings.security.open();
         let security = security.map_err(|found| complaints.extend(found)).ok();
         let (Some(source), Some(security), true) = (source, security, complaints.is_empty()) else {
@@ -127,6 +129,7 @@ impl Config {
                     dialect: settings.dialect.resolve(),
                     exposed: Exposure::new(settings.serve_control),
                     access: security.access,
+                    forwarding,
                     tls: security.tls,
                 },
                 state: settings.state,

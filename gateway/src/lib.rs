@@ -23,6 +23,7 @@ mod dialect;
 mod duration;
 mod error;
 mod executor;
+mod forwarding;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
 mod gateway;
@@ -54,6 +55,7 @@ pub use dialect::{
     ColumnReply, DialectSettings, GrpcOutput, NanForm, OverloadStatus, UnknownReady,
 };
 pub use error::{GatewayError, LoadError, StartError};
+pub use forwarding::ForwardingSettings;
 pub use gateway::Gateway;
 pub use grpc::TransportSettings;
 pub use metrics::MetricNames;

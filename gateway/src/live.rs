@@ -5,9 +5,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use crate::access::Access;
+use http::HeaderMap;
+
+use crate::access::{Access, Protocol};
 use crate::control::exposure::Exposure;
 use crate::dialect::Dialect;
+use crate::forwarding::{Forwarded, Forwarding};
 use crate::shared::RequestLimits;
 use crate::tls::Tls;
 
@@ -19,8 +22,16 @@ pub(crate) struct Live {
     /// What operators may ask of the serving ports.
     pub(crate) exposed: Exposure,
     pub(crate) access: Access,
+    pub(crate) forwarding: Forwarding,
     /// How connections are accepted; plain without.
     pub(crate) tls: Option<Tls>,
+}
+
+impl Live {
+    /// The headers of a call that become parameters of its requests.
+    pub(crate) fn forwarded(&self, protocol: Protocol, headers: &HeaderMap) -> Forwarded {
+        self.forwarding.pick(protocol, headers, &self.access.restrictions)
+    }
 }
 
 /// The bound on predicted waiting, for deployments: they outlive the settings that they were

@@ -1,5 +1,6 @@
 //! The gateway's metrics: every name once, handles made once, rendered when scraped.
 
+mod exposition;
 mod kserve;
 mod names;
 mod triton;
@@ -15,13 +16,11 @@ use sluice_protocol::{Code, ModelName, ModelVersion};
 
 use crate::counters::{BUCKETS, BucketTotals, Totals};
 use crate::trace::SpanCounts;
+pub(crate) use exposition::Exposition;
 use kserve::KserveMetrics;
 use names::Chosen;
 pub use names::MetricNames;
 use triton::TritonMetrics;
-
-/// The type of the exposition text.
-pub(crate) const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// One gateway's recorder. It is not the process's global one, so that a process can hold
 /// several gateways, as the tests do.
@@ -138,7 +137,7 @@ impl Metrics {
         self.handle.run_upkeep();
     }
 
-    /// The exposition text.
+    /// The exposition, as Prometheus' text.
     pub(crate) fn render(&self) -> String {
         self.handle.render()
     }

@@ -18,6 +18,7 @@ use tokio::sync::{Notify, watch};
 use crate::config::Written;
 use crate::dialect::DialectSettings;
 use crate::error::StartError;
+use crate::forwarding::ForwardingSettings;
 use crate::logs;
 use crate::security::{Security, SecuritySettings, Seen};
 use crate::settings::Settings;
@@ -225,6 +226,7 @@ fn live_keys() -> BTreeSet<String> {
             .map(str::to_owned)
             .into();
     keys.extend(table(&DialectSettings::default()).into_iter().map(|(key, _)| key));
+    keys.extend(table(&ForwardingSettings::default()).into_iter().map(|(key, _)| key));
     keys.extend(table(&SecuritySettings::default()).into_iter().map(|(key, _)| key));
     keys
 }

@@ -15,6 +15,7 @@ use crate::config::Config;
 use crate::control::exposure::ControlGroup;
 use crate::dialect::DialectSettings;
 use crate::error::StartError;
+use crate::forwarding::ForwardingSettings;
 use crate::grpc::TransportSettings;
 use crate::logs::LogFormat;
 use crate::metrics::MetricNames;
@@ -111,6 +112,9 @@ pub struct Settings {
     #[command(flatten, next_help_heading = "Where protocols differ")]
     #[serde(flatten)]
     pub dialect: DialectSettings,
+    #[command(flatten, next_help_heading = "Headers as parameters")]
+    #[serde(flatten)]
+    pub forwarding: ForwardingSettings,
     #[command(flatten, next_help_heading = "gRPC")]
     #[serde(flatten)]
     pub transport: TransportSettings,
@@ -228,6 +232,7 @@ impl Settings {
             shared_memory: self.shared_memory.or(file.shared_memory),
             drain_timeout: self.drain_timeout.or(file.drain_timeout),
             dialect: self.dialect.over(file.dialect),
+            forwarding: self.forwarding.over(file.forwarding),
             transport: self.transport.over(file.transport),
             security: self.security.over(file.security),
             cloud_events: self.cloud_events.over(file.cloud_events),

@@ -19,7 +19,7 @@ use crate::dialect::Dialect;
 use crate::grpc::Transport;
 use crate::http::HttpOptions;
 use crate::live::{Live, MaxWaiting};
-use crate::metrics::{MetricNames, Metrics};
+use crate::metrics::{Exposition, MetricNames, Metrics};
 use crate::trace::{TraceOptions, Tracer};
 
 /// The state of one gateway. Nothing in it is locked on the request path.
@@ -215,10 +215,10 @@ impl Shared {
         self.catalog.free_retired();
     }
 
-    /// The metrics' exposition text, with everything counted up to now.
-    pub(crate) fn render_metrics(&self) -> String {
+    /// The metrics, with everything counted up to now.
+    pub(crate) fn render_metrics(&self, exposition: Exposition) -> String {
         self.keep_house();
         self.metrics.set_ready(self.is_ready());
-        self.metrics.render()
+        exposition.of(self.metrics.render())
     }
 }

@@ -16,6 +16,16 @@ const CLASSES: &str = "classification";
 const RESERVED: &str = "triton_";
 /// A name that Triton keeps for itself.
 const HEADERS: &str = "headers";
+/// Those of a request that the protocol knows.
+const KNOWN: [&str; 7] = [
+    "sequence_id",
+    "sequence_start",
+    "sequence_end",
+    "priority",
+    "timeout",
+    "binary_data_output",
+    HEADERS,
+];
 
 /// Refuses the first of `names` that is a server's own. Those of sequences pass: a model without
 /// sequences answers each request by itself, as Triton lets it.
@@ -26,6 +36,12 @@ pub(crate) fn check<'n>(mut names: impl Iterator<Item = &'n String>) -> Result<(
     Err(GatewayError::Invalid(format!(
         "parameter {name:?}: '{HEADERS}' and parameter keys starting with '{RESERVED}' are reserved and should not be specified"
     )))
+}
+
+/// Whether a request's parameter of this name means something to a server, so that no header may
+/// pass for it.
+pub(crate) fn has_meaning(name: &str) -> bool {
+    name.starts_with(RESERVED) || KNOWN.contains(&name)
 }
 
 /// The part of a region that a tensor's parameters name.

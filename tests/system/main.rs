@@ -13,3 +13,4 @@ mod registry_away;
 mod same_answer;
 mod skew;
 mod support;
+mod tls;

@@ -131,6 +131,11 @@ impl Restrictions {
         Ok(())
     }
 
+    /// Whether a header of this name may hold the value that some group wants.
+    pub(crate) fn names(&self, header: &HeaderName) -> bool {
+        self.0.iter().flatten().any(|one| one.http == *header || one.grpc == *header)
+    }
+
     pub(super) fn of(&self, group: ApiGroup) -> Option<&Restriction> {
         self.0[group as usize].as_ref()
     }

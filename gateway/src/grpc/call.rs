@@ -40,9 +40,10 @@ pub(crate) async fn answer(shared: Arc<Shared>, request: Request<Incoming>) -> R
         return status.into_http();
     }
     let limit = time_limit(request.headers());
-    let answered = dispatch(shared, request);
+    // What is spawned for a call is moved about: a pointer is cheaper there than all of its state.
+    let mut answered = Box::pin(dispatch(shared, request));
     let Some(limit) = limit else { return answered.await };
-    match tokio::time::timeout(limit, answered).await {
+    match tokio::time::timeout(limit, &mut answered).await {
         Ok(reply) => reply,
         Err(_) => Status::from(GatewayError::DeadlineExceeded(limit)).into_http(),
     }

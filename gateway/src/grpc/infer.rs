@@ -7,8 +7,10 @@ use super::codec::{Question, Reply, Written};
 use super::encode::Form;
 use super::traced::{self, Origin};
 use super::{decode, encode};
+use crate::access::Protocol;
 use crate::dialect::OverloadStatus;
 use crate::error::{GatewayError, clip};
+use crate::forwarding::Forwarded;
 use crate::pipeline;
 use crate::shared::Shared;
 use crate::trace::{Arrival, Trace};
@@ -24,19 +26,22 @@ pub(super) async fn call(
     request: Request<Question>,
     arrival: Option<Arrival>,
 ) -> Result<Response<Reply>, Status> {
-    let origin = Origin::unary(arrival, request.metadata().as_ref());
-    let answered = answer(shared, request.into_inner(), origin).await;
+    let metadata = request.metadata().as_ref();
+    let origin = Origin::unary(arrival, metadata);
+    let forwarded = shared.live().forwarded(Protocol::Grpc, metadata);
+    let answered = answer(shared, request.into_inner(), origin, forwarded).await;
     answered.map(Response::new).map_err(|error| status(shared, &error))
 }
 
-/// Answers one message.
+/// Answers one message, with the metadata of its call that becomes parameters.
 pub(super) async fn answer(
     shared: &Shared,
     question: Question,
     origin: Origin,
+    forwarded: Forwarded,
 ) -> Result<Reply, GatewayError> {
     let mut trace = origin.begin(shared, &question.wire.model_name);
-    let answered = reply(shared, question, &mut trace).await;
+    let answered = reply(shared, question, forwarded, &mut trace).await;
     trace.end(|| traced::end(&answered));
     answered
 }
@@ -44,6 +49,7 @@ pub(super) async fn answer(
 async fn reply(
     shared: &Shared,
     question: Question,
+    forwarded: Forwarded,
     trace: &mut Trace,
 ) -> Result<Reply, GatewayError> {
     let Question { mut wire, room, .. } = question;
@@ -52,7 +58,9 @@ async fn reply(
     check_version(shared, &version)?;
     let form = Form::of(shared.dialect().grpc_output, &wire);
     let answered = pipeline::infer(shared, &model, Some(&version), trace, move |to| {
-        decode::request(to, &shared.regions, wire, &room)
+        let mut request = decode::request(to, &shared.regions, wire, &room)?;
+        forwarded.add_to(&mut request.parameters)?;
+        Ok(request)
     })
     .await?;
     let reply = encode::reply(answered, form);

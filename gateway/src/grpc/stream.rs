@@ -19,7 +19,9 @@ use super::call::time_limit;
 use super::codec::{Question, Reply, StreamReply};
 use super::infer;
 use super::traced::Origin;
+use crate::access::Protocol;
 use crate::error::GatewayError;
+use crate::forwarding::Forwarded;
 use crate::shared::Shared;
 use crate::trace::Context as TraceContext;
 
@@ -51,6 +53,7 @@ pub(super) fn answers(
         None => std::future::pending().boxed(),
     };
     let trace_context = TraceContext::of(metadata);
+    let forwarded = shared.live().forwarded(Protocol::Grpc, metadata);
     let drain_begun = shared.drain_begun();
     Response::new(Answers {
         shared: shared.clone(),
@@ -61,6 +64,7 @@ pub(super) fn answers(
         bytes: 0,
         ends_with_error,
         trace_context,
+        forwarded,
         end: None,
         out_of_time,
         drained: async move {
@@ -86,6 +90,8 @@ pub(super) struct Answers {
     ends_with_error: bool,
     /// The trace of the caller's that it all belongs to.
     trace_context: Option<TraceContext>,
+    /// The stream's metadata that becomes parameters of all questions.
+    forwarded: Forwarded,
     /// What the stream ends with, after the answers; OK if nothing.
     end: Option<Status>,
     out_of_time: BoxFuture<'static, Status>,
@@ -140,6 +146,7 @@ impl Answers {
         self.places.push_back(Place { model, state: State::Running });
         let shared = self.shared.clone();
         let origin = Origin::stream(&shared, self.trace_context.as_ref());
+        let forwarded = self.forwarded.clone();
         let running = async move {
             let named = ModelInferResponse {
                 model_name: question.wire.model_name.clone(),
@@ -147,7 +154,7 @@ impl Answers {
                 id: question.wire.id.clone(),
                 ..Default::default()
             };
-            let answered = infer::answer(&shared, question, origin).await;
+            let answered = infer::answer(&shared, question, origin, forwarded).await;
             let outcome = answered.map_err(|error| (infer::status(&shared, &error), named));
             Done { number, length, outcome }
         };

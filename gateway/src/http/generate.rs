@@ -11,7 +11,7 @@ use sluice_protocol::{InferRequest, InferResponse, NamedTensor, Tensor};
 
 use super::brief::text_instead;
 use super::v2::{WireParameters, wire_parameters};
-use super::{Body, elements, reply, words};
+use super::{Body, elements, forward, reply, words};
 use crate::deployment::{Deployment, ListedTensor};
 use crate::dialect::NanForm;
 use crate::error::GatewayError;
@@ -42,13 +42,17 @@ pub(super) async fn handle(
     shared: &Shared,
     model: &str,
     version: Option<&str>,
+    headers: &HeaderMap,
     body: &Bytes,
     stream: bool,
     trace: &mut Trace,
 ) -> Result<Response<Body>, GatewayError> {
     let nan = shared.dialect().nan;
     let decode = |deployment: &Deployment| {
-        decode(deployment, body, nan, &Room::new(shared.limits().max_body))
+        let room = Room::new(shared.limits().max_body);
+        let mut request = decode(deployment, body, nan, &room)?;
+        forward(shared, headers, &mut request)?;
+        Ok(request)
     };
     let answered = pipeline::infer(shared, model, version, trace, decode).await;
     let run_failed = |error: &GatewayError| {
@@ -263,7 +267,7 @@ mod tests {
     use sluice_protocol::Datatype;
 
     use super::{decode, fitted, spread};
-    use crate::deployment::idle;
+    use crate::deployment::{Deployment, idle};
     use crate::dialect::NanForm;
     use crate::inputs;
     use crate::room::Room;
@@ -272,7 +276,7 @@ mod tests {
     fn a_model_may_be_asked_without_an_input() {
         let inputs: [(&str, _, &[i64]); 1] = [("a", Datatype::Fp32, &[-1, 2])];
         let mut deployment = idle::deployment(&"m".parse().unwrap(), &inputs);
-        let ask = |deployment| {
+        let ask = |deployment: &Deployment| {
             let body = Bytes::from_static(b"{\"id\": \"q\", \"other\": 1}");
             let asked = decode(deployment, &body, NanForm::Null, &Room::new(1000)).unwrap();
             assert!(asked.inputs.is_empty() && asked.parameters.len() == 1, "{asked:?}");

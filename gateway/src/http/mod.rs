@@ -31,11 +31,14 @@ use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, Request, Response};
 use hyper::body::Incoming;
 use serde_json::{Value, json};
+use sluice_protocol::InferRequest;
 
+use crate::access::Protocol;
 use crate::control::exposure::Port;
 use crate::control::extensions::extensions;
 use crate::deployment::Deployment;
 use crate::error::{GatewayError, clip};
+use crate::metrics::Exposition;
 use crate::pipeline;
 use crate::room::Room;
 use crate::settings::CloudEvents;
@@ -187,9 +190,10 @@ async fn dispatch(
         Route::TraceUpdate { model } => page(trace::write(shared, model.as_deref(), &body)?),
         Route::V1(route) => v1::handle(shared, route, headers, &body, trace).await,
         Route::Generate { model, version, stream } => {
-            generate::handle(shared, &model, version.as_deref(), &body, stream, trace).await
+            let version = version.as_deref();
+            generate::handle(shared, &model, version, headers, &body, stream, trace).await
         }
-        Route::Metrics => Ok(metrics(shared.clone()).await),
+        Route::Metrics => Ok(metrics(shared.clone(), Exposition::accepted(headers)).await),
         Route::OpenApi => Ok(openapi::document()),
     }
 }
@@ -207,7 +211,8 @@ async fn infer(
     let decode = |deployment: &Deployment| {
         let body = v2::Split::new(headers, body)?;
         let room = Room::new(shared.limits().max_body);
-        let (request, wanted) = v2::decode(deployment, &shared.regions, body, nan, &room)?;
+        let (mut request, wanted) = v2::decode(deployment, &shared.regions, body, nan, &room)?;
+        forward(shared, headers, &mut request)?;
         form = wanted;
         Ok(request)
     };
@@ -225,6 +230,15 @@ fn models(shared: &Shared) -> Response<Body> {
     reply::json(200, &json!({"models": names}))
 }
 
+/// Adds the headers to the request's parameters that the operator wants there.
+fn forward(
+    shared: &Shared,
+    headers: &HeaderMap,
+    request: &mut InferRequest,
+) -> Result<(), GatewayError> {
+    shared.live().forwarded(Protocol::Http, headers).add_to(&mut request.parameters)
+}
+
 /// A prediction as its caller wants it, where answers are compressed at all.
 async fn compressed(shared: &Shared, headers: &HeaderMap, reply: Response<Body>) -> Response<Body> {
     match shared.http.compress_replies {
@@ -239,8 +253,8 @@ fn ready(shared: &Shared) -> Response<Body> {
 }
 
 /// Rendered elsewhere, since it takes its time and frees what has ended.
-async fn metrics(shared: Arc<Shared>) -> Response<Body> {
-    let rendered = tokio::task::spawn_blocking(move || shared.render_metrics()).await;
-    let text = HeaderValue::from_static(crate::metrics::CONTENT_TYPE);
-    reply::with_body(200, text, rendered.expect("rendering does not panic").into())
+async fn metrics(shared: Arc<Shared>, exposition: Exposition) -> Response<Body> {
+    let rendered = tokio::task::spawn_blocking(move || shared.render_metrics(exposition)).await;
+    let form = HeaderValue::from_static(exposition.content_type());
+    reply::with_body(200, form, rendered.expect("rendering does not panic").into())
 }

@@ -111,7 +111,12 @@ fn column_to_tensor(
         return Err(no_list());
     }
     let _values = room.lend(values_weight(text))?;
-    let values: Vec<Value> = serde_json::from_str(text).map_err(|_| no_list())?;
+    let values: Vec<Value> = serde_json::from_str(text).map_err(|error| {
+        // serde_json's own words for one past the range of FP64.
+        let is_large = error.to_string().starts_with("number out of range");
+        let reason = "has a number that is out of the range of FP64";
+        if is_large { GatewayError::input(name, reason) } else { no_list() }
+    })?;
     let fields = deployment.features.iter().flat_map(|features| features.plan.request_fields());
     let optional = fields.filter(|field| !field.required).find(|field| field.name == name);
     raw_field(name, &values, optional, room)

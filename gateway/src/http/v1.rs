@@ -12,7 +12,7 @@ mod status;
 use bytes::Bytes;
 use http::{HeaderMap, Response, StatusCode};
 
-use super::{Body, compressed, models, reply};
+use super::{Body, compressed, forward, models, reply};
 use crate::catalog::Catalog;
 use crate::deployment::Deployment;
 use crate::error::GatewayError;
@@ -73,7 +73,10 @@ async fn predict(
     let mut form = None;
     let response = pipeline::infer_on(shared, &deployment, trace, |deployment| {
         let room = Room::new(shared.limits().max_body);
-        let (request, wanted) = request::decode(deployment, headers, body, nan, events, &room)?;
+        let (mut request, wanted) = request::decode(deployment, headers, body, nan, events, &room)?;
+        if let Some(request) = &mut request {
+            forward(shared, headers, request)?;
+        }
         form = Some(wanted);
         Ok(request)
     })

@@ -1,15 +1,15 @@
 //! The bare words for which JSON has no number: `NaN`, `Infinity` and `-Infinity`, as Triton,
 //! TensorFlow Serving and Python's `json` write them.
 
-use super::elements::text_length;
+use super::elements::{self, text_length};
 use crate::error::GatewayError;
 use crate::room::Room;
 
 const INFINITY: &[u8] = b"Infinity";
 const NAN: &[u8] = b"NaN";
 
-/// `text` with each bare word put as JSON that [`super::elements`] reads as the same number: null,
-/// and numbers past every range. None when there is no such word, so that nothing is copied.
+/// `text` with each bare word put as JSON that [`super::elements`] reads as the same number. None
+/// when there is no such word, so that nothing is copied.
 pub(super) fn replaced(text: &[u8], room: &Room) -> Result<Option<Vec<u8>>, GatewayError> {
     let mut out: Option<Vec<u8>> = None;
     let mut copied = 0;
@@ -22,7 +22,7 @@ pub(super) fn replaced(text: &[u8], room: &Room) -> Result<Option<Vec<u8>>, Gate
                 continue;
             }
             // What a minus stands before has the sign already.
-            b'I' if is_word(text, at, INFINITY) => (INFINITY, &b"1e999"[..]),
+            b'I' if is_word(text, at, INFINITY) => (INFINITY, elements::INFINITY.as_bytes()),
             b'N' if is_word(text, at, NAN) => (NAN, &b"null"[..]),
             _ => {
                 at += 1;
@@ -32,7 +32,7 @@ pub(super) fn replaced(text: &[u8], room: &Room) -> Result<Option<Vec<u8>>, Gate
         let out = match &mut out {
             Some(out) => out,
             None => {
-                // The shortest word has three letters and becomes four.
+                // NaN has three letters and becomes four; Infinity grows by less.
                 let most = text.len() / 3 * 4 + 4;
                 room.take(most)?;
                 out.insert(Vec::with_capacity(most))
@@ -73,12 +73,12 @@ mod tests {
     fn bare_words_become_numbers() {
         let text = r#"[NaN, Infinity,-Infinity ,1, "NaN"]"#;
         let json = replaced(text.as_bytes()).unwrap();
-        assert_eq!(json, br#"[null, 1e999,-1e999 ,1, "NaN"]"#);
-        let elements = parse("[null,1e999,-1e999]", Datatype::Fp32, 3).unwrap();
+        assert_eq!(json, br#"[null, 9e+999999,-9e+999999 ,1, "NaN"]"#);
+        let elements = parse("[null,9e+999999,-9e+999999]", Datatype::Fp32, 3).unwrap();
         let TensorData::Fp32(values) = elements.data else { panic!("FP32 was asked for") };
         assert!(values[0].is_nan());
         assert_eq!(values[1..], [f32::INFINITY, f32::NEG_INFINITY]);
-        let elements = parse("[1e999,-1e999]", Datatype::Fp64, 2).unwrap();
+        let elements = parse("[9e+999999,-9e+999999]", Datatype::Fp64, 2).unwrap();
         assert_eq!(elements.data, TensorData::Fp64(vec![f64::INFINITY, f64::NEG_INFINITY]));
     }
 
@@ -110,7 +110,7 @@ mod tests {
             assert_eq!(replaced(text.as_bytes()), None, "{text}");
         }
         for (text, json) in
-            [("NaN", "null"), ("-Infinity", "-1e999"), ("{\"a\":NaN}", "{\"a\":null}")]
+            [("NaN", "null"), ("-Infinity", "-9e+999999"), ("{\"a\":NaN}", "{\"a\":null}")]
         {
             assert_eq!(replaced(text.as_bytes()).unwrap(), json.as_bytes(), "{text}");
         }
@@ -143,7 +143,7 @@ mod tests {
                 };
                 let rest = match rest {
                     "NaN" => "null",
-                    "Infinity" => "1e999",
+                    "Infinity" => "9e+999999",
                     other => other,
                 };
                 out.push_str(minus);

@@ -2,7 +2,9 @@
 
 use std::time::{Duration, Instant, SystemTime};
 
-use sluice_protocol::{Code, Datatype, InferRequest, ModelName, ModelVersion, NamedTensor};
+use sluice_protocol::{
+    Code, Datatype, InferRequest, ModelName, ModelVersion, NamedTensor, Parameter, Parameters,
+};
 
 use super::context::Context;
 use super::export::Sink;
@@ -16,6 +18,9 @@ const NAME_LENGTH: usize = 128;
 /// As many tensors and dimensions as are kept. Few requests that can be answered have more.
 const MOST_TENSORS: usize = 64;
 const MOST_DIMENSIONS: usize = 16;
+/// As many parameters of a request as are kept, and the longest of their texts, in characters.
+const MOST_PARAMETERS: usize = 64;
+const TEXT_LENGTH: usize = 256;
 /// The longest path that is kept, in characters.
 const PATH_LENGTH: usize = 512;
 
@@ -106,6 +111,8 @@ pub(crate) struct Recording {
     pub(super) routed: Option<(ModelName, ModelVersion)>,
     pub(super) asked: String,
     pub(super) id: String,
+    /// By name, those of the request and those that its headers have become.
+    pub(super) parameters: Vec<(String, Parameter)>,
     pub(super) steps: Vec<Step>,
     pub(super) inputs: Vec<Described>,
     pub(super) outputs: Vec<Described>,
@@ -149,6 +156,7 @@ impl Trace {
             routed: None,
             asked: model.chars().take(NAME_LENGTH).collect(),
             id: String::new(),
+            parameters: Vec::new(),
             steps: Vec::new(),
             inputs: Vec::new(),
             outputs: Vec::new(),
@@ -171,6 +179,7 @@ impl Trace {
         let Some(recording) = &mut self.0 else { return };
         recording.close(false);
         recording.id = request.id.chars().take(NAME_LENGTH).collect();
+        recording.parameters = clipped(&request.parameters);
         recording.inputs = recording.described(&request.inputs);
     }
 
@@ -290,6 +299,18 @@ impl Recording {
         });
         described.collect()
     }
+}
+
+/// Parameters, as far as they are kept.
+fn clipped(parameters: &Parameters) -> Vec<(String, Parameter)> {
+    let kept = parameters.iter().take(MOST_PARAMETERS).map(|(name, value)| {
+        let value = match value {
+            Parameter::String(text) => Parameter::String(text.chars().take(TEXT_LENGTH).collect()),
+            other => other.clone(),
+        };
+        (name.chars().take(NAME_LENGTH).collect(), value)
+    });
+    kept.collect()
 }
 
 impl End {

@@ -10,7 +10,7 @@ use opentelemetry::trace::{
 use opentelemetry::{Array, InstrumentationScope, Key, KeyValue, StringValue, Value};
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::trace::{IdGenerator, RandomIdGenerator, SpanData, SpanEvents, SpanLinks};
-use sluice_protocol::Code;
+use sluice_protocol::{Code, Parameter};
 
 use super::context::Context;
 use super::recording::{Call, Described, End, Recording, Stage, Step};
@@ -107,6 +107,7 @@ fn request(recording: &Recording, id: SpanId, parent: SpanId) -> Span {
     let (ended, end) = recording.ended.as_ref().unwrap_or(&cancelled);
     let mut attributes = whose(recording);
     attributes.extend(call(&recording.call));
+    attributes.extend(recording.parameters.iter().map(parameter));
     let status = match end {
         End::Http { status, error } => {
             attributes.push(KeyValue::new("http.response.status_code", i64::from(*status)));
@@ -163,6 +164,22 @@ fn call(call: &Call) -> Vec<KeyValue> {
             vec![KeyValue::new("rpc.system.name", "grpc"), KeyValue::new("rpc.method", *method)]
         }
     }
+}
+
+/// A parameter of the request, under a name of its own.
+fn parameter((name, value): &(String, Parameter)) -> KeyValue {
+    let value = match value {
+        Parameter::Bool(value) => Value::Bool(*value),
+        Parameter::Int64(value) => Value::I64(*value),
+        // Numbers are signed there.
+        Parameter::Uint64(value) => match i64::try_from(*value) {
+            Ok(value) => Value::I64(value),
+            Err(_) => Value::from(value.to_string()),
+        },
+        Parameter::Double(value) => Value::F64(*value),
+        Parameter::String(value) => Value::from(value.clone()),
+    };
+    KeyValue::new(format!("sluice.parameter.{name}"), value)
 }
 
 /// Notes why there is no answer. It is the span's error where the fault is this side's.

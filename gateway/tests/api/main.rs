@@ -11,6 +11,7 @@ mod cloud_events;
 mod configuration;
 mod content_coding;
 mod drain;
+mod forwarding;
 mod framing;
 mod generate;
 mod grpc_stream;

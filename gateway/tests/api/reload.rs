@@ -123,6 +123,31 @@ async fn where_protocols_differ_the_other_choice_is_made_at_once() {
     assert_eq!(status().await, 200);
 }
 
+/// A header whose name is reserved shows which pattern is in force.
+#[tokio::test]
+async fn other_headers_are_forwarded_at_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = write(folder.path(), "");
+    let running = serve_by(&config).await;
+    let status = async || {
+        let request = running.client.post(running.url("/v1/models/m:predict")).body(PREDICT);
+        answer(request.header("priority", "1")).await.0
+    };
+    assert_eq!(status().await, 200);
+    write(folder.path(), "http_header_forward_pattern = \"^prio\"\n");
+    let changed = json!({"changed": ["http_header_forward_pattern"], "restart": []});
+    assert_eq!(reload(&running).await, (200, changed.clone()));
+    assert_eq!(status().await, 400);
+    write(folder.path(), "http_header_forward_pattern = \"(\"\n");
+    let (refused, answered) = reload(&running).await;
+    assert_eq!(refused, 400);
+    assert!(answered["error"].as_str().unwrap().contains("is no regular expression"), "{answered}");
+    assert_eq!(status().await, 400, "the old one stays");
+    write(folder.path(), "");
+    assert_eq!(reload(&running).await, (200, changed));
+    assert_eq!(status().await, 200);
+}
+
 /// Load and unload are answered on the serving ports from then on, until they no longer are.
 #[tokio::test]
 async fn exposure_changes_at_once() {

@@ -124,6 +124,7 @@ pub(crate) fn attributes(pairs: &[KeyValue]) -> HashMap<String, String> {
     let text = |value: &Value| match value {
         Value::StringValue(text) => text.clone(),
         Value::IntValue(number) => number.to_string(),
+        Value::DoubleValue(number) => number.to_string(),
         Value::BoolValue(truth) => truth.to_string(),
         Value::ArrayValue(array) => {
             let texts = array.values.iter().map(|value| match &value.value {

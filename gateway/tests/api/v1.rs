@@ -1,7 +1,7 @@
 //! V1, in the style of TensorFlow Serving, as its clients and KServe's speak it.
 
 use serde_json::{Value, json};
-use sluice_gateway::{ColumnReply, NanForm};
+use sluice_gateway::{ColumnReply, MetricNames, NanForm};
 
 use crate::support::{Caller, answer, place, serve, serve_as, serve_with, wait_until};
 
@@ -302,4 +302,35 @@ async fn the_dialect_is_as_it_is_set() {
         text.contains(r#"sluice_requests_total{model="scale",version="1",code="ok"} 1"#),
         "{text}"
     );
+}
+
+/// A1.10: the same series, by the same names, in the form that is accepted.
+#[tokio::test]
+async fn metrics_come_in_the_form_that_is_accepted() {
+    let running = serve_with(&[("scale", 1, "scale.onnx")], |settings| {
+        settings.serve_metrics = Some(true);
+        settings.metric_names = Some(vec![MetricNames::Sluice, MetricNames::Triton]);
+    })
+    .await;
+    assert_eq!(predict(&running, "scale", r#"{"instances": [[1, 2]]}"#).await.0, 200);
+    for url in [running.url("/metrics"), running.admin("/metrics")] {
+        let asked = running.client.get(&url).header("accept", "application/openmetrics-text");
+        let response = asked.send().await.unwrap();
+        let form = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+        assert_eq!(response.headers()["content-type"], form);
+        let text = response.text().await.unwrap();
+        assert!(text.ends_with("\n# EOF\n") && !text.contains("\n\n"), "{text}");
+        for line in [
+            "# TYPE sluice_requests counter",
+            r#"sluice_requests_total{model="scale",version="1",code="ok"} 1"#,
+            "# TYPE nv_inference_request_success unknown",
+            r#"nv_inference_request_success{model="scale",version="1"} 1"#,
+        ] {
+            assert!(text.lines().any(|found| found == line), "{line}: {text}");
+        }
+        let asked = running.client.get(&url).header("accept", "text/plain, */*;q=0.1");
+        let response = asked.send().await.unwrap();
+        assert_eq!(response.headers()["content-type"], "text/plain; version=0.0.4; charset=utf-8");
+        assert!(!response.text().await.unwrap().contains("# EOF"));
+    }
 }

@@ -19,7 +19,12 @@ const OPENED: &[&str] = &[
     "--grpc-compress-replies",
     // Nobody listens there, which no client may notice.
     "--trace-otlp=http://127.0.0.1:1",
+    "--http-header-forward-pattern=^x-|^priority$",
+    "--grpc-header-forward-pattern=^x-|^priority$",
 ];
+
+/// Every name that metrics have, for all to see.
+const MEASURED: [&str; 2] = ["--serve-metrics", "--metric-names=sluice,triton,kserve"];
 
 /// What changes no answer but its place and its packing.
 const TRANSPORT: [&str; 2] = ["--base-path=/serving/here", "--compress-replies=1024"];
@@ -44,11 +49,13 @@ impl Gateway {
         Self::start(folder, &[])
     }
 
-    /// One that serves below a path too, and compresses large answers where that is asked for.
+    /// One that serves below a path too, compresses large answers where that is asked for, and
+    /// tells its metrics.
     pub(crate) fn behind_a_path() -> Self {
         let folder = tempfile::tempdir().unwrap();
         repository::write(folder.path(), false);
-        Self::start(folder, &TRANSPORT.map(str::to_owned))
+        let flags = TRANSPORT.iter().chain(&MEASURED).map(|&flag| flag.to_owned());
+        Self::start(folder, &flags.collect::<Vec<_>>())
     }
 
     /// One that lets its callers control it: models, log, shared memory, traces.

@@ -8,6 +8,8 @@ import numpy
 from kserve import InferenceGRPCClient, InferenceRESTClient, InferInput, InferRequest, RESTConfig
 from kserve.errors import UnsupportedProtocol
 from kserve.protocol.infer_type import RequestedOutput
+from prometheus_client.openmetrics.parser import text_string_to_metric_families as open_families
+from prometheus_client.parser import text_string_to_metric_families as text_families
 from support import BASE_PATH, CALLS, GRPC, HTTP, VALUES, Case, Noted, bits, main, wait
 
 BASE = f"http://{HTTP}"
@@ -284,6 +286,22 @@ class Grpc(Case):
             self.client.is_server_live()
 
 
+class Metrics(Case):
+    """The client of Prometheus that KServe's servers tell their metrics with reads both forms."""
+
+    def test_both_forms_tell_the_same(self):
+        told = []
+        for accepted, parse in (("text/plain", text_families), ("application/openmetrics-text", open_families)):
+            answer = httpx.get(f"{BASE}/metrics", headers={"accept": accepted})
+            self.assertEqual((answer.status_code, answer.headers["content-type"].split(";")[0]), (200, accepted))
+            families = list(parse(answer.text))
+            # The parser of the older form names counters as the newer one would have them.
+            told.append({line.rsplit(" ", 1)[0] for line in answer.text.splitlines() if line and line[0] != "#"})
+            for name in ("sluice_requests", "nv_inference_request_success", "request_predict_seconds"):
+                self.assertIn(name, [family.name for family in families])
+        self.assertEqual(told[0], told[1])
+
+
 class EveryMethod(Case):
     def test_every_public_method_has_a_case(self):
         for kind in (InferenceRESTClient, InferenceGRPCClient):
@@ -293,4 +311,4 @@ class EveryMethod(Case):
 
 # The clients log each refusal, stack and all.
 logging.disable(logging.CRITICAL)
-main("kserve_clients", V1, V2, Grpc, EveryMethod)
+main("kserve_clients", V1, V2, Grpc, Metrics, EveryMethod)

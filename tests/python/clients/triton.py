@@ -711,6 +711,16 @@ class Infer(TritonCase):
         self.assertEqual(bits(result.as_numpy("OUTPUT0")), bits(expected["OUTPUT0"]))
         self.assertTrue(self.client.is_server_live(headers=headers))
 
+    def test_forwarded_headers(self):
+        """Those that the gateway forwards become parameters, which are told in traces and change no answer."""
+        arrays, expected = pair()
+        for headers in ({"x-tenant": "a"}, {"x-tenant": "a", "other": "b"}, {"authorization": "Bearer a", "x-": ""}):
+            result = self.infer("add_sub", arrays, headers=headers, parameters={"x-tenant": 7})
+            self.assertEqual(bits(result.as_numpy("OUTPUT0")), bits(expected["OUTPUT0"]))
+        self.refused("invalid", ["priority", "reserved"], lambda: self.infer("add_sub", arrays, headers={"priority": "1"}))
+        result = self.infer("add_sub", arrays, headers={"not-priority": "1"}, priority=1)
+        self.assertEqual(bits(result.as_numpy("OUTPUT0")), bits(expected["OUTPUT0"]))
+
     def test_classes(self):
         scores = numpy.array([[0.25, 3, -1, 2], [9, 0, 0.5, 1]], numpy.float32)
         result = self.infer("scores", {"INPUT0": scores}, outputs=[self.output("OUTPUT0", class_count=2)])

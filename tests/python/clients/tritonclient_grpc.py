@@ -131,6 +131,17 @@ class Stream(Answered):
         self.assertEqual(error.status(), "StatusCode.NOT_FOUND")
         self.assertIn("Request for unknown model", error.message())
 
+    def test_forwarded_headers(self):
+        self.start(headers={"x-tenant": "a"})
+        self.ask(1)
+        self.ask(2)
+        self.assertEqual(self.answered(2), {1, 2})
+        self.client.stop_stream()
+        self.start(headers={"priority": "1"})
+        self.ask(1)
+        _, error = self.next()
+        self.assertIn("that name is reserved", error.message())
+
     def test_final_responses(self):
         self.start()
         self.ask(1, enable_empty_final_response=True)

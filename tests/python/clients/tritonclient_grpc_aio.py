@@ -86,6 +86,12 @@ class Stream(TritonCase):
         self.assertIn("Request for unknown model", str(caught.exception))
         self.assertIn("NOT_FOUND", str(caught.exception))
 
+    def test_forwarded_headers(self):
+        answers = self.stream([self.question(1), self.question(2)], headers={"x-tenant": "a"})
+        self.assertEqual([error for _, error in answers], [None, None])
+        ((_, error),) = self.stream([self.question(1)], headers={"priority": "1"})
+        self.assertIn("that name is reserved", error.message())
+
     def test_compression(self):
         for algorithm in ("gzip", "deflate"):
             with self.subTest(algorithm):

@@ -17,6 +17,9 @@ use crate::room::Room;
 /// How deep arrays may be nested, since every level is followed.
 const MAX_NESTING: usize = 100;
 
+/// How infinity is spelt among JSON's numbers, which have none: as nobody spells another number.
+pub(in crate::http) const INFINITY: &str = "9e+999999";
+
 /// Elements in row-major order and, when the arrays are regular, their nested shape.
 #[derive(Debug, PartialEq)]
 pub(in crate::http) struct Elements {
@@ -80,6 +83,14 @@ pub(in crate::http) fn parse(
     most: usize,
 ) -> Result<Elements, String> {
     let capacity = most.min(text.len());
+    macro_rules! floats {
+        ($variant:ident, $float:ty) => {{
+            let mut values = Vec::with_capacity(capacity);
+            let shape = scan(text, |rest| float::<$float>(rest, datatype), &mut values)?;
+            check_range(text, datatype, &values)?;
+            Elements { data: TensorData::$variant(values), shape }
+        }};
+    }
     macro_rules! scan {
         ($variant:ident, $element:expr) => {{
             let mut values = Vec::with_capacity(capacity);
@@ -88,8 +99,8 @@ pub(in crate::http) fn parse(
         }};
     }
     Ok(match datatype {
-        Datatype::Fp32 => scan!(Fp32, float::<f32>),
-        Datatype::Fp64 => scan!(Fp64, float::<f64>),
+        Datatype::Fp32 => floats!(Fp32, f32),
+        Datatype::Fp64 => floats!(Fp64, f64),
         Datatype::Int8 => scan!(Int8, whole::<i8>),
         Datatype::Int16 => scan!(Int16, whole::<i16>),
         Datatype::Int32 => scan!(Int32, whole::<i32>),
@@ -217,6 +228,31 @@ fn float<T: fast_float2::FastFloat + From<f32>>(
         .ok_or_else(|| wrong_type(rest, datatype))
 }
 
+/// Refuses numbers past the range of `datatype`, which were read as infinities: others than were
+/// sent. They are looked for when all are there, which costs next to nothing while there are none.
+fn check_range<T: fast_float2::FastFloat + From<f32> + PartialEq>(
+    text: &str,
+    datatype: Datatype,
+    values: &[T],
+) -> Result<(), String> {
+    let infinities = [T::from(f32::INFINITY), T::from(f32::NEG_INFINITY)];
+    let is_infinite = |value: &T| infinities.iter().any(|infinity| infinity == value);
+    // Without a way out early, so that it is done for several at once.
+    if !values.iter().fold(false, |found, value| found | is_infinite(value)) {
+        return Ok(());
+    }
+    let element = |rest: &str| {
+        let (value, length) = float::<T>(rest, datatype)?;
+        let number = &rest[..length];
+        if is_infinite(&value) && number.trim_start_matches('-') != INFINITY {
+            let number: String = number.chars().take(40).collect();
+            return Err(format!("element {number} is out of the range of {datatype}"));
+        }
+        Ok(((), length))
+    };
+    scan(text, element, &mut Vec::new()).map(drop)
+}
+
 fn whole<T: TryFrom<i128>>(rest: &str, datatype: Datatype) -> Result<(T, usize), String> {
     let length = rest.find(|c: char| c != '-' && !c.is_ascii_digit()).unwrap_or(rest.len());
     let followed_by_fraction = rest[length..].starts_with(['.', 'e', 'E']);
@@ -331,6 +367,10 @@ mod tests {
             ("[300]", Datatype::Uint8, "element 300 is out of the range of UINT8"),
             ("[-1]", Datatype::Uint64, "element -1 is out of the range of UINT64"),
             ("[99999999999999999999]", Datatype::Int64, "out of the range of INT64"),
+            ("[1e39]", Datatype::Fp32, "element 1e39 is out of the range of FP32"),
+            ("[0,-3.5E38]", Datatype::Fp32, "element -3.5E38 is out of the range of FP32"),
+            ("[1e309]", Datatype::Fp64, "element 1e309 is out of the range of FP64"),
+            ("[1e999]", Datatype::Fp64, "element 1e999 is out of the range of FP64"),
             ("[1]", Datatype::Bool, "element 1 is no BOOL"),
             ("[{\"a\": 1}]", Datatype::Fp64, "is no FP64"),
             ("[1]", Datatype::Fp16, "no JSON form"),
@@ -338,6 +378,19 @@ mod tests {
             let error = parse(text, datatype, 1).unwrap_err();
             assert!(error.contains(says), "{text}: {error}");
         }
+    }
+
+    #[test]
+    fn the_largest_numbers_are_in_range() {
+        // The last is nearer to the largest than to what would come behind it.
+        let text = "[3.4028234663852886e38,-3.4028235e38,3.40282356e38,1e-400]";
+        let most = f32::MAX;
+        check(text, Datatype::Fp32, TensorData::Fp32(vec![most, -most, most, 0.0]), Some(&[4]));
+        let text = "[1.7976931348623157e308,-1.7976931348623157e308]";
+        check(text, Datatype::Fp64, TensorData::Fp64(vec![f64::MAX, f64::MIN]), Some(&[2]));
+        let long = format!("[{}]", "9".repeat(400));
+        let error = parse(&long, Datatype::Fp64, 1).unwrap_err();
+        assert_eq!(error, format!("element {} is out of the range of FP64", "9".repeat(40)));
     }
 
     #[test]

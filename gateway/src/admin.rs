@@ -24,7 +24,7 @@ use tokio::task::{AbortHandle, JoinSet};
 
 use crate::access::HEALTH_PATHS;
 use crate::catalog::VersionState;
-use crate::error::GatewayError;
+use crate::error::{GatewayError, clip};
 use crate::metrics::Exposition;
 use crate::server::{Guarded, IDLE_TIMEOUT, MAX_HEAD, pause_after};
 use crate::shared::Shared;
@@ -234,7 +234,7 @@ async fn not_found() -> Response {
 
 /// The answer to a method that a path does not have; those that it has are put into a header.
 pub(crate) async fn not_allowed(method: Method, uri: Uri) -> Response {
-    let path: String = uri.path().chars().take(200).collect();
+    let path = clip(uri.path());
     error(StatusCode::METHOD_NOT_ALLOWED, &format!("method {method} is not allowed for {path}"))
 }
 

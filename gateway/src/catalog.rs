@@ -8,7 +8,7 @@ use arc_swap::ArcSwap;
 use sluice_protocol::{ModelName, ModelVersion};
 
 use crate::deployment::Deployment;
-use crate::error::GatewayError;
+use crate::error::{GatewayError, clip};
 
 /// Every model that is known, by name.
 #[derive(Debug, Clone, Default)]
@@ -53,7 +53,7 @@ impl Catalog {
         model: &str,
         version: Option<&str>,
     ) -> Result<&Arc<Deployment>, GatewayError> {
-        let unknown = |reason| GatewayError::UnknownModel { model: clip(model), reason };
+        let unknown = |reason| GatewayError::UnknownModel { model: clip(model).to_owned(), reason };
         let (name, known) = self.models.get_key_value(model).ok_or_else(|| unknown(None))?;
         match version.filter(|text| !text.is_empty()) {
             None => known
@@ -74,7 +74,7 @@ impl Catalog {
         model: &str,
         label: &str,
     ) -> Result<&Arc<Deployment>, GatewayError> {
-        let unknown = GatewayError::UnknownModel { model: clip(model), reason: None };
+        let unknown = GatewayError::UnknownModel { model: clip(model).to_owned(), reason: None };
         let (name, known) = self.models.get_key_value(model).ok_or(unknown)?;
         let named = |version| known.versions.get(version);
         known.labels.get(label).and_then(named).ok_or_else(|| {
@@ -178,7 +178,7 @@ impl Model {
             let available = self.versions.keys().copied().collect();
             return GatewayError::UnknownVersion {
                 model: name.clone(),
-                version: clip(text),
+                version: clip(text).to_owned(),
                 available,
             };
         };
@@ -266,11 +266,6 @@ impl Published {
 /// also for jobs whose callers have left, and would free its sessions itself if it were the last.
 fn is_used(deployment: &Arc<Deployment>) -> bool {
     Arc::strong_count(deployment) > 1 || Arc::strong_count(&deployment.executor) > 1
-}
-
-/// What a caller sent as a name, cut to a length fit for a message.
-fn clip(text: &str) -> String {
-    text.chars().take(100).collect()
 }
 
 /// The versions that metadata lists: the one asked for, else all that are loaded.

@@ -1,5 +1,6 @@
 //! What a request can be told, and what can stop a gateway from starting.
 
+use std::fmt::{self, Write};
 use std::time::Duration;
 
 use sluice_engine::EngineError;
@@ -12,8 +13,8 @@ use crate::dialect::OverloadStatus;
 
 /// The longest error text that a caller gets, in characters.
 const MESSAGE_LENGTH: usize = 800;
-/// As much of an input's name as an error repeats, in characters.
-const NAME_LENGTH: usize = 100;
+/// As much of a caller's text as an error repeats, in characters.
+const CLIP_LENGTH: usize = 100;
 
 /// A request that is not answered with a prediction. Its text goes to the caller.
 #[derive(Debug, thiserror::Error)]
@@ -247,12 +248,11 @@ impl GatewayError {
     /// The text for the caller: short, whatever names and shapes the request brought, since over
     /// gRPC it travels in a header.
     pub(crate) fn message(&self) -> String {
-        let mut text = self.to_string();
-        if let Some((end, _)) = text.char_indices().nth(MESSAGE_LENGTH) {
-            text.truncate(end);
-            text.push('…');
+        let mut clipped = Clipped { text: String::new(), left: MESSAGE_LENGTH };
+        if write!(clipped, "{self}").is_err() {
+            clipped.text.push('…');
         }
-        text
+        clipped.text
     }
 
     /// Writes down what an operator should know: faults of ours as errors. A caller's mistake is
@@ -269,18 +269,46 @@ impl GatewayError {
 
     /// An input that does not fit, by name.
     pub(crate) fn input(name: &str, reason: impl Into<String>) -> Self {
-        Self::Input { name: name.chars().take(NAME_LENGTH).collect(), reason: reason.into() }
+        Self::Input { name: clip(name).to_owned(), reason: reason.into() }
     }
 
     /// An output that cannot be answered as it is wanted, by name.
-    pub(crate) fn output(name: &str, reason: impl std::fmt::Display) -> Self {
-        let name: String = name.chars().take(NAME_LENGTH).collect();
-        Self::Invalid(format!("output {name:?}: {reason}"))
+    pub(crate) fn output(name: &str, reason: impl fmt::Display) -> Self {
+        Self::Invalid(format!("output {:?}: {reason}", clip(name)))
     }
 
     /// An input whose shape and elements disagree.
     pub(crate) fn shape(name: &str, error: &ShapeError) -> Self {
         Self::input(name, error.to_string())
+    }
+}
+
+/// What a caller sent, cut to a length fit for a message.
+pub(crate) fn clip(text: &str) -> &str {
+    text.char_indices().nth(CLIP_LENGTH).map_or(text, |(end, _)| &text[..end])
+}
+
+/// A text that grows to so many characters. What is past them is an error, so that whoever writes
+/// a long one stops there.
+struct Clipped {
+    text: String,
+    left: usize,
+}
+
+impl Write for Clipped {
+    fn write_str(&mut self, more: &str) -> fmt::Result {
+        match more.char_indices().nth(self.left) {
+            Some((end, _)) => {
+                self.text.push_str(&more[..end]);
+                self.left = 0;
+                Err(fmt::Error)
+            }
+            None => {
+                self.text.push_str(more);
+                self.left -= more.chars().count();
+                Ok(())
+            }
+        }
     }
 }
 
@@ -365,4 +393,31 @@ pub enum StartError {
         /// What the system says.
         source: std::io::Error,
     },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{GatewayError, clip};
+
+    #[test]
+    fn a_long_text_is_cut_and_says_so() {
+        let message = |text: &str| GatewayError::Invalid(text.to_owned()).message();
+        for (text, expected) in [
+            ("é".repeat(799), "é".repeat(799)),
+            ("é".repeat(800), "é".repeat(800)),
+            ("é".repeat(801), format!("{}…", "é".repeat(800))),
+            (String::new(), String::new()),
+        ] {
+            assert_eq!(message(&text), expected);
+        }
+        let unknown = |model: String| GatewayError::UnknownModel { model, reason: None };
+        let message = unknown("\u{7f}".repeat(1000)).message();
+        assert_eq!((message.chars().count(), message.ends_with('…')), (801, true), "{message}");
+    }
+
+    #[test]
+    fn names_are_cut_between_characters() {
+        assert_eq!(clip("a name"), "a name");
+        assert_eq!(clip(&"é".repeat(101)), "é".repeat(100));
+    }
 }

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use sluice_protocol::{Parameter, Parameters};
 
 use crate::access::{Protocol, Restrictions};
-use crate::error::GatewayError;
+use crate::error::{GatewayError, clip};
 use crate::tensor_parameters;
 
 /// What the names of gRPC's own metadata begin with.
@@ -131,7 +131,7 @@ impl Forwarded {
         for (name, value) in &matching.headers {
             let name = name.as_str();
             let refuse = |reason: &str| {
-                let short: String = name.chars().take(100).collect();
+                let short = clip(name);
                 let flag = flag(matching.protocol);
                 Err(GatewayError::Invalid(format!(
                     "header {short:?} matches {flag} and cannot become a parameter: {reason}"

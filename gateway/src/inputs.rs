@@ -7,7 +7,7 @@ use sluice_features::{Column, EmbeddedStore, FeatureRows, Fields, Values};
 use sluice_protocol::{NamedTensor, Tensor, TensorData};
 
 use crate::deployment::{Deployment, FeatureInput, Input};
-use crate::error::GatewayError;
+use crate::error::{GatewayError, clip};
 use crate::model_config::fits;
 
 /// The graph's inputs for one request.
@@ -66,7 +66,7 @@ pub(crate) fn check_count<'n>(
     }
     let listed = deployment.listed_inputs();
     if let Some(name) = names.find(|&name| !listed.iter().any(|input| input.name == name)) {
-        let name: String = name.chars().take(100).collect();
+        let name = clip(name);
         let (model, names) = (&deployment.model, listed_names(deployment));
         let counted = counted(deployment, given);
         return Err(GatewayError::Invalid(format!(
@@ -185,7 +185,7 @@ fn missing(
 
 /// An input that the model has not, in Triton's words.
 fn unexpected(deployment: &Deployment, extra: &NamedTensor) -> String {
-    let name: String = extra.name.chars().take(100).collect();
+    let name = clip(&extra.name);
     format!("unexpected inference input '{name}' for model '{}'", deployment.model)
 }
 

@@ -10,6 +10,7 @@
 
 mod access;
 mod admin;
+mod binary;
 mod cache;
 mod catalog;
 mod check;

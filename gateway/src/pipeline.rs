@@ -13,12 +13,13 @@ use sluice_protocol::{
 use tokio::sync::oneshot;
 
 use crate::cache::{Key, ResponseCache};
-use crate::classification::classify;
+use crate::classification::{self, Ranking};
 use crate::counters::Nanoseconds;
 use crate::deployment::Deployment;
-use crate::error::GatewayError;
+use crate::error::{GatewayError, clip};
 use crate::executor::{Answer, Core, Job, Patience, Ran, Refusal, Terms, Times};
 use crate::inputs::{self, Freshness, Prepared};
+use crate::room::Room;
 use crate::shared::Shared;
 use crate::trace::Trace;
 use terms::terms;
@@ -122,12 +123,13 @@ where
         let given = std::mem::take(&mut request.inputs);
         let prepared = inputs::prepare(deployment, shared.store.as_deref(), given)?;
         trace.prepared(prepared.freshness.as_ref());
+        check_classes(deployment, &request.outputs, prepared.rows)?;
         let missed = match look_up(shared, deployment, &request.outputs, &prepared) {
             Some(Looked::Found(outputs)) => {
                 trace.looked_for(true);
                 let now = Instant::now();
                 *marks = Some([now, now]);
-                let delivered = deliver(shared, deployment, outputs, &request.outputs)?;
+                let delivered = deliver(shared, deployment, outputs, &request.outputs).await?;
                 return Ok((respond(deployment, request.id, prepared.freshness, delivered), None));
             }
             Some(Looked::Missed(missed)) => {
@@ -156,7 +158,7 @@ where
     if let Some(missed) = missed {
         missed.keep(deployment, &outputs);
     }
-    let delivered = deliver(shared, deployment, outputs, &request.outputs)?;
+    let delivered = deliver(shared, deployment, outputs, &request.outputs).await?;
     Ok((respond(deployment, request.id, freshness, delivered), Some((rows, times))))
 }
 
@@ -168,7 +170,7 @@ struct Delivered {
 }
 
 /// Ranks what is wanted as classes, and writes what is wanted in shared memory there.
-fn deliver(
+async fn deliver(
     shared: &Shared,
     deployment: &Deployment,
     mut outputs: Vec<NamedTensor>,
@@ -180,10 +182,9 @@ fn deliver(
             continue;
         };
         if let Some(classes) = wanted.classes {
-            let spec = deployment.outputs.iter().find(|spec| spec.name == output.name);
-            let labels = spec.and_then(|spec| spec.labels.as_deref()).unwrap_or_default();
-            let has_batch = deployment.max_batch_size.is_some();
-            output.tensor = classify(&output.tensor, has_batch, classes, labels)
+            let room = Room::new(shared.limits().max_body);
+            output.tensor = classify(deployment, output, classes, room)
+                .await
                 .map_err(|reason| GatewayError::output(&output.name, reason))?;
         }
         if let Some(region) = &wanted.region {
@@ -195,6 +196,23 @@ fn deliver(
         }
     }
     Ok(Delivered { outputs, regions })
+}
+
+/// The largest values of `output` in its place. Others have their turn meanwhile.
+async fn classify(
+    deployment: &Deployment,
+    output: &NamedTensor,
+    classes: usize,
+    room: Room,
+) -> Result<Tensor, String> {
+    let spec = deployment.outputs.iter().find(|spec| spec.name == output.name);
+    let labels = spec.and_then(|spec| spec.labels.as_deref()).unwrap_or_default();
+    let has_batch = deployment.max_batch_size.is_some();
+    let mut ranking = Ranking::new(&output.tensor, has_batch, classes, labels, &room)?;
+    while !ranking.advance(&room)? {
+        tokio::task::yield_now().await;
+    }
+    ranking.finish()
 }
 
 fn respond(
@@ -343,14 +361,33 @@ fn check_outputs(deployment: &Deployment, wanted: &[RequestedOutput]) -> Result<
             let names: Vec<_> = deployment.outputs.iter().map(|spec| spec.name.as_str()).collect();
             return Err(GatewayError::Invalid(format!(
                 "output {:?} is no output of model {}; its outputs are {}",
-                output.name,
+                clip(&output.name),
                 deployment.model,
                 names.join(", ")
             )));
         }
         if wanted[..index].iter().any(|other| other.name == output.name) {
-            return Err(GatewayError::Invalid(format!("output {:?} is asked twice", output.name)));
+            let text = format!("output {:?} is asked twice", clip(&output.name));
+            return Err(GatewayError::Invalid(text));
         }
+    }
+    Ok(())
+}
+
+/// Refuses classes that cannot be had of `rows` rows, as far as that is known before they are run.
+fn check_classes(
+    deployment: &Deployment,
+    wanted: &[RequestedOutput],
+    rows: usize,
+) -> Result<(), GatewayError> {
+    let has_batch = deployment.max_batch_size.is_some();
+    for output in wanted {
+        let Some(classes) = output.classes else { continue };
+        let Some(spec) = deployment.outputs.iter().find(|spec| spec.name == output.name) else {
+            continue;
+        };
+        classification::check(spec, has_batch, rows, classes)
+            .map_err(|reason| GatewayError::output(&output.name, reason))?;
     }
     Ok(())
 }

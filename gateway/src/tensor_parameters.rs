@@ -2,7 +2,7 @@
 
 use sluice_protocol::{Parameter, Parameters, RegionSlice};
 
-use crate::error::GatewayError;
+use crate::error::{GatewayError, clip};
 
 /// The region of shared memory in which a tensor's elements are, or are to be put.
 pub(crate) const REGION: &str = "shared_memory_region";
@@ -32,7 +32,7 @@ const KNOWN: [&str; 7] = [
 pub(crate) fn check<'n>(mut names: impl Iterator<Item = &'n String>) -> Result<(), GatewayError> {
     let is_reserved = |name: &&String| name.starts_with(RESERVED) || *name == HEADERS;
     let Some(name) = names.find(is_reserved) else { return Ok(()) };
-    let name: String = name.chars().take(100).collect();
+    let name = clip(name);
     Err(GatewayError::Invalid(format!(
         "parameter {name:?}: '{HEADERS}' and parameter keys starting with '{RESERVED}' are reserved and should not be specified"
     )))
@@ -75,8 +75,18 @@ pub(crate) fn whole(parameters: &Parameters, name: &str) -> Result<Option<u64>, 
     }
 }
 
-fn wrong(name: &str, expected: &str) -> GatewayError {
-    GatewayError::Invalid(format!("parameter {name:?} must be {expected}"))
+/// True or false.
+pub(crate) fn truth(parameters: &Parameters, name: &str) -> Result<Option<bool>, GatewayError> {
+    match parameters.get(name) {
+        None => Ok(None),
+        Some(Parameter::Bool(value)) => Ok(Some(*value)),
+        Some(_) => Err(wrong(name, "true or false")),
+    }
+}
+
+/// A parameter that is not what it must be.
+pub(crate) fn wrong(name: &str, expected: &str) -> GatewayError {
+    GatewayError::Invalid(format!("parameter {:?} must be {expected}", clip(name)))
 }
 
 #[cfg(test)]

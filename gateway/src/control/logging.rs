@@ -2,7 +2,7 @@
 
 use std::sync::{Mutex, PoisonError};
 
-use crate::error::GatewayError;
+use crate::error::{GatewayError, clip};
 use crate::logs::{self, Levels};
 
 /// A setting's value on the wire.
@@ -85,7 +85,7 @@ fn truth(name: &str, value: Option<LogValue>) -> Result<bool, GatewayError> {
 
 fn known_format(text: &str) -> Result<&'static str, GatewayError> {
     FORMATS.into_iter().find(|known| *known == text).ok_or_else(|| {
-        let text: String = text.chars().take(100).collect();
+        let text = clip(text);
         GatewayError::Invalid(format!("log_format {text:?} is neither \"default\" nor \"ISO8601\""))
     })
 }
@@ -95,7 +95,7 @@ fn wrong(name: &str, expected: &str, found: Option<&LogValue>) -> GatewayError {
         None => "nothing of the kind".to_owned(),
         Some(LogValue::Bool(value)) => value.to_string(),
         Some(LogValue::Number(value)) => value.to_string(),
-        Some(LogValue::Text(text)) => format!("{:?}", text.chars().take(100).collect::<String>()),
+        Some(LogValue::Text(text)) => format!("{:?}", clip(text)),
     };
     GatewayError::Invalid(format!("{name} must be {expected}, got {found}"))
 }

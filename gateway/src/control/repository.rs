@@ -13,7 +13,7 @@ use sluice_protocol::ModelName;
 use tokio::sync::{oneshot, watch};
 
 use crate::catalog::VersionState;
-use crate::error::GatewayError;
+use crate::error::{GatewayError, clip};
 use crate::shared::Shared;
 use crate::source::{Given, model_folders};
 
@@ -170,7 +170,7 @@ pub(crate) async fn load(
 ) -> Result<ModelName, GatewayError> {
     let commands = commands(shared)?;
     let model = model.parse::<ModelName>().map_err(|error| GatewayError::NothingToLoad {
-        model: model.chars().take(100).collect(),
+        model: clip(model).to_owned(),
         reason: error.to_string(),
     })?;
     let bytes = parameters.values().map(|parameter| match parameter {
@@ -198,10 +198,9 @@ pub(crate) async fn unload(
             _ => return Err(unfit(name, "is not known; unload_dependents is")),
         }
     }
-    let model = model.parse::<ModelName>().map_err(|_| GatewayError::UnknownModel {
-        model: model.chars().take(100).collect(),
-        reason: None,
-    })?;
+    let model = model
+        .parse::<ModelName>()
+        .map_err(|_| GatewayError::UnknownModel { model: clip(model).to_owned(), reason: None })?;
     order(commands, model, Action::Unload, 0).await
 }
 
@@ -321,7 +320,7 @@ fn given(
 }
 
 fn unfit(name: &str, reason: &str) -> GatewayError {
-    let name: String = name.chars().take(100).collect();
+    let name = clip(name);
     GatewayError::Invalid(format!("unexpected parameter {name:?}: {reason}"))
 }
 

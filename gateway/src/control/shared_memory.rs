@@ -7,23 +7,27 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::os::unix::fs::FileExt;
+use std::io;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
+use rustix::buffer::spare_capacity;
 use rustix::fs::Mode;
+use rustix::io::Errno;
+use rustix::process::{Resource, getrlimit};
 use rustix::shm::{self, OFlags};
 use sluice_protocol::RegionSlice;
 
-use crate::error::GatewayError;
+use crate::error::{GatewayError, clip};
 
-/// Regions that may be registered at a time: each holds a file open.
+/// Regions that may be registered at a time.
 const MOST_REGIONS: usize = 1024;
 /// What the objects of Triton's own Python processes are called by.
 const RESERVED: &str = "triton_python_backend_shm_region_";
 
 /// A registered region.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Region {
     pub(crate) name: String,
     /// The name of the POSIX shared memory object.
@@ -31,7 +35,15 @@ pub(crate) struct Region {
     /// Where the region begins in the object.
     pub(crate) offset: u64,
     pub(crate) byte_size: u64,
-    object: File,
+    object: Arc<Object>,
+}
+
+/// A shared memory object, which is open once for all regions of it.
+#[derive(Debug)]
+struct Object {
+    file: File,
+    /// The device and the inode: what no other object has while this one is open.
+    identity: (u64, u64),
 }
 
 /// Refuses a region of a GPU's memory: models run on the CPU here.
@@ -84,25 +96,17 @@ impl Regions {
                 "shared memory is turned off; start the server with --shared-memory".to_owned(),
             ));
         }
-        let region = Arc::new(open(name, key, offset, byte_size)?);
-        let taken = || {
-            GatewayError::AlreadyExists(format!(
-                "shared memory region {name:?} already in manager; unregister it first"
-            ))
-        };
+        let region = open(name, key, offset, byte_size)?;
         let mut outcome = Ok(());
-        self.by_name.rcu(|regions| {
-            outcome = if regions.contains_key(name) {
-                Err(taken())
-            } else if regions.len() >= MOST_REGIONS {
-                Err(invalid(format!("{MOST_REGIONS} shared memory regions are registered already")))
-            } else {
-                let mut next = BTreeMap::clone(regions);
-                next.insert(name.to_owned(), region.clone());
+        self.by_name.rcu(|regions| match with(regions, &region) {
+            Ok(next) => {
                 outcome = Ok(());
-                return Arc::new(next);
-            };
-            regions.clone()
+                Arc::new(next)
+            }
+            Err(refused) => {
+                outcome = Err(refused);
+                regions.clone()
+            }
         });
         outcome
     }
@@ -133,7 +137,8 @@ impl Regions {
         }
     }
 
-    /// The bytes of a part of a region.
+    /// The bytes of a part of a region. An object may be said to be of any size, so whoever asks
+    /// has found that there is room for them.
     ///
     /// `input` is told of in errors.
     pub(crate) fn read(&self, slice: &RegionSlice, input: &str) -> Result<Vec<u8>, GatewayError> {
@@ -144,9 +149,7 @@ impl Regions {
         let (region, at) = self.locate(slice)?;
         region.check_length(at, slice.byte_size)?;
         let length = usize::try_from(slice.byte_size).map_err(|_| too_large(slice))?;
-        let mut bytes = vec![0; length];
-        region.object.read_exact_at(&mut bytes, at).map_err(|error| region.broken(&error))?;
-        Ok(bytes)
+        read_exact_at(&region.object.file, length, at).map_err(|error| region.broken(&error))
     }
 
     /// Writes to the beginning of a part of a region.
@@ -173,7 +176,7 @@ impl Regions {
         }
         // Writing past the end would make the object larger.
         region.check_length(at, bytes.len() as u64)?;
-        region.object.write_all_at(bytes, at).map_err(|error| region.broken(&error))
+        region.object.file.write_all_at(bytes, at).map_err(|error| region.broken(&error))
     }
 
     /// The region of a slice that lies inside it, and where the slice begins in the object.
@@ -199,7 +202,7 @@ impl Regions {
 impl Region {
     /// Whether `length` bytes from `at` on are there at this moment.
     fn check_length(&self, at: u64, length: u64) -> Result<(), Fault> {
-        let there = self.object.metadata().map_err(|error| self.broken(&error))?.len();
+        let there = self.object.file.metadata().map_err(|error| self.broken(&error))?.len();
         if at.checked_add(length).is_some_and(|end| end <= there) {
             return Ok(());
         }
@@ -224,7 +227,7 @@ enum Fault {
 impl Fault {
     /// With the tensor that it is about.
     fn about(self, kind: &str, tensor: &str) -> GatewayError {
-        let tensor: String = tensor.chars().take(100).collect();
+        let tensor = clip(tensor);
         match self {
             Self::NotFound(text) => GatewayError::NotFound(format!("{kind} '{tensor}': {text}")),
             Self::Invalid(text) => GatewayError::Invalid(format!("{kind} '{tensor}': {text}")),
@@ -248,19 +251,74 @@ fn open(name: &str, key: &str, offset: u64, byte_size: u64) -> Result<Region, Ga
     let object = shm::open(key, OFlags::RDWR, Mode::empty()).map_err(|error| {
         refuse(format!("Unable to open shared memory region {:?}: {error}", clip(key)))
     })?;
-    let object = File::from(object);
-    let metadata = object.metadata().map_err(|error| refuse(error.to_string()))?;
+    let file = File::from(object);
+    let metadata = file.metadata().map_err(|error| refuse(error.to_string()))?;
     if !metadata.is_file() {
         return Err(refuse(format!("{:?} is no shared memory object", clip(key))));
     }
-    let there = metadata.len();
+    let (there, identity) = (metadata.len(), (metadata.dev(), metadata.ino()));
     if offset.checked_add(byte_size).is_none_or(|end| end > there) {
         return Err(refuse(format!(
             "offset {offset} and byte size {byte_size} go past the {there} bytes of {:?}",
             clip(key)
         )));
     }
+    let object = Arc::new(Object { file, identity });
     Ok(Region { name: name.to_owned(), key: key.to_owned(), offset, byte_size, object })
+}
+
+/// `regions` and one more, which shares its object with those that have it open already.
+fn with(
+    regions: &BTreeMap<String, Arc<Region>>,
+    region: &Region,
+) -> Result<BTreeMap<String, Arc<Region>>, GatewayError> {
+    if regions.contains_key(&region.name) {
+        let name = &region.name;
+        return Err(GatewayError::AlreadyExists(format!(
+            "shared memory region {name:?} already in manager; unregister it first"
+        )));
+    }
+    if regions.len() >= MOST_REGIONS {
+        let text = format!("{MOST_REGIONS} shared memory regions are registered already");
+        return Err(invalid(text));
+    }
+    let objects: BTreeMap<_, _> =
+        regions.values().map(|other| (other.object.identity, &other.object)).collect();
+    let object = match objects.get(&region.object.identity) {
+        Some(&open) => open.clone(),
+        None if objects.len() >= most_objects() => {
+            let text = format!("{} shared memory objects are in use already", objects.len());
+            return Err(invalid(text));
+        }
+        None => region.object.clone(),
+    };
+    let mut next = regions.clone();
+    next.insert(region.name.clone(), Arc::new(Region { object, ..region.clone() }));
+    Ok(next)
+}
+
+/// Objects that may be open at a time: half of the files that this process may have open, since
+/// connections need some.
+fn most_objects() -> usize {
+    let files = getrlimit(Resource::Nofile).current;
+    files.and_then(|files| usize::try_from(files / 2).ok()).unwrap_or(usize::MAX)
+}
+
+/// `length` bytes from `at` on, into memory that is taken once, and not filled before.
+fn read_exact_at(file: &File, length: usize, at: u64) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    bytes.try_reserve_exact(length)?;
+    while bytes.len() < length {
+        let next = at + bytes.len() as u64;
+        match rustix::io::pread(file, spare_capacity(&mut bytes), next) {
+            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    // More may have been taken, and so read.
+    bytes.truncate(length);
+    Ok(bytes)
 }
 
 const fn invalid(text: String) -> GatewayError {
@@ -269,11 +327,6 @@ const fn invalid(text: String) -> GatewayError {
 
 fn too_large(slice: &RegionSlice) -> Fault {
     Fault::Invalid(format!("{} bytes of shared memory cannot be addressed", slice.byte_size))
-}
-
-/// What a caller sent as a name, cut to a length fit for a message.
-fn clip(text: &str) -> String {
-    text.chars().take(100).collect()
 }
 
 #[cfg(test)]
@@ -366,6 +419,42 @@ mod tests {
         }
         assert_eq!(object.file.metadata().unwrap().len(), 100);
         assert_eq!(regions.read(&slice(0, 100), "x").unwrap(), [0; 100]);
+    }
+
+    #[test]
+    fn regions_of_one_object_have_it_open_once() {
+        let (object, other) = (Object::new("shared", 4096), Object::new("own", 4096));
+        let regions = Regions::new(true);
+        let open = |object: &Object| {
+            let files = std::fs::read_dir("/proc/self/fd").unwrap();
+            let name = format!("/dev/shm{}", object.key);
+            let links = files.filter_map(|file| std::fs::read_link(file.ok()?.path()).ok());
+            links.filter(|link| link.as_os_str() == name.as_str()).count()
+        };
+        for number in 0..20 {
+            regions.register(&format!("r{number}"), &object.key, number, 8).unwrap();
+        }
+        regions.register("other", &other.key, 0, 8).unwrap();
+        // Each is open once more by this test.
+        assert_eq!((open(&object), open(&other)), (2, 2));
+        let of =
+            |region: &str, offset| RegionSlice { region: region.to_owned(), ..slice(offset, 1) };
+        regions.write(&of("r5", 0), "y", &[7]).unwrap();
+        assert_eq!(regions.read(&of("r0", 5), "x").unwrap(), [7]);
+        regions.unregister(Some("r0"));
+        assert_eq!(open(&object), 2, "others still have it");
+        regions.unregister(None);
+        assert_eq!((open(&object), open(&other)), (1, 1));
+    }
+
+    /// Only what is said of it is large: a hundred terabytes of nothing.
+    #[test]
+    fn memory_that_is_not_there_is_an_error() {
+        let (object, size) = (Object::new("vast", 100 << 40), 100 << 40);
+        let regions = Regions::new(true);
+        regions.register("r", &object.key, 0, size).unwrap();
+        assert!(text(regions.read(&slice(0, size), "x")).contains("cannot be used"));
+        assert_eq!(regions.read(&slice(size - 8, 8), "x").unwrap(), [0; 8]);
     }
 
     #[test]

@@ -5,7 +5,7 @@ use sluice_protocol::Code;
 use tonic::Status;
 
 use crate::access::{Api, ApiGroup, Demand, Protocol, Refusal};
-use crate::error::GatewayError;
+use crate::error::{GatewayError, clip};
 use crate::shared::Shared;
 
 /// Whether whoever sent `headers` may ask for `path`.
@@ -15,8 +15,8 @@ pub(super) fn check(shared: &Shared, path: &str, headers: &HeaderMap) -> Result<
         Err(status)
     };
     let Some(api) = api(path) else {
-        let path: String = path.chars().take(200).collect();
-        return refuse(Code::Unimplemented, Status::unimplemented(format!("no method {path}")));
+        let text = format!("no method {}", clip(path));
+        return refuse(Code::Unimplemented, Status::unimplemented(text));
     };
     let live = shared.live();
     match live.access.check(api, headers, Protocol::Grpc) {

@@ -8,15 +8,15 @@ use sluice_protocol::grpc::infer_parameter::ParameterChoice;
 use sluice_protocol::grpc::model_infer_request::{InferInputTensor, InferRequestedOutputTensor};
 use sluice_protocol::grpc::{InferParameter, InferTensorContents, ModelInferRequest};
 use sluice_protocol::{
-    Datatype, InferRequest, NamedTensor, Parameter, Parameters, RequestedOutput, Tensor,
-    TensorData, element_count,
+    Datatype, InferRequest, NamedTensor, Parameter, Parameters, RegionSlice, RequestedOutput,
+    Tensor, TensorData, element_count,
 };
 
 use crate::control::shared_memory::Regions;
 use crate::deployment::Deployment;
-use crate::error::GatewayError;
+use crate::error::{GatewayError, clip};
 use crate::room::Room;
-use crate::{inputs, tensor_parameters};
+use crate::{binary, inputs, tensor_parameters};
 
 /// The one parameter of Triton's own that requests bring. Every answer on a stream says that it is
 /// the last one to its request, so there is nothing to turn on.
@@ -33,7 +33,7 @@ pub(super) fn request(
     inputs::check_count(deployment, wire.inputs.len(), names)?;
     if let Some(parameter) = wire.parameters.remove(EMPTY_FINAL_RESPONSE) {
         let Some(ParameterChoice::BoolParam(_)) = parameter.parameter_choice else {
-            return Err(mistyped(EMPTY_FINAL_RESPONSE, "a bool"));
+            return Err(tensor_parameters::wrong(EMPTY_FINAL_RESPONSE, "true or false"));
         };
     }
     tensor_parameters::check(wire.parameters.keys())?;
@@ -75,10 +75,10 @@ fn tensor_parameters_of(wire: HashMap<String, InferParameter>) -> Result<Paramet
     wire.into_iter().map(|(name, value)| parameter(name, value)).collect()
 }
 
-/// A request parameter; those that the protocol knows have types of their own.
+/// A parameter as it came, of whatever type.
 fn parameter(name: String, value: InferParameter) -> Result<(String, Parameter), GatewayError> {
     let Some(choice) = value.parameter_choice else {
-        return Err(mistyped(&name, "a value"));
+        return Err(tensor_parameters::wrong(&name, "a value"));
     };
     let value = match choice {
         ParameterChoice::BoolParam(value) => Parameter::Bool(value),
@@ -87,18 +87,7 @@ fn parameter(name: String, value: InferParameter) -> Result<(String, Parameter),
         ParameterChoice::DoubleParam(value) => Parameter::Double(value),
         ParameterChoice::Uint64Param(value) => Parameter::Uint64(value),
     };
-    let is_fine = match name.as_str() {
-        "priority" | "timeout" => {
-            matches!(value, Parameter::Uint64(_) | Parameter::Int64(0..))
-        }
-        _ => true,
-    };
-    if is_fine { Ok((name, value)) } else { Err(mistyped(&name, "an integer of 0 or more")) }
-}
-
-fn mistyped(name: &str, expected: &str) -> GatewayError {
-    let name: String = name.chars().take(100).collect();
-    GatewayError::Invalid(format!("parameter {name:?} must be {expected}"))
+    Ok((name, value))
 }
 
 /// The inputs with their elements. Those that have no contents of their own take the raw ones by
@@ -122,9 +111,7 @@ fn named_tensors(
                 let reason = "must have one of contents and shared_memory_region, not both";
                 return Err(GatewayError::input(&input.name, reason));
             }
-            (None, _) if let Some(region) = region => {
-                Contents::Raw(regions.read(&region, &input.name)?.into())
-            }
+            (None, _) if let Some(region) = region => Contents::Region(region),
             (Some(_), true) => {
                 return Err(GatewayError::Invalid(format!(
                     "contents field must not be specified when using raw_input_contents for {:?} for model {:?}",
@@ -138,13 +125,10 @@ fn named_tensors(
                     let reason = "unable to find data for it in the request for model";
                     GatewayError::input(&input.name, format!("{reason} {model}"))
                 })?;
-                if let Some(datatype) = Datatype::parse(&input.datatype) {
-                    room.take_elements(datatype, TensorData::raw_count(datatype, &raw))?;
-                }
                 Contents::Raw(raw)
             }
         };
-        tensors.push(tensor(input, contents)?);
+        tensors.push(tensor(input, contents, regions, room)?);
     }
     match raw.len() {
         0 => Ok(tensors),
@@ -160,26 +144,35 @@ fn named_tensors(
 enum Contents {
     Typed(InferTensorContents),
     Raw(Bytes),
+    Region(RegionSlice),
 }
 
-fn tensor(input: InferInputTensor, contents: Contents) -> Result<NamedTensor, GatewayError> {
+fn tensor(
+    input: InferInputTensor,
+    contents: Contents,
+    regions: &Regions,
+    room: &Room,
+) -> Result<NamedTensor, GatewayError> {
     let InferInputTensor { name, datatype, shape, .. } = input;
     let datatype = Datatype::parse(&datatype).ok_or_else(|| {
         GatewayError::input(&name, format!("has the unknown datatype {:?}", clip(&datatype)))
     })?;
     let expected = element_count(&shape).map_err(|error| GatewayError::shape(&name, &error))?;
-    let data = match contents {
+    let tensor = match contents {
         Contents::Typed(contents) => {
-            typed(datatype, contents).map_err(|reason| GatewayError::input(&name, reason))?
+            let data = typed(datatype, contents);
+            let data = data.map_err(|reason| GatewayError::input(&name, reason))?;
+            Tensor::new(shape, data).map_err(|error| GatewayError::shape(&name, &error))?
         }
         Contents::Raw(raw) => {
             check_length(datatype, &shape, expected, &raw)
                 .map_err(|reason| GatewayError::input(&name, reason))?;
-            TensorData::from_raw(datatype, &raw)
-                .map_err(|error| GatewayError::shape(&name, &error))?
+            binary::tensor(&name, datatype, shape, &raw, room)?
+        }
+        Contents::Region(slice) => {
+            binary::tensor_in_region(&name, datatype, shape, &slice, regions, room)?
         }
     };
-    let tensor = Tensor::new(shape, data).map_err(|error| GatewayError::shape(&name, &error))?;
     Ok(NamedTensor { name, tensor })
 }
 
@@ -274,11 +267,6 @@ const fn field(datatype: Datatype) -> &'static str {
         Datatype::Bytes => "bytes_contents",
         Datatype::Fp16 | Datatype::Bf16 => "raw_input_contents",
     }
-}
-
-/// As much of a name as an error repeats.
-fn clip(name: &str) -> String {
-    name.chars().take(100).collect()
 }
 
 #[cfg(test)]

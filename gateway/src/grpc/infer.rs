@@ -9,7 +9,7 @@ use super::traced::{self, Origin};
 use super::{decode, encode};
 use crate::access::Protocol;
 use crate::dialect::OverloadStatus;
-use crate::error::GatewayError;
+use crate::error::{GatewayError, clip};
 use crate::forwarding::Forwarded;
 use crate::pipeline;
 use crate::shared::Shared;
@@ -76,8 +76,7 @@ pub(super) fn check_version(shared: &Shared, version: &str) -> Result<(), Gatewa
         return Ok(());
     }
     shared.metrics.count_unrouted(Code::InvalidArgument);
-    let version: String = version.chars().take(100).collect();
-    Err(GatewayError::Invalid(format!("model version {version:?} is no number")))
+    Err(GatewayError::Invalid(format!("model version {:?} is no number", clip(version))))
 }
 
 /// The status for a refused question, overload as the dialect has it.

@@ -14,7 +14,7 @@ use tonic::{Response, Status};
 
 use crate::control::exposure::{ControlGroup, Port};
 use crate::control::repository::{self, Indexed, LoadParameter, LoadParameters, State};
-use crate::error::GatewayError;
+use crate::error::{GatewayError, clip};
 use crate::shared::Shared;
 
 pub(super) async fn index(
@@ -76,8 +76,8 @@ fn parameters(
             Some(ParameterChoice::StringParam(value)) => LoadParameter::Text(value),
             Some(ParameterChoice::BytesParam(value)) => LoadParameter::Bytes(value),
             None => {
-                let name: String = name.chars().take(100).collect();
-                return Err(GatewayError::Invalid(format!("parameter {name:?} has no value")));
+                let text = format!("parameter {:?} has no value", clip(&name));
+                return Err(GatewayError::Invalid(text));
             }
         };
         Ok((name, parameter))

@@ -17,8 +17,9 @@ use sluice_protocol::ModelName;
 use uuid::Uuid;
 
 use super::base64::Base64;
+use super::brief::is_list_or_text;
 use super::{Body, reply};
-use crate::error::GatewayError;
+use crate::error::{GatewayError, clip};
 use crate::room::Room;
 use crate::settings::CloudEvents;
 
@@ -91,9 +92,9 @@ pub(super) fn no_json(headers: &HeaderMap, error: &serde_json::Error) -> Gateway
     let declared = declared.into_iter().find_map(|name| headers.get(name)?.to_str().ok());
     GatewayError::Invalid(match declared {
         Some(other) if !other.contains("json") => {
-            let other: String = other.chars().take(100).collect();
             format!(
-                "cloudevent data of type {other:?} is not understood; send a predict request in JSON"
+                "cloudevent data of type {:?} is not understood; send a predict request in JSON",
+                clip(other)
             )
         }
         _ => format!("Failed to decode or parse binary json cloudevent: {error}"),
@@ -119,7 +120,7 @@ fn check<'a>(text: impl Fn(&str) -> Option<Cow<'a, str>>) -> Result<(), GatewayE
     if READ_VERSIONS.contains(&&*version) {
         return Ok(());
     }
-    let version: String = version.chars().take(20).collect();
+    let version = clip(&version);
     invalid(format!(
         "Cloud Event Exceptions: Found invalid specversion {version:?}; send {VERSION}"
     ))
@@ -155,9 +156,8 @@ struct Event<'b> {
 
 impl<'b> Event<'b> {
     fn read(body: &'b Bytes) -> Result<Self, GatewayError> {
-        // A list would be taken for an object of its values.
-        if body.trim_ascii_start().starts_with(b"[") {
-            let text = "request body is no cloudevent: it is a list";
+        if is_list_or_text(body) {
+            let text = "request body is no cloudevent: it is no JSON object";
             return Err(GatewayError::Invalid(text.to_owned()));
         }
         serde_json::from_slice(body).map_err(|error| {

@@ -4,11 +4,12 @@
 use bytes::Bytes;
 use http::header::{CONTENT_ENCODING, HeaderValue};
 use http::{HeaderMap, Response};
-use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, Visitor};
+use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, Unexpected, Visitor};
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 use sluice_protocol::{InferRequest, InferResponse, NamedTensor, Tensor};
 
+use super::brief::text_instead;
 use super::v2::{WireParameters, wire_parameters};
 use super::{Body, elements, forward, reply, words};
 use crate::deployment::{Deployment, ListedTensor};
@@ -95,14 +96,6 @@ fn decode(
         .deserialize(&mut json)
         .and_then(|()| json.end())
         .map_err(|error| invalid(&error.to_string()))?;
-    if asked.inputs.is_empty() {
-        let names: Vec<&str> = listed.iter().map(|input| input.name.as_str()).collect();
-        return Err(GatewayError::Invalid(format!(
-            "no key is an input of model {}, whose inputs are {}",
-            deployment.model,
-            names.join(", ")
-        )));
-    }
     let inputs = asked.inputs.iter().map(|(input, value)| {
         let is_own = deployment.inputs.iter().any(|spec| spec.name == input.name);
         let most = elements::take_room(room, input.datatype, value.get())?;
@@ -142,7 +135,7 @@ impl<'j> DeserializeSeed<'j> for Entries<'_, '_, 'j> {
     type Value = ();
 
     fn deserialize<D: Deserializer<'j>>(self, deserializer: D) -> Result<(), D::Error> {
-        deserializer.deserialize_map(self)
+        deserializer.deserialize_any(self)
     }
 }
 
@@ -151,6 +144,15 @@ impl<'j> Visitor<'j> for Entries<'_, '_, 'j> {
 
     fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("an object")
+    }
+
+    fn visit_str<E: Error>(self, _: &str) -> Result<(), E> {
+        Err(text_instead(&self))
+    }
+
+    /// Parameters that are null are none.
+    fn visit_unit<E: Error>(self) -> Result<(), E> {
+        if self.nested { Ok(()) } else { Err(E::invalid_type(Unexpected::Unit, &self)) }
     }
 
     fn visit_map<A: MapAccess<'j>>(self, mut entries: A) -> Result<(), A::Error> {
@@ -261,7 +263,29 @@ fn key(json: &mut Vec<u8>, name: &str) {
 
 #[cfg(test)]
 mod tests {
-    use super::{fitted, spread};
+    use bytes::Bytes;
+    use sluice_protocol::Datatype;
+
+    use super::{decode, fitted, spread};
+    use crate::deployment::{Deployment, idle};
+    use crate::dialect::NanForm;
+    use crate::inputs;
+    use crate::room::Room;
+
+    #[test]
+    fn a_model_may_be_asked_without_an_input() {
+        let inputs: [(&str, _, &[i64]); 1] = [("a", Datatype::Fp32, &[-1, 2])];
+        let mut deployment = idle::deployment(&"m".parse().unwrap(), &inputs);
+        let ask = |deployment: &Deployment| {
+            let body = Bytes::from_static(b"{\"id\": \"q\", \"other\": 1}");
+            let asked = decode(deployment, &body, NanForm::Null, &Room::new(1000)).unwrap();
+            assert!(asked.inputs.is_empty() && asked.parameters.len() == 1, "{asked:?}");
+            inputs::prepare(deployment, None, asked.inputs)
+        };
+        assert!(ask(&deployment).unwrap_err().to_string().contains("is missing"));
+        deployment.inputs[0].optional = true;
+        assert_eq!(ask(&deployment).unwrap().rows, 1);
+    }
 
     #[test]
     fn a_row_takes_the_shape_of_the_input() {

@@ -3,6 +3,7 @@
 mod access;
 mod base64;
 pub(crate) mod body;
+mod brief;
 mod cloud_events;
 mod coding;
 mod elements;
@@ -30,14 +31,14 @@ use bytes::Bytes;
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Request, Response};
 use hyper::body::Incoming;
-use serde_json::json;
+use serde_json::{Value, json};
 use sluice_protocol::InferRequest;
 
 use crate::access::Protocol;
 use crate::control::exposure::Port;
 use crate::control::extensions::extensions;
 use crate::deployment::Deployment;
-use crate::error::GatewayError;
+use crate::error::{GatewayError, clip};
 use crate::metrics::Exposition;
 use crate::pipeline;
 use crate::room::Room;
@@ -95,7 +96,7 @@ where
     let answering = async {
         let route = Route::parse(&head.method, path)?;
         if !route.is_on(Port::Admin) {
-            return Err(GatewayError::NoRoute(path.chars().take(200).collect()));
+            return Err(GatewayError::NoRoute(clip(path).to_owned()));
         }
         let body = body_of(shared, &route, &head.headers, incoming).await?;
         let (headers, mut trace) = (HeaderMap::new(), Trace::none());
@@ -160,6 +161,7 @@ const fn has_body(route: &Route<'_>) -> bool {
     }
 }
 
+/// Answers what is asked.
 async fn dispatch(
     shared: &Arc<Shared>,
     port: Port,
@@ -168,78 +170,50 @@ async fn dispatch(
     body: Bytes,
     trace: &mut Trace,
 ) -> Result<Response<Body>, GatewayError> {
+    let catalog = || shared.catalog.snapshot();
+    let page = |value: Value| Ok(reply::json(200, &value));
     match route {
         Route::Infer { model, version } => {
-            let (nan, mut form) = (shared.dialect().nan, v2::ReplyForm::default());
-            let decode = |deployment: &Deployment| {
-                let body = v2::Split::new(headers, &body)?;
-                let room = Room::new(shared.limits().max_body);
-                let (mut request, wanted) =
-                    v2::decode(deployment, &shared.regions, body, nan, &room)?;
-                forward(shared, headers, &mut request)?;
-                form = wanted;
-                Ok(request)
-            };
-            let response =
-                pipeline::infer(shared, &model, version.as_deref(), trace, decode).await?;
-            let reply = v2::encode(&response, &form, shared.dialect().nan)?;
-            Ok(compressed(shared, headers, reply).await)
+            infer(shared, &model, version.as_deref(), headers, &body, trace).await
         }
-        Route::Alive => Ok(reply::json(200, &json!({"status": "alive"}))),
-        Route::Live => Ok(reply::json(200, &json!({"live": true}))),
+        Route::Alive => page(json!({"status": "alive"})),
+        Route::Live => page(json!({"live": true})),
         Route::Ready => Ok(ready(shared)),
-        Route::Server => Ok(reply::json(200, &v2::server_metadata(&extensions(shared, port)))),
-        Route::Models => {
-            let catalog = shared.catalog.snapshot();
-            let models = catalog.models().into_iter();
-            let names: Vec<_> =
-                models.filter(|(_, model)| !model.is_unloaded()).map(|(name, _)| name).collect();
-            Ok(reply::json(200, &json!({"models": names})))
-        }
+        Route::Server => page(v2::server_metadata(&extensions(shared, port))),
+        Route::Models => Ok(models(shared)),
         Route::Metadata { model, version } => {
-            let catalog = shared.catalog.snapshot();
-            Ok(reply::json(200, &v2::model_metadata(&catalog, &model, version.as_deref())?))
+            page(v2::model_metadata(&catalog(), &model, version.as_deref())?)
         }
         Route::Statistics { model, version } => {
-            let catalog = shared.catalog.snapshot();
-            let (model, version) = (model.as_deref(), version.as_deref());
-            Ok(reply::json(200, &statistics::model_statistics(&catalog, model, version)?))
+            page(statistics::model_statistics(&catalog(), model.as_deref(), version.as_deref())?)
         }
         Route::ModelReady { model, version } => {
-            let catalog = shared.catalog.snapshot();
-            let answered = v2::model_ready(&catalog, &model, version.as_deref());
+            let answered = v2::model_ready(&catalog(), &model, version.as_deref());
             let answered = answered.map(|(status, body)| reply::json(status, &body));
             access::readiness(shared, headers, &model, answered)
         }
         Route::Config { model, version } => {
-            let catalog = shared.catalog.snapshot();
-            let deployment = catalog.resolve(&model, version.as_deref())?;
-            Ok(reply::json(200, &deployment.config.to_json()))
+            page(catalog().resolve(&model, version.as_deref())?.config.to_json())
         }
         Route::RepositoryIndex => repository::index(shared, &body).await,
         Route::RepositoryLoad { model } => repository::load(shared, &model, body).await,
         Route::RepositoryUnload { model } => repository::unload(shared, &model, &body).await,
         Route::NamedRepository => Err(repository::named()),
-        Route::RegionStatus { memory, region } => Ok(reply::json(
-            200,
-            &shared_memory::status(&shared.regions, memory, region.as_deref())?,
-        )),
+        Route::RegionStatus { memory, region } => {
+            page(shared_memory::status(&shared.regions, memory, region.as_deref())?)
+        }
         Route::RegionRegister { memory, region } => {
             shared_memory::register(&shared.regions, memory, &region, &body)?;
-            Ok(reply::json(200, &json!({})))
+            page(json!({}))
         }
         Route::RegionUnregister { memory, region } => {
             shared_memory::unregister(&shared.regions, memory, region.as_deref());
-            Ok(reply::json(200, &json!({})))
+            page(json!({}))
         }
-        Route::LogSettings => Ok(reply::json(200, &logging::read())),
-        Route::LogUpdate => Ok(reply::json(200, &logging::write(&body)?)),
-        Route::TraceSettings { model } => {
-            Ok(reply::json(200, &trace::read(shared, model.as_deref())?))
-        }
-        Route::TraceUpdate { model } => {
-            Ok(reply::json(200, &trace::write(shared, model.as_deref(), &body)?))
-        }
+        Route::LogSettings => page(logging::read()),
+        Route::LogUpdate => page(logging::write(&body)?),
+        Route::TraceSettings { model } => page(trace::read(shared, model.as_deref())?),
+        Route::TraceUpdate { model } => page(trace::write(shared, model.as_deref(), &body)?),
         Route::V1(route) => v1::handle(shared, route, headers, &body, trace).await,
         Route::Generate { model, version, stream } => {
             let version = version.as_deref();
@@ -248,6 +222,38 @@ async fn dispatch(
         Route::Metrics => Ok(metrics(shared.clone(), Exposition::accepted(headers)).await),
         Route::OpenApi => Ok(openapi::document()),
     }
+}
+
+/// Answers a request of V2's for a prediction.
+async fn infer(
+    shared: &Shared,
+    model: &str,
+    version: Option<&str>,
+    headers: &HeaderMap,
+    body: &Bytes,
+    trace: &mut Trace,
+) -> Result<Response<Body>, GatewayError> {
+    let (nan, mut form) = (shared.dialect().nan, v2::ReplyForm::default());
+    let decode = |deployment: &Deployment| {
+        let body = v2::Split::new(headers, body)?;
+        let room = Room::new(shared.limits().max_body);
+        let (mut request, wanted) = v2::decode(deployment, &shared.regions, body, nan, &room)?;
+        forward(shared, headers, &mut request)?;
+        form = wanted;
+        Ok(request)
+    };
+    let response = pipeline::infer(shared, model, version, trace, decode).await?;
+    let reply = v2::encode(&response, &form, shared.dialect().nan)?;
+    Ok(compressed(shared, headers, reply).await)
+}
+
+/// The names of the models that are there, for V1 and V2.
+fn models(shared: &Shared) -> Response<Body> {
+    let catalog = shared.catalog.snapshot();
+    let models = catalog.models().into_iter();
+    let names: Vec<_> =
+        models.filter(|(_, model)| !model.is_unloaded()).map(|(name, _)| name).collect();
+    reply::json(200, &json!({"models": names}))
 }
 
 /// Adds the headers to the request's parameters that the operator wants there.

@@ -14,7 +14,7 @@ use serde_json::value::RawValue;
 
 use super::{Body, reply};
 use crate::control::repository::{self, LoadParameter, LoadParameters};
-use crate::error::GatewayError;
+use crate::error::{GatewayError, clip};
 use crate::shared::Shared;
 
 /// Base64 with its padding or without.
@@ -83,8 +83,7 @@ fn parameters(body: &[u8]) -> Result<LoadParameters, GatewayError> {
 
 fn parameter(name: &str, value: &RawValue) -> Result<LoadParameter, GatewayError> {
     let refuse = |reason: &dyn std::fmt::Display| {
-        let name: String = name.chars().take(100).collect();
-        GatewayError::Invalid(format!("parameter {name:?} {reason}"))
+        GatewayError::Invalid(format!("parameter {:?} {reason}", clip(name)))
     };
     let value = value.get();
     if let Ok(Text(text)) = serde_json::from_str::<Text<'_>>(value) {

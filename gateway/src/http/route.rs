@@ -6,7 +6,7 @@ use http::Method;
 
 use super::v1;
 use crate::control::exposure::{ControlGroup, Port};
-use crate::error::GatewayError;
+use crate::error::{GatewayError, clip};
 
 /// What a method and a path ask for.
 #[derive(Debug, PartialEq, Eq)]
@@ -86,7 +86,8 @@ pub(super) enum Memory {
 impl<'p> Route<'p> {
     /// The route, or 404 for a path that names nothing, 405 for the wrong method.
     pub(super) fn parse(method: &Method, path: &'p str) -> Result<Self, GatewayError> {
-        let route = Self::of_path(path).ok_or_else(|| GatewayError::NoRoute(clip(path)))?;
+        let route =
+            Self::of_path(path).ok_or_else(|| GatewayError::NoRoute(clip(path).to_owned()))?;
         let route = match route {
             Self::LogSettings if method == Method::POST => Self::LogUpdate,
             Self::TraceSettings { model } if method == Method::POST => Self::TraceUpdate { model },
@@ -94,7 +95,7 @@ impl<'p> Route<'p> {
         };
         let own = route.method();
         if method != own && !(method == Method::HEAD && own == "GET") {
-            let (method, path) = (method.to_string(), clip(path));
+            let (method, path) = (method.to_string(), clip(path).to_owned());
             // Two routes have such a path.
             let allowed = match route {
                 Self::LogSettings | Self::TraceSettings { .. } => "GET, POST",
@@ -282,15 +283,13 @@ pub(super) fn decode(part: &str) -> Option<Cow<'_, str>> {
             continue;
         }
         let (digits, tail) = tail.split_at_checked(2)?;
-        let digits = std::str::from_utf8(digits).ok()?;
+        // A sign would pass as a digit otherwise.
+        let is_hex = digits.iter().all(u8::is_ascii_hexdigit);
+        let digits = std::str::from_utf8(digits).ok().filter(|_| is_hex)?;
         bytes.push(u8::from_str_radix(digits, 16).ok()?);
         rest = tail;
     }
     String::from_utf8(bytes).ok().map(Into::into)
-}
-
-fn clip(path: &str) -> String {
-    path.chars().take(200).collect()
 }
 
 #[cfg(test)]
@@ -366,6 +365,8 @@ mod tests {
             "/v2/models/a/b",
             "//v2",
             "/v2/models/%zz/infer",
+            "/v2/models/%+5",
+            "/v2/models/%2",
             "/v1/models/a:x",
             "*",
             "",

@@ -17,6 +17,7 @@ use sluice_features::Field;
 use sluice_protocol::{Datatype, NamedTensor, Tensor, TensorData};
 
 use super::base64::Base64;
+use super::brief::text_instead;
 use super::elements;
 use crate::deployment::Deployment;
 use crate::error::GatewayError;
@@ -105,12 +106,16 @@ fn column_to_tensor(
     if let Some(own) = deployment.inputs.iter().find(|spec| spec.name == name) {
         return tensor(name, text, own.datatype, room).map(Some);
     }
+    let no_list = || GatewayError::input(name, "must be a list of rows");
+    if !text.starts_with('[') {
+        return Err(no_list());
+    }
     let _values = room.lend(values_weight(text))?;
     let values: Vec<Value> = serde_json::from_str(text).map_err(|error| {
         // serde_json's own words for one past the range of FP64.
         let is_large = error.to_string().starts_with("number out of range");
         let reason = "has a number that is out of the range of FP64";
-        GatewayError::input(name, if is_large { reason } else { "must be a list of rows" })
+        if is_large { GatewayError::input(name, reason) } else { no_list() }
     })?;
     let fields = deployment.features.iter().flat_map(|features| features.plan.request_fields());
     let optional = fields.filter(|field| !field.required).find(|field| field.name == name);
@@ -347,7 +352,7 @@ impl<'de> DeserializeSeed<'de> for RowSeed<'_> {
     type Value = ();
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
-        deserializer.deserialize_map(self)
+        deserializer.deserialize_any(self)
     }
 }
 
@@ -356,6 +361,10 @@ impl<'de> Visitor<'de> for RowSeed<'_> {
 
     fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("an object, as the first one is")
+    }
+
+    fn visit_str<E: Error>(self, _: &str) -> Result<(), E> {
+        Err(text_instead(&self))
     }
 
     fn visit_map<A: MapAccess<'de>>(self, entries: A) -> Result<(), A::Error> {

@@ -11,9 +11,8 @@ mod status;
 
 use bytes::Bytes;
 use http::{HeaderMap, Response, StatusCode};
-use serde_json::json;
 
-use super::{Body, access, compressed, forward, reply};
+use super::{Body, access, compressed, forward, models, reply};
 use crate::catalog::Catalog;
 use crate::deployment::Deployment;
 use crate::error::GatewayError;
@@ -34,13 +33,7 @@ pub(super) async fn handle(
 ) -> Result<Response<Body>, GatewayError> {
     let catalog = || shared.catalog.snapshot();
     match route {
-        Route::Models => {
-            let catalog = catalog();
-            let models = catalog.models().into_iter();
-            let names: Vec<_> =
-                models.filter(|(_, model)| !model.is_unloaded()).map(|(name, _)| name).collect();
-            Ok(reply::json(200, &json!({"models": names})))
-        }
+        Route::Models => Ok(models(shared)),
         Route::Status(target) => {
             let answered = status::answer(&catalog(), &target);
             access::readiness(shared, headers, &target.model, answered)

@@ -1,25 +1,29 @@
 //! The bare words for which JSON has no number: `NaN`, `Infinity` and `-Infinity`, as Triton,
 //! TensorFlow Serving and Python's `json` write them.
 
+use super::elements::{self, text_length};
 use crate::error::GatewayError;
-use crate::http::elements::INFINITY;
 use crate::room::Room;
 
-/// `text` with each bare word put as JSON that [`super::elements`] reads as the same number. None when there is no such word, so that nothing is copied.
+const INFINITY: &[u8] = b"Infinity";
+const NAN: &[u8] = b"NaN";
+
+/// `text` with each bare word put as JSON that [`super::elements`] reads as the same number. None
+/// when there is no such word, so that nothing is copied.
 pub(super) fn replaced(text: &[u8], room: &Room) -> Result<Option<Vec<u8>>, GatewayError> {
     let mut out: Option<Vec<u8>> = None;
     let mut copied = 0;
     let mut at = 0;
     while at < text.len() {
         let rest = &text[at..];
-        let (length, number) = match rest[0] {
+        let (word, number) = match rest[0] {
             b'"' => {
-                at += string_length(rest);
+                at += text_length(rest).unwrap_or(rest.len());
                 continue;
             }
             // What a minus stands before has the sign already.
-            b'I' if rest.starts_with(b"Infinity") => (8, INFINITY.as_bytes()),
-            b'N' if rest.starts_with(b"NaN") => (3, &b"null"[..]),
+            b'I' if is_word(text, at, INFINITY) => (INFINITY, elements::INFINITY.as_bytes()),
+            b'N' if is_word(text, at, NAN) => (NAN, &b"null"[..]),
             _ => {
                 at += 1;
                 continue;
@@ -36,7 +40,7 @@ pub(super) fn replaced(text: &[u8], room: &Room) -> Result<Option<Vec<u8>>, Gate
         };
         out.extend_from_slice(&text[copied..at]);
         out.extend_from_slice(number);
-        at += length;
+        at += word.len();
         copied = at;
     }
     if let Some(out) = &mut out {
@@ -45,15 +49,12 @@ pub(super) fn replaced(text: &[u8], room: &Room) -> Result<Option<Vec<u8>>, Gate
     Ok(out)
 }
 
-/// How long the string is that `text` begins with, quotes included.
-fn string_length(text: &[u8]) -> usize {
-    let mut escaped = false;
-    let end = text[1..].iter().position(|&byte| {
-        let ends = byte == b'"' && !escaped;
-        escaped = byte == b'\\' && !escaped;
-        ends
-    });
-    end.map_or(text.len(), |end| end + 2)
+/// Whether `word` stands in `text` at `at`, by itself but for a minus before it: as a part of
+/// something else it is no number, and must not become one.
+fn is_word(text: &[u8], at: usize, word: &[u8]) -> bool {
+    let is_apart = |byte: Option<&u8>| byte.is_none_or(|byte| b" \t\n\r[],:{}".contains(byte));
+    let before = text[..at].strip_suffix(b"-").unwrap_or(&text[..at]);
+    text[at..].starts_with(word) && is_apart(before.last()) && is_apart(text.get(at + word.len()))
 }
 
 #[cfg(test)]
@@ -83,11 +84,36 @@ mod tests {
 
     #[test]
     fn a_copy_takes_its_room() {
-        let words = b"NaN".repeat(100);
-        let copy = super::replaced(&words, &Room::of_bytes(404)).unwrap().unwrap();
-        assert_eq!((copy.len(), copy.capacity()), (400, 404));
-        assert!(super::replaced(&words, &Room::of_bytes(403)).is_err());
+        let words = b"NaN,".repeat(99);
+        let copy = super::replaced(&words, &Room::of_bytes(532)).unwrap().unwrap();
+        assert_eq!((copy.len(), copy.capacity()), (495, 532));
+        assert!(super::replaced(&words, &Room::of_bytes(531)).is_err());
         assert_eq!(super::replaced(b"[1]", &Room::of_bytes(0)).unwrap(), None);
+    }
+
+    #[test]
+    fn parts_of_something_else_stay() {
+        for text in [
+            "[1Infinity]",
+            "[Infinity1]",
+            "[0.5Infinity]",
+            "[--Infinity]",
+            "[-1-Infinity]",
+            "[1e-Infinity]",
+            "[NaNNaN]",
+            "[NaN.0]",
+            "[xNaN]",
+            "\"a\"NaN",
+            "[Infinit]",
+            "[InfinityNaN]",
+        ] {
+            assert_eq!(replaced(text.as_bytes()), None, "{text}");
+        }
+        for (text, json) in
+            [("NaN", "null"), ("-Infinity", "-9e+999999"), ("{\"a\":NaN}", "{\"a\":null}")]
+        {
+            assert_eq!(replaced(text.as_bytes()).unwrap(), json.as_bytes(), "{text}");
+        }
     }
 
     #[test]
@@ -98,6 +124,46 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn nothing_but_whole_words_changes(pieces in prop::collection::vec(
+            prop::sample::select(vec![
+                "NaN", "Infinity", "-", "1", "0.5", "e", ",", "[", "]", "{", "}", ":", " ", "\n",
+                "Na", "\"NaN\"", "\" \\\" Infinity\"", "x",
+            ]),
+            0..12,
+        )) {
+            // What stands between marks and white space, a minus before it apart, is a word or is not.
+            let mut expected = String::new();
+            let text = pieces.concat();
+            let mut token = String::new();
+            let end_token = |token: &mut String, out: &mut String| {
+                let (minus, rest) = match token.strip_prefix('-') {
+                    Some(rest) => ("-", rest),
+                    None => ("", token.as_str()),
+                };
+                let rest = match rest {
+                    "NaN" => "null",
+                    "Infinity" => "9e+999999",
+                    other => other,
+                };
+                out.push_str(minus);
+                out.push_str(rest);
+                token.clear();
+            };
+            for piece in &pieces {
+                match *piece {
+                    "," | "[" | "]" | "{" | "}" | ":" | " " | "\n" => {
+                        end_token(&mut token, &mut expected);
+                        expected.push_str(piece);
+                    }
+                    other => token.push_str(other),
+                }
+            }
+            end_token(&mut token, &mut expected);
+            let changed = replaced(text.as_bytes()).map(|json| String::from_utf8(json).unwrap());
+            prop_assert_eq!(changed.unwrap_or_else(|| text.clone()), expected);
+        }
+
         #[test]
         fn json_without_words_stays(value in "[\\[\\]{},:\"\\\\NaInfity0-9 -]{0,60}") {
             if serde_json::from_str::<serde_json::Value>(&value).is_ok() {

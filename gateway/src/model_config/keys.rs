@@ -6,7 +6,7 @@ use sluice_protocol::grpc::model_config::SchedulingChoice;
 use sluice_protocol::grpc::model_instance_group::Kind;
 use sluice_protocol::grpc::{ModelConfig, ModelInput, ModelInstanceGroup, ModelOutput};
 
-use crate::error::LoadError;
+use crate::error::{LoadError, clip};
 use crate::metrics::OWN_LABELS;
 
 /// A key, whether a configuration has it, and why that is refused.
@@ -125,7 +125,7 @@ pub(crate) fn check_name(config: &ModelConfig, model: &ModelName) -> Result<(), 
     if config.name.is_empty() || config.name == model.as_str() {
         return Ok(());
     }
-    let name: String = config.name.chars().take(100).collect();
+    let name = clip(&config.name);
     Err(format!("name is {name:?}, but the model is called {:?}", model.as_str()))
 }
 

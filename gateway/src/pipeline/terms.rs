@@ -1,4 +1,4 @@
-//! What a request's parameters ask of the queue.
+//! What a request's parameters ask of the queue, over every protocol.
 
 use std::time::Duration;
 
@@ -6,28 +6,31 @@ use sluice_protocol::{Parameter, Parameters};
 
 use crate::error::GatewayError;
 use crate::executor::Terms;
+use crate::tensor_parameters::{truth, whole, wrong};
 
 /// Reads `priority` (1 goes first, 0 is the default) and `timeout` (microseconds of waiting, 0 is
 /// the default). Either may come signed or unsigned, since clients differ in it.
 pub(super) fn terms(parameters: &Parameters) -> Result<Terms, GatewayError> {
-    let timeout = whole_number(parameters, "timeout")?;
+    check_sequence(parameters)?;
+    let timeout = whole(parameters, "timeout")?.unwrap_or(0);
     Ok(Terms {
-        priority: whole_number(parameters, "priority")?,
+        priority: whole(parameters, "priority")?.unwrap_or(0),
         timeout: (timeout > 0).then(|| Duration::from_micros(timeout)),
     })
 }
 
-/// A parameter that counts something; 0 when it is not there.
-fn whole_number(parameters: &Parameters, name: &str) -> Result<u64, GatewayError> {
-    let number = match parameters.get(name) {
-        None => Some(0),
-        Some(Parameter::Uint64(number)) => Some(*number),
-        Some(Parameter::Int64(number)) => u64::try_from(*number).ok(),
-        Some(Parameter::Bool(_) | Parameter::Double(_) | Parameter::String(_)) => None,
-    };
-    number.ok_or_else(|| {
-        GatewayError::Invalid(format!("parameter {name:?} must be an integer of 0 or more"))
-    })
+/// Refuses a request whose place in a sequence is none. Otherwise it has no effect: each request
+/// is answered by itself.
+fn check_sequence(parameters: &Parameters) -> Result<(), GatewayError> {
+    const ID: &str = "sequence_id";
+    if !matches!(parameters.get(ID), Some(Parameter::String(_))) {
+        let text = "a whole number that is not negative, or a string";
+        whole(parameters, ID).map_err(|_| wrong(ID, text))?;
+    }
+    for name in ["sequence_start", "sequence_end"] {
+        truth(parameters, name)?;
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -58,6 +61,25 @@ mod tests {
             (of("timeout", Parameter::String("5".to_owned())), None),
         ] {
             assert_eq!(terms(&parameters).ok(), expected, "{parameters:?}");
+        }
+    }
+
+    #[test]
+    fn a_place_in_a_sequence_has_its_types() {
+        let text = || Parameter::String("a".to_owned());
+        for (name, value, fits) in [
+            ("sequence_id", Parameter::Int64(7), true),
+            ("sequence_id", Parameter::Uint64(u64::MAX), true),
+            ("sequence_id", text(), true),
+            ("sequence_id", Parameter::Int64(-1), false),
+            ("sequence_id", Parameter::Double(1.0), false),
+            ("sequence_id", Parameter::Bool(true), false),
+            ("sequence_start", Parameter::Bool(true), true),
+            ("sequence_start", text(), false),
+            ("sequence_end", Parameter::Int64(1), false),
+        ] {
+            let read = terms(&Parameters::from([(name.to_owned(), value.clone())]));
+            assert_eq!(read.is_ok(), fits, "{name} {value:?}: {read:?}");
         }
     }
 }

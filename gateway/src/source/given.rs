@@ -8,7 +8,7 @@ use sluice_protocol::grpc::ModelConfig;
 use sluice_protocol::{ModelName, ModelVersion};
 
 use super::folder::wanted;
-use crate::error::{GatewayError, LoadError};
+use crate::error::{GatewayError, LoadError, clip};
 use crate::load::{Candidate, DeploymentSettings};
 use crate::model_config::{check_name, named_paths};
 
@@ -105,10 +105,9 @@ impl Given {
                 self.beside.insert(path.to_owned(), bytes);
             }
             None => {
-                let path: String = path.chars().take(100).collect();
                 return Err(GatewayError::Invalid(format!(
                     "parameter \"file:{}\": a file is named by its version and its path there, as in file:1/model.onnx",
-                    path.escape_debug()
+                    clip(path).escape_debug()
                 )));
             }
         }

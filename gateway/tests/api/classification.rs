@@ -21,6 +21,50 @@ async fn answer(running: &Running, classes: Value) -> (u16, Value) {
     running.post(PATH, asked(&classes).to_string()).await
 }
 
+/// Scores of so many rows, of which the model makes as many outputs.
+fn rows(model: &str, count: usize) -> (String, Vec<u8>) {
+    let width = if model == "scale" { 2 } else { 1 };
+    let bytes = count * width * 4;
+    let input = if model == "scale" { "x" } else { "INPUT0" };
+    let output = if model == "scale" { "y" } else { "OUTPUT0" };
+    let request = json!({
+        "inputs": [{
+            "name": input, "datatype": "FP32", "shape": [count, width],
+            "parameters": {"binary_data_size": bytes},
+        }],
+        "outputs": [{"name": output, "parameters": {"classification": 4, "binary_data": true}}],
+    });
+    (request.to_string(), vec![0; bytes])
+}
+
+/// D6: as many classes in all, each of them a text in the place of a number. Who asks for more is
+/// told before the graph runs where its shape says so, and the core answers others meanwhile.
+#[tokio::test]
+async fn classes_are_bounded_over_all_rows() {
+    let models = [("scale", 1, "scale.onnx"), ("any", 1, "identity/FP32.onnx")];
+    let running = serve(&models).await;
+    for (model, count, status) in
+        [("scale", 500_001, 400), ("scale", 100_000, 200), ("any", 1_000_001, 400)]
+    {
+        let (json, binary) = rows(model, count);
+        let header = json.len();
+        let body = [json.into_bytes(), binary].concat();
+        let request = running.client.post(running.url(&format!("/v2/models/{model}/infer")));
+        let request = request.header("inference-header-content-length", header).body(body);
+        let response = request.send().await.unwrap();
+        let found = response.status().as_u16();
+        let body = response.bytes().await.unwrap();
+        let text = String::from_utf8_lossy(&body[..body.len().min(300)]);
+        assert_eq!(found, status, "{model} {count}: {text}");
+        if status == 400 {
+            assert!(text.contains("at most 1000000 are answered in all"), "{text}");
+        }
+    }
+    let (_, statistics) = running.get("/v2/models/scale/stats").await;
+    let executions = &statistics["model_stats"][0]["inference_stats"]["success"]["count"];
+    assert_eq!(executions, 1, "the one that was answered: {statistics}");
+}
+
 /// `y` is 2 x + 1.
 #[tokio::test]
 async fn the_largest_values_come_in_the_place_of_the_output() {

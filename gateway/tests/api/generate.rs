@@ -39,6 +39,11 @@ async fn keys_are_inputs_and_outputs() {
         ),
         // An input among the parameters, as Triton takes it.
         ("parse", json!({"parameters": {"text": "1"}}), answered("parse", "3", json!({"y": 1.0}))),
+        (
+            "parse",
+            json!({"text": "1", "parameters": null}),
+            answered("parse", "3", json!({"y": 1.0})),
+        ),
         ("scale", json!({"x": [1, 2]}), answered("scale", "1", json!({"y": [3.0, 5.0]}))),
         ("scale", json!({"x": [[1, 2]]}), answered("scale", "1", json!({"y": [3.0, 5.0]}))),
         // An input is an input, whatever else its name means.
@@ -72,10 +77,12 @@ async fn requests_that_do_not_fit() {
     for (model, body, says) in [
         ("parse", "", "generate request"),
         ("parse", "[]", "expected an object"),
+        ("parse", "null", "expected an object"),
+        ("parse", "\"text\"", "invalid type: string, expected an object"),
         ("parse", "{", "generate request"),
         ("parse", r#"{"text": "1"} {}"#, "trailing characters"),
-        ("parse", "{}", "no key is an input of model parse, whose inputs are text"),
-        ("parse", r#"{"abc": 123}"#, "whose inputs are text"),
+        ("parse", "{}", "missing required input(s) ['text']"),
+        ("parse", r#"{"abc": 123}"#, "expected 1 inputs but got 0 inputs for model 'parse'"),
         ("mixed", r#"{"name": "a", "on": true}"#, "\"id\": is missing"),
         ("parse", r#"{"text": 123}"#, "element 123 is no BYTES"),
         ("mixed", r#"{"id": 1, "name": "a", "on": "false"}"#, "is no BOOL"),

@@ -150,6 +150,8 @@ async fn parameters_have_the_types_that_the_protocol_gives_them() {
         ("triton_enable_empty_final_response", Some(BoolParam(true))),
         // A model without sequences answers each request by itself.
         ("sequence_id", Some(Uint64Param(1))),
+        ("sequence_id", Some(Int64Param(1))),
+        ("sequence_id", text()),
         ("sequence_start", Some(BoolParam(true))),
         ("own", Some(BoolParam(true))),
         ("own", Some(Int64Param(-1))),
@@ -161,12 +163,20 @@ async fn parameters_have_the_types_that_the_protocol_gives_them() {
         assert!(answered.is_ok(), "{name} {choice:?}: {answered:?}");
     }
     for (name, choice, says) in [
-        ("priority", Some(Int64Param(-1)), "\"priority\" must be an integer of 0 or more"),
-        ("priority", text(), "\"priority\" must be an integer"),
-        ("timeout", Some(DoubleParam(1.0)), "\"timeout\" must be an integer"),
-        ("timeout", Some(Int64Param(-5)), "\"timeout\" must be an integer"),
+        (
+            "priority",
+            Some(Int64Param(-1)),
+            "\"priority\" must be a whole number that is not negative",
+        ),
+        ("priority", text(), "\"priority\" must be a whole number"),
+        ("timeout", Some(DoubleParam(1.0)), "\"timeout\" must be a whole number"),
+        ("timeout", Some(Int64Param(-5)), "\"timeout\" must be a whole number"),
         ("own", None, "\"own\" must be a value"),
-        ("triton_enable_empty_final_response", Some(Int64Param(1)), "must be a bool"),
+        ("sequence_id", Some(DoubleParam(1.0)), "\"sequence_id\" must be a whole number that"),
+        ("sequence_id", Some(Int64Param(-1)), "or a string"),
+        ("sequence_start", text(), "\"sequence_start\" must be true or false"),
+        ("sequence_end", Some(Int64Param(1)), "\"sequence_end\" must be true or false"),
+        ("triton_enable_empty_final_response", Some(Int64Param(1)), "must be true or false"),
         ("triton_other", Some(BoolParam(true)), "\"triton_other\""),
     ] {
         let status = client.model_infer(with(name, choice)).await.unwrap_err();

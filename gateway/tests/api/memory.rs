@@ -24,7 +24,7 @@ async fn what_takes_much_more_memory_than_it_has_bytes_is_refused_without_it() {
     let (v1, v2) = ("/v1/models/texts:predict", "/v2/models/texts/infer");
     let doubles = r#"{"inputs":[{"name":"x","datatype":"FP64","shape":[1],"data":["#;
     let texts = r#"{"inputs":[{"name":"x","datatype":"BYTES","shape":[1],"data":["#;
-    let binary = r#"{"inputs":[{"name":"x","datatype":"BYTES","shape":[1],"parameters":{"binary_data_size":8000000}}]}"#;
+    let binary = r#"{"inputs":[{"name":"x","datatype":"BYTES","shape":[2000000],"parameters":{"binary_data_size":8000000}}]}"#;
     let raw = format!("{binary}{}", "\0".repeat(8_000_000));
     let before = running.status("VmHWM");
     for (path, body, header) in [
@@ -80,5 +80,61 @@ async fn what_is_large_and_takes_what_it_has_is_answered() {
     );
     let (status, answer) = running.post("/v2/models/scale/infer", request).await;
     assert_eq!((status, answer["outputs"][0]["shape"][0].as_u64()), (200, Some(rows as u64)));
+    running.end_without_an_error().await;
+}
+
+/// Where a text does not belong, and of what would be made of it: each character is written as six.
+#[tokio::test]
+async fn a_long_text_in_the_wrong_place_makes_no_long_error() {
+    let flag = format!("--max-body={LIMIT}");
+    let models = [
+        ("scale", 1, "scale.onnx"),
+        ("texts", 1, "identity/BYTES.onnx"),
+        ("mixed", 1, "mixed.onnx"),
+    ];
+    let running = Process::start(&models, &[&flag]).await;
+    let (v1, v2) = ("/v1/models/mixed:predict", "/v2/models/scale/infer");
+    let generate = "/v2/models/texts/generate";
+    let input = |rest: &str| format!(r#"{{"inputs":[{{"name":"x","datatype":"FP32",{rest}"#);
+    let event = ("content-type", "application/cloudevents+json");
+    let before = running.status("VmHWM");
+    for (path, head, tail, header) in [
+        (v1, "\"", "\"", None),
+        (v1, "\"", "\"", Some(event)),
+        (v1, "\"", "\"", Some(("ce-specversion", "1.0"))),
+        (v1, r#"{"instances":[{"id":1,"name":"a","on":true},""#, r#""]}"#, None),
+        (v1, r#"{"instances":[{"id":1,""#, r#"":1}]}"#, None),
+        (v1, r#"{"signature_name":""#, r#"","inputs":{}}"#, None),
+        (v1, r#"{"inputs":{""#, r#"":[1]}}"#, None),
+        (v2, "\"", "\"", None),
+        (v2, &input(r#""shape":""#), r#"","data":[1]}]}"#, None),
+        (v2, &input(r#""shape":[""#), r#""],"data":[1]}]}"#, None),
+        (v2, &input(r#""shape":[1],"parameters":""#), r#"","data":[1]}]}"#, None),
+        (v2, &input(r#""shape":[1,2],"data":[1,""#), r#""]}]}"#, None),
+        (v2, r#"{"inputs":[{"name":"x","shape":[1,2],"data":[1,2],"datatype":""#, r#""}]}"#, None),
+        (v2, r#"{"inputs":[{"datatype":"FP32","shape":[1],"data":[1],"name":""#, r#""}]}"#, None),
+        (v2, r#"{"inputs":""#, r#""}"#, None),
+        (v2, r#"{"inputs":[""#, r#""]}"#, None),
+        (v2, r#"{"inputs":[],"outputs":""#, r#""}"#, None),
+        (v2, r#"{"inputs":[],"outputs":[""#, r#""]}"#, None),
+        (v2, r#"{"inputs":[],"parameters":""#, r#""}"#, None),
+        (v2, r#"{"inputs":[],"parameters":{"triton_"#, r#"":1}}"#, None),
+        (v2, r#"{"inputs":[],"parameters":{""#, r#"":null}}"#, None),
+        (v2, r#"{"inputs":[],"outputs":[{"name":""#, r#""}]}"#, None),
+        (generate, "\"", "\"", None),
+        (generate, r#"{"parameters":""#, r#""}"#, None),
+        (generate, r#"{""#, r#"":null}"#, None),
+    ] {
+        let mut request = running.client.post(running.url(path)).body(body(head, "\u{7f}", tail));
+        if let Some((name, value)) = header {
+            request = request.header(name, value);
+        }
+        let (status, answer) = answer(request).await;
+        let text = answer["error"].as_str().unwrap_or_default();
+        assert_eq!(status, 400, "{path} {head}: {answer}");
+        assert!((1..=801).contains(&text.chars().count()), "{path} {head}: {answer}");
+    }
+    let taken = (running.status("VmHWM") - before) << 10;
+    assert!(taken < 6 * LIMIT as u64, "{taken} bytes of memory were taken");
     running.end_without_an_error().await;
 }

@@ -102,6 +102,16 @@ async fn what_belongs_to_sequences_is_let_pass() {
         let (status, body) = running.post("/v2/models/scale/infer", body).await;
         assert_eq!((status, &body["outputs"][0]["data"]), (200, &json!([3.0, 5.0])), "{body}");
     }
+    for (parameters, text) in [
+        (r#"{"sequence_id": -1}"#, "\"sequence_id\" must be a whole number that is not negative"),
+        (r#"{"sequence_id": 1.5}"#, "or a string"),
+        (r#"{"sequence_id": true}"#, "or a string"),
+        (r#"{"sequence_start": "x"}"#, "\"sequence_start\" must be true or false"),
+        (r#"{"sequence_end": 1}"#, "\"sequence_end\" must be true or false"),
+    ] {
+        let body = infer_body(&format!(r#", "parameters": {parameters}"#));
+        says(&running.post("/v2/models/scale/infer", body).await, 400, text);
+    }
 }
 
 /// A4, C4: the caller is told in time, while the run goes on.

@@ -16,8 +16,10 @@ use sluice_protocol::grpc::{
     SystemSharedMemoryRegisterRequest, SystemSharedMemoryStatusRequest,
     SystemSharedMemoryUnregisterRequest,
 };
+use tonic::Code;
 
-use crate::support::{Running, answer, serve, serve_with};
+use crate::inference::connect;
+use crate::support::{Process, Running, answer, serve, serve_with};
 
 /// An object that is gone after the test.
 struct Object {
@@ -179,6 +181,69 @@ async fn tensors_come_and_go_in_regions_over_grpc() {
         .unwrap();
     let gone = client.model_infer(question).await.unwrap_err();
     assert_eq!(gone.code(), tonic::Code::NotFound, "{gone:?}");
+}
+
+/// An object costs nothing as long as nothing is in it, whatever size it is said to have. So no
+/// request takes memory for what it only says that is there.
+#[tokio::test]
+async fn no_memory_is_taken_for_more_than_the_shape_needs() {
+    const LIMIT: u64 = 8 << 20;
+    let limit = format!("--max-body={LIMIT}");
+    let flags = [&*limit, "--shared-memory", "--serve-control=shared-memory"];
+    let models = [("scale", 1, "scale.onnx"), ("texts", 1, "identity/BYTES.onnx")];
+    let running = Process::start(&models, &flags).await;
+    let (terabytes, object) = (100 << 40, Object::new("vast", 100 << 40));
+    let register = json!({"key": object.key, "byte_size": terabytes}).to_string();
+    let path = "/v2/systemsharedmemory/region/vast/register";
+    assert_eq!(running.post(path, register).await.0, 200);
+    let mut client = connect(&running).await;
+    let before = running.status("VmHWM");
+    let pair = [1, 2];
+    let vast = [terabytes / 8, 2];
+    for (model, datatype, shape, bytes, status, says) in [
+        ("scale", "FP32", &pair[..], terabytes, 400, "needs 2 elements, got"),
+        ("scale", "FP32", &pair, 4 << 30, 400, "needs 2 elements, got 1073741824"),
+        ("scale", "FP32", &pair, (4 << 30) + 1, 400, "no whole number of FP32"),
+        ("scale", "FP32", &vast, terabytes, 413, "more than 16777216 bytes of memory"),
+        ("texts", "BYTES", &pair[..1], terabytes, 413, "more than 16777216 bytes of memory"),
+        ("texts", "BYTES", &pair[..1], LIMIT, 400, "needs 1 elements, got 2097152"),
+        ("texts", "BYTES", &[1 << 21], LIMIT, 413, "more than 16777216 bytes of memory"),
+    ] {
+        let name = if model == "scale" { "x" } else { "INPUT0" };
+        let input = json!({
+            "name": name, "datatype": datatype, "shape": shape, "parameters": place("vast", 0, bytes),
+        });
+        let path = format!("/v2/models/{model}/infer");
+        let (found, body) = running.post(&path, json!({"inputs": [input]}).to_string()).await;
+        assert_eq!(found, status, "{datatype} {shape:?} {bytes}: {body}");
+        assert!(body["error"].as_str().unwrap().contains(says), "{says}: {body}");
+
+        let size = ParameterChoice::Int64Param(i64::try_from(bytes).unwrap());
+        let region = ParameterChoice::StringParam("vast".to_owned());
+        let parameters = [("shared_memory_region", region), ("shared_memory_byte_size", size)];
+        let parameters = parameters.into_iter().map(|(name, choice)| {
+            (name.to_owned(), InferParameter { parameter_choice: Some(choice) })
+        });
+        let input = InferInputTensor {
+            name: name.to_owned(),
+            datatype: datatype.to_owned(),
+            shape: shape.iter().map(|&size| i64::try_from(size).unwrap()).collect(),
+            parameters: parameters.collect(),
+            ..Default::default()
+        };
+        let (model_name, inputs) = (model.to_owned(), vec![input]);
+        let request = ModelInferRequest { model_name, inputs, ..Default::default() };
+        let refused = client.model_infer(request).await.unwrap_err();
+        let code = if status == 400 { Code::InvalidArgument } else { Code::ResourceExhausted };
+        assert_eq!(refused.code(), code, "{refused:?}");
+        assert!(refused.message().contains(says), "{says}: {refused:?}");
+    }
+    let taken = (running.status("VmHWM") - before) << 10;
+    assert!(taken < 6 * LIMIT, "{taken} bytes of memory were taken");
+    let (status, body) =
+        running.post(INFER, request(&place("vast", terabytes - 8, 8), &json!({}))).await;
+    assert_eq!((status, &body["outputs"][0]["data"]), (200, &json!([1.0, 1.0])), "{body}");
+    running.end_without_an_error().await;
 }
 
 /// Clients clear what may be left of a GPU's regions before they begin.

@@ -280,7 +280,7 @@ fn string(rest: &str, datatype: Datatype) -> Result<(Bytes, usize), String> {
 }
 
 /// How long the text is that `rest` begins with, quotes included.
-fn text_length(rest: &[u8]) -> Option<usize> {
+pub(in crate::http) fn text_length(rest: &[u8]) -> Option<usize> {
     let inner = rest.strip_prefix(b"\"")?;
     let mut escaped = false;
     let end = inner.iter().position(|&byte| {

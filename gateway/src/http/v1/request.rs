@@ -6,6 +6,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use sluice_protocol::{InferRequest, NamedTensor, Parameters};
 
+use super::super::brief::is_list_or_text;
 use super::super::cloud_events::{self, Envelope};
 use super::super::rows::{columns_to_tensors, rows_to_tensors};
 use super::super::{elements, words};
@@ -13,7 +14,7 @@ use super::answer::{ReplyForm, Shape};
 use super::metadata::SIGNATURE;
 use crate::deployment::Deployment;
 use crate::dialect::NanForm;
-use crate::error::GatewayError;
+use crate::error::{GatewayError, clip};
 use crate::room::Room;
 use crate::settings::CloudEvents;
 
@@ -62,8 +63,7 @@ fn read<'b>(
     envelope: &Envelope,
     payload: &'b [u8],
 ) -> Result<WireRequest<'b>, GatewayError> {
-    // A list would be taken for an object of its values.
-    if payload.trim_ascii_start().starts_with(b"[") {
+    if is_list_or_text(payload) {
         return Err(invalid("request body is no predict request: JSON value Is not object"));
     }
     serde_json::from_slice(payload).map_err(|error| {
@@ -82,7 +82,7 @@ fn to_request(
     envelope: Envelope,
     room: &Room,
 ) -> Result<(Option<InferRequest>, ReplyForm), GatewayError> {
-    check_signature(wire.signature_name)?;
+    check_signature(wire.signature_name, room)?;
     elements::check_outputs(deployment)?;
     let (inputs, shape) = tensors(deployment, wire, room)?;
     let request = inputs.map(|inputs| InferRequest {
@@ -122,14 +122,15 @@ fn tensors(
 }
 
 /// A graph has one signature. Nothing, or nothing but quotes, means the default one.
-fn check_signature(given: Option<&RawValue>) -> Result<(), GatewayError> {
+fn check_signature(given: Option<&RawValue>, room: &Room) -> Result<(), GatewayError> {
     let Some(given) = given else { return Ok(()) };
+    let _name = room.lend(given.get().len())?;
     let name: String = serde_json::from_str(given.get())
         .map_err(|_| invalid("'signature_name' key must be a string value."))?;
     if name.is_empty() || name == SIGNATURE {
         return Ok(());
     }
-    let name: String = name.chars().take(100).collect();
+    let name = clip(&name);
     Err(GatewayError::Invalid(format!(
         "Serving signature key {name:?} not found; a model has the one signature {SIGNATURE:?}"
     )))

@@ -12,10 +12,10 @@ use super::{ReplyForm, Split};
 use crate::control::shared_memory::Regions;
 use crate::deployment::{Deployment, Input, Output};
 use crate::dialect::NanForm;
-use crate::error::GatewayError;
+use crate::error::{GatewayError, clip};
 use crate::http::elements;
-use crate::inputs;
 use crate::room::Room;
+use crate::{binary, inputs};
 
 /// Reads a request, and how it wants its outputs.
 pub(in crate::http) fn decode(
@@ -86,7 +86,7 @@ fn check_forms(
 ) -> Result<(), GatewayError> {
     let is_wanted =
         |spec: &&Output| wanted.is_empty() || wanted.iter().any(|output| output.name == spec.name);
-    // What is put into shared memory needs no form, and what cannot be classified says so later.
+    // What is put into shared memory needs no form, and what cannot be classified has no classes.
     let is_elsewhere = |name: &str| {
         let mut wanted = wanted.iter().filter(|output| output.name == name);
         wanted.any(|output| output.region.is_some() || output.classes.is_some())
@@ -125,9 +125,10 @@ fn decode_inputs(
     Ok(decoded)
 }
 
+/// One input, whose binary data, if it has some, is at the beginning of `rest`.
 fn decode_input(
     input: WireInput<'_>,
-    binary: &mut Bytes,
+    rest: &mut Bytes,
     regions: &Regions,
     room: &Room,
 ) -> Result<NamedTensor, GatewayError> {
@@ -140,36 +141,32 @@ fn decode_input(
     element_count(&shape).map_err(|error| GatewayError::shape(&name, &error))?;
     let sources =
         [data.is_some(), size.is_some(), region.is_some()].iter().filter(|is| **is).count();
-    let data = match (data, size, region) {
+    let tensor = match (data, size, region) {
         _ if sources > 1 => {
             let reason = "must have one of data, binary_data_size and shared_memory_region";
             return Err(refuse(format!("{reason}, not {sources}")));
         }
         (Some(text), ..) => {
             let most = elements::take_room(room, datatype, text.get())?;
-            elements::parse(text.get(), datatype, most).map_err(refuse)?.data
+            let data = elements::parse(text.get(), datatype, most).map_err(refuse)?.data;
+            Tensor::new(shape, data).map_err(|error| GatewayError::shape(&name, &error))?
         }
         (_, _, Some(region)) => {
-            TensorData::from_raw(datatype, &regions.read(&region, &name)?.into())
-                .map_err(|error| GatewayError::shape(&name, &error))?
+            binary::tensor_in_region(&name, datatype, shape, &region, regions, room)?
         }
         (_, None, None) => {
             let reason = "has neither data nor binary_data_size nor shared_memory_region";
             return Err(refuse(reason.to_owned()));
         }
         (_, Some(size), _) => {
-            let left = binary.len();
+            let left = rest.len();
             let size =
                 usize::try_from(size).ok().filter(|&size| size <= left).ok_or_else(|| {
                     refuse(format!("needs {size} bytes of binary data, {left} are left"))
                 })?;
-            let raw = binary.split_to(size);
-            room.take_elements(datatype, TensorData::raw_count(datatype, &raw))?;
-            TensorData::from_raw(datatype, &raw)
-                .map_err(|error| GatewayError::shape(&name, &error))?
+            binary::tensor(&name, datatype, shape, &rest.split_to(size), room)?
         }
     };
-    let tensor = Tensor::new(shape, data).map_err(|error| GatewayError::shape(&name, &error))?;
     Ok(NamedTensor { name, tensor })
 }
 
@@ -227,11 +224,6 @@ fn raw_tensor(spec: &Input, batches: bool, raw: &Bytes) -> Result<Tensor, Gatewa
         shape[index] = i64::try_from(data.len().checked_div(count).unwrap_or(0)).unwrap_or(0);
     }
     Tensor::new(shape, data).map_err(|error| GatewayError::shape(&spec.name, &error))
-}
-
-/// As much of a name as an error repeats.
-fn clip(name: &str) -> String {
-    name.chars().take(100).collect()
 }
 
 #[cfg(test)]

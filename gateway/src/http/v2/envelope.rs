@@ -17,6 +17,7 @@ use sluice_protocol::{MAX_RANK, ShapeError};
 use super::parameters::WireParameters;
 use crate::dialect::NanForm;
 use crate::error::GatewayError;
+use crate::http::brief::text_instead;
 use crate::http::words;
 use crate::room::Room;
 
@@ -107,7 +108,7 @@ impl<'de> DeserializeSeed<'de> for RequestSeed<'_> {
     type Value = WireRequest<'de>;
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
-        deserializer.deserialize_map(self)
+        deserializer.deserialize_any(self)
     }
 }
 
@@ -116,6 +117,10 @@ impl<'de> Visitor<'de> for RequestSeed<'_> {
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("an object")
+    }
+
+    fn visit_str<E: Error>(self, _: &str) -> Result<WireRequest<'de>, E> {
+        Err(text_instead(&self))
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<WireRequest<'de>, A::Error> {
@@ -149,7 +154,7 @@ struct Object<T>(T);
 
 impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_map(ObjectVisitor(PhantomData))
+        deserializer.deserialize_any(ObjectVisitor(PhantomData))
     }
 }
 
@@ -160,6 +165,10 @@ impl<'de, T: Deserialize<'de>> Visitor<'de> for ObjectVisitor<T> {
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("an object")
+    }
+
+    fn visit_str<E: Error>(self, _: &str) -> Result<Object<T>, E> {
+        Err(text_instead(&self))
     }
 
     fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Object<T>, A::Error> {
@@ -220,6 +229,10 @@ impl<'de, T: Deserialize<'de> + Weighed> Visitor<'de> for Objects<'_, T> {
         if self.optional { Ok(Vec::new()) } else { Err(E::invalid_type(Unexpected::Unit, &self)) }
     }
 
+    fn visit_str<E: Error>(self, _: &str) -> Result<Vec<T>, E> {
+        Err(text_instead(&self))
+    }
+
     fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Vec<T>, A::Error> {
         let mut objects = Vec::new();
         while let Some(Object(object)) = list.next_element()? {
@@ -248,9 +261,13 @@ fn shape<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<i64>, D::Erro
             f.write_str("a list of dimensions")
         }
 
+        fn visit_str<E: Error>(self, _: &str) -> Result<Vec<i64>, E> {
+            Err(text_instead(&self))
+        }
+
         fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Vec<i64>, A::Error> {
             let (mut shape, mut rank) = (Vec::new(), 0);
-            while let Some(dimension) = list.next_element()? {
+            while let Some(Dimension(dimension)) = list.next_element()? {
                 rank += 1;
                 if rank <= MAX_RANK {
                     shape.push(dimension);
@@ -260,5 +277,37 @@ fn shape<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<i64>, D::Erro
         }
     }
 
-    deserializer.deserialize_seq(Dimensions)
+    deserializer.deserialize_any(Dimensions)
+}
+
+/// A dimension of a shape.
+struct Dimension(i64);
+
+impl<'de> Deserialize<'de> for Dimension {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Whole;
+
+        impl Visitor<'_> for Whole {
+            type Value = i64;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a whole number")
+            }
+
+            fn visit_i64<E: Error>(self, dimension: i64) -> Result<i64, E> {
+                Ok(dimension)
+            }
+
+            fn visit_u64<E: Error>(self, dimension: u64) -> Result<i64, E> {
+                i64::try_from(dimension)
+                    .map_err(|_| E::invalid_value(Unexpected::Unsigned(dimension), &self))
+            }
+
+            fn visit_str<E: Error>(self, _: &str) -> Result<i64, E> {
+                Err(text_instead(&self))
+            }
+        }
+
+        deserializer.deserialize_any(Whole).map(Self)
+    }
 }

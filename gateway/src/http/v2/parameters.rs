@@ -8,26 +8,21 @@ use serde::de::{Deserializer, Error, MapAccess, Visitor};
 use serde_json::{Map, Value, json};
 use sluice_protocol::{Parameter, Parameters, RegionSlice};
 
-use crate::error::GatewayError;
-use crate::tensor_parameters::{check, classes, region, whole};
+use crate::error::{GatewayError, clip};
+use crate::http::brief::text_instead;
+use crate::tensor_parameters::{check, classes, region, truth, whole};
 
 /// The most parameters that one thing may have.
 const MOST: usize = 256;
-/// As much of a name as an error repeats, in characters.
-const NAME_LENGTH: usize = 100;
 
-/// Parameters as they came.
+/// Parameters as they came, none of them a server's own.
 #[derive(Debug, Default)]
 pub(in crate::http) struct WireParameters(Parameters);
 
 impl WireParameters {
-    /// The parameters of a request, those with a meaning here checked for their types.
+    /// The parameters of a request. Those with a meaning over gRPC too are checked by the pipeline.
     pub(in crate::http) fn of_request(wire: Option<Self>) -> Result<Parameters, GatewayError> {
         let Self(parameters) = wire.unwrap_or_default();
-        check(parameters.keys())?;
-        for name in ["priority", "timeout"] {
-            whole(&parameters, name)?;
-        }
         truth(&parameters, "binary_data_output")?;
         Ok(parameters)
     }
@@ -41,15 +36,16 @@ impl WireParameters {
         if self.0.len() == MOST {
             return Err(A::Error::custom(format!("more than {MOST} parameters")));
         }
-        let short: String = name.chars().take(NAME_LENGTH).collect();
+        check(std::iter::once(&name)).map_err(A::Error::custom)?;
         match self.0.entry(name) {
-            Entry::Occupied(_) => {
-                Err(A::Error::custom(format!("parameter {short:?} is given twice")))
+            Entry::Occupied(taken) => {
+                let name = clip(taken.key());
+                Err(A::Error::custom(format!("parameter {name:?} is given twice")))
             }
             Entry::Vacant(free) => {
-                let Scalar(value) = map
-                    .next_value()
-                    .map_err(|error| A::Error::custom(format!("parameter {short:?}: {error}")))?;
+                let Scalar(value) = map.next_value().map_err(|error| {
+                    A::Error::custom(format!("parameter {:?}: {error}", clip(free.key())))
+                })?;
                 free.insert(value);
                 Ok(())
             }
@@ -69,7 +65,6 @@ impl WireParameters {
 
     /// How many bytes of the binary part an input has, if it is there.
     pub(super) fn binary_data_size(&self) -> Result<Option<u64>, GatewayError> {
-        check(self.0.keys())?;
         whole(&self.0, "binary_data_size")
     }
 
@@ -85,26 +80,13 @@ impl WireParameters {
 
     /// Whether an output is wanted in binary form.
     pub(super) fn binary_data(&self) -> Result<bool, GatewayError> {
-        check(self.0.keys())?;
         Ok(truth(&self.0, "binary_data")?.unwrap_or(false))
     }
 }
 
-fn truth(parameters: &Parameters, name: &str) -> Result<Option<bool>, GatewayError> {
-    match parameters.get(name) {
-        None => Ok(None),
-        Some(Parameter::Bool(value)) => Ok(Some(*value)),
-        Some(_) => Err(wrong_type(name, "true or false")),
-    }
-}
-
-fn wrong_type(name: &str, expected: &str) -> GatewayError {
-    GatewayError::Invalid(format!("parameter {name:?} must be {expected}"))
-}
-
 impl<'de> Deserialize<'de> for WireParameters {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_map(ParametersVisitor)
+        deserializer.deserialize_any(ParametersVisitor)
     }
 }
 
@@ -115,6 +97,10 @@ impl<'de> Visitor<'de> for ParametersVisitor {
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("an object of parameters")
+    }
+
+    fn visit_str<E: Error>(self, _: &str) -> Result<WireParameters, E> {
+        Err(text_instead(&self))
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<WireParameters, A::Error> {
@@ -209,6 +195,8 @@ mod tests {
             (r#"{"p": {}}"#, "expected a string, number or truth value"),
             (r#"{"p": 1, "p": 2}"#, "parameter \"p\" is given twice"),
             (r#"[1]"#, "expected an object of parameters"),
+            (r#""p""#, "string, expected an object of parameters"),
+            (r#"{"triton_p": 1}"#, "\"triton_p\": 'headers' and parameter keys"),
         ] {
             let error = serde_json::from_str::<WireParameters>(text).unwrap_err().to_string();
             assert!(error.contains(says), "{text}: {error}");

@@ -74,6 +74,9 @@ pub struct Addresses {
 
 impl Config {
     pub(crate) fn new(settings: Settings) -> Result<Self, StartError> {
+        for key in &settings.unread {
+            tracing::warn!("{key} is left aside");
+        }
         let mut complaints = Vec::new();
         let source = source(&settings).map_err(|complaint| complaints.push(complaint)).ok();
         if let Some(path) = settings.features.as_ref().filter(|path| !path.exists()) {

@@ -149,6 +149,10 @@ pub struct Settings {
     /// Form of a log line, as the file has it.
     #[arg(skip)]
     pub log_format: Option<LogFormat>,
+    /// Keys of the file that nothing reads, each with its place.
+    #[arg(skip)]
+    #[serde(skip)]
+    pub(crate) unread: Vec<String>,
     /// These settings before the file was read.
     #[arg(skip)]
     #[serde(skip)]
@@ -239,6 +243,7 @@ impl Settings {
             log: self.log.or(file.log),
             log_format: self.log_format.or(file.log_format),
             named: self.named,
+            unread: file.unread,
             given: None,
         }
     }

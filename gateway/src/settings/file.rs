@@ -1,10 +1,12 @@
 //! The settings file: every key of it is a setting, and what is wrong with one is told with its
-//! line. A key that nothing reads is a mistake, since the setting that was meant is not in force.
+//! line. A key that looks like a setting's and is none is a mistake, since what was meant by it would
+//! not be in force. Another one is left aside, loudly: files and binaries roll back separately.
 
 use std::path::Path;
 
 use serde::Deserialize;
 use sluice_protocol::toml_fault;
+use strsim::levenshtein;
 use toml::Spanned;
 use toml::de::{DeString, DeTable, DeValue, Deserializer};
 
@@ -14,28 +16,34 @@ use super::Settings;
 pub(super) fn read(path: &Path) -> Result<Settings, Vec<String>> {
     let named = |complaint: String| format!("{}: {complaint}", path.display());
     let text = std::fs::read_to_string(path).map_err(|error| vec![named(error.to_string())])?;
-    parse(&text).map_err(|complaints| complaints.into_iter().map(named).collect())
+    let settings = parse(&text).map_err(|complaints| complaints.into_iter().map(&named));
+    let mut settings = settings.map_err(Iterator::collect::<Vec<_>>)?;
+    settings.unread = settings.unread.into_iter().map(named).collect();
+    Ok(settings)
 }
 
 fn parse(text: &str) -> Result<Settings, Vec<String>> {
     let document = DeTable::parse(text).map_err(|error| vec![toml_fault(text, &error)])?;
     let known = known_keys();
-    let complaints = document.get_ref().iter().filter_map(|(key, value)| {
-        let name: &str = key.get_ref();
-        let wrong = if known.iter().any(|known| known == name) {
+    let (mut complaints, mut unread) = (Vec::new(), Vec::new());
+    for (key, value) in document.get_ref() {
+        let (name, line): (&str, _) = (key.get_ref(), line(text, key));
+        if known.iter().any(|known| known == name) {
             // Alone, so that what is wrong is wrong with it.
-            settings(only(key, value)).err().map(|error| format!("{name}: {}", one_line(&error)))
+            if let Err(error) = settings(only(key, value)) {
+                complaints.push(format!("line {line}: {name}: {}", one_line(&error)));
+            }
+        } else if let Some(meant) = meant(name, value.get_ref(), &known) {
+            complaints.push(format!("line {line}: unknown key {name:?}; {meant}"));
         } else {
-            Some(format!("unknown key {name:?}{}", meant(name, value.get_ref(), &known)))
-        };
-        wrong.map(|wrong| format!("line {}: {wrong}", line(text, key)))
-    });
-    let complaints: Vec<String> = complaints.collect();
-    if complaints.is_empty() {
-        settings(document).map_err(|error| vec![one_line(&error)])
-    } else {
-        Err(complaints)
+            unread.push(format!("line {line}: unknown key {name:?}"));
+        }
     }
+    if !complaints.is_empty() {
+        return Err(complaints);
+    }
+    let read = settings(document).map_err(|error| vec![one_line(&error)])?;
+    Ok(Settings { unread, ..read })
 }
 
 fn settings(document: Spanned<DeTable<'_>>) -> Result<Settings, toml::de::Error> {
@@ -68,42 +76,21 @@ fn known_keys() -> Vec<String> {
     }
 }
 
-/// Which known key an unknown one may have been meant for, to be put behind it.
-fn meant(key: &str, value: &DeValue<'_>, known: &[String]) -> String {
+/// Which known key an unknown one may have been meant for, in words.
+fn meant(key: &str, value: &DeValue<'_>, known: &[String]) -> Option<String> {
     let below = |known: &&String| known.strip_prefix(key).is_some_and(|rest| rest.starts_with('_'));
     let grouped: Vec<&str> = known.iter().filter(below).map(String::as_str).collect();
     if value.is_table() && !grouped.is_empty() {
-        return format!("; keys are not grouped in tables: write {}", grouped.join(", "));
+        return Some(format!("keys are not grouped in tables: write {}", grouped.join(", ")));
     }
     let plain = key.replace('-', "_");
-    let nearest = known.iter().map(|known| (distance(&plain, known), known)).min();
-    match nearest {
-        Some((edits, known)) if edits <= 1 + key.len() / 4 => format!("; is {known:?} meant?"),
-        _ => String::new(),
-    }
-}
-
-/// How many letters must be put in, left out or exchanged to make one word of the other, as
-/// Levenshtein counts it.
-fn distance(one: &str, other: &str) -> usize {
-    let other: Vec<char> = other.chars().collect();
-    // Of what was read of `one` so far to each beginning of `other`.
-    let mut edits: Vec<usize> = (0..=other.len()).collect();
-    for letter in one.chars() {
-        let mut diagonal = edits[0];
-        edits[0] += 1;
-        for (index, &wanted) in other.iter().enumerate() {
-            let exchanged = diagonal + usize::from(letter != wanted);
-            diagonal = edits[index + 1];
-            edits[index + 1] = exchanged.min(diagonal + 1).min(edits[index] + 1);
-        }
-    }
-    edits[other.len()]
+    let (edits, nearest) = known.iter().map(|known| (levenshtein(&plain, known), known)).min()?;
+    (edits <= 1 + key.len() / 4).then(|| format!("is {nearest:?} meant?"))
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{distance, parse};
+    use super::parse;
 
     fn complaints(text: &str) -> String {
         parse(text).unwrap_err().join("\n")
@@ -150,13 +137,17 @@ mod tests {
                 "[tls]\ncertificate = \"c\"",
                 "unknown key \"tls\"; keys are not grouped in tables: write tls_certificate, tls_client_ca, tls_key",
             ),
-            ("check = true", "unknown key \"check\""),
-            ("config = \"other.toml\"", "unknown key \"config\""),
-            ("colour = \"blue\"", "line 1: unknown key \"colour\""),
         ] {
             assert!(complaints(text).contains(says), "{text:?}: {}", complaints(text));
         }
-        assert!(!complaints("colour = \"blue\"").contains("meant"));
+    }
+
+    #[test]
+    fn a_key_that_looks_like_no_other_is_left_aside() {
+        let settings = parse("colour = \"blue\"\ncores = 2\n[check]\nall = true\n").unwrap();
+        assert_eq!(settings.cores, Some(2));
+        let unread = ["line 1: unknown key \"colour\"", "line 3: unknown key \"check\""];
+        assert_eq!(settings.unread, unread);
     }
 
     #[test]
@@ -199,19 +190,5 @@ mod tests {
         }
         assert!(complaints("restrict = 5").contains("GROUP[,GROUP...]"));
     }
-
-    #[test]
-    fn edits_are_counted() {
-        for (one, other, edits) in [
-            ("", "", 0),
-            ("", "abc", 3),
-            ("abc", "abc", 0),
-            ("kitten", "sitting", 3),
-            ("max_body", "maxbody", 1),
-            ("ab", "ba", 2),
-        ] {
-            assert_eq!(distance(one, other), edits, "{one} {other}");
-            assert_eq!(distance(other, one), edits, "{other} {one}");
-        }
     }
 }

@@ -6,12 +6,17 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep, sleep};
 
 /// What a client must take on average once it makes us wait, in bytes a second.
 const LEAST_RATE: u64 = 8 << 10;
+/// What the system keeps for a client beside what is on its way, in bytes. It tells that something was
+/// taken once half of that is gone; of its own accord it keeps megabytes, and says nothing for as long
+/// as a slow client takes a third of them.
+const MOST_KEPT: u32 = 128 << 10;
 
 /// A socket, and how long its client may still make us wait.
 #[derive(Debug)]
@@ -29,6 +34,15 @@ pub(crate) struct Socket<S = TcpStream> {
 struct Wait {
     since: Instant,
     over: Pin<Box<Sleep>>,
+}
+
+impl Socket {
+    /// A connection that was accepted: see [`Socket::new`].
+    pub(crate) fn accepted(stream: TcpStream, patience: Duration) -> Self {
+        let _less_told_without = SockRef::from(&stream).set_tcp_notsent_lowat(MOST_KEPT);
+        let _slower_without = stream.set_nodelay(true);
+        Self::new(stream, patience)
+    }
 }
 
 impl<S> Socket<S> {

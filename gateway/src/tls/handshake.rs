@@ -38,9 +38,8 @@ pub(crate) struct Arrival {
 impl Handshakes {
     /// Takes a connection to `port` on, as the settings of this moment want it.
     pub(crate) fn admit(&mut self, stream: TcpStream, shared: &Shared, port: Port) -> Arrival {
-        let _slower_without = stream.set_nodelay(true);
         let config = shared.live().tls.as_ref().map(|tls| tls.config(port).clone());
-        let stream = Socket::new(stream, shared.limits().request_timeout);
+        let stream = Socket::accepted(stream, shared.limits().request_timeout);
         Arrival { stream, handshake: config.map(|config| (config, self.begin())) }
     }
 

@@ -52,11 +52,7 @@ pub(crate) async fn serve_as(
     deployment: &str,
     adjust: impl FnOnce(&mut Settings),
 ) -> Running {
-    let folder = repository(models);
-    for (model, ..) in models {
-        std::fs::write(folder.path().join(model).join("deployment.toml"), deployment).unwrap();
-    }
-    serve_folder(folder, adjust).await
+    serve_folder(repository_run_as(models, deployment), adjust).await
 }
 
 async fn serve_folder(folder: tempfile::TempDir, adjust: impl FnOnce(&mut Settings)) -> Running {
@@ -85,6 +81,15 @@ fn repository(models: &[(&str, u64, &str)]) -> tempfile::TempDir {
     folder
 }
 
+/// The same, run as `deployment.toml` says.
+fn repository_run_as(models: &[(&str, u64, &str)], deployment: &str) -> tempfile::TempDir {
+    let folder = repository(models);
+    for (model, ..) in models {
+        std::fs::write(folder.path().join(model).join("deployment.toml"), deployment).unwrap();
+    }
+    folder
+}
+
 pub(crate) fn graph_bytes(file: &str) -> Vec<u8> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/models").join(file);
     std::fs::read(path).unwrap()
@@ -109,7 +114,19 @@ impl Deref for Running {
 impl Process {
     /// Starts a gateway that serves test graphs, with more flags.
     pub(crate) async fn start(models: &[(&str, u64, &str)], flags: &[&str]) -> Self {
-        let folder = repository(models);
+        Self::start_folder(repository(models), flags).await
+    }
+
+    /// The same, run as `deployment.toml` says.
+    pub(crate) async fn start_as(
+        models: &[(&str, u64, &str)],
+        deployment: &str,
+        flags: &[&str],
+    ) -> Self {
+        Self::start_folder(repository_run_as(models, deployment), flags).await
+    }
+
+    async fn start_folder(folder: tempfile::TempDir, flags: &[&str]) -> Self {
         let mut child = Command::new(env!("CARGO_BIN_EXE_sluice-gateway"))
             .args(["--http=127.0.0.1:0", "--grpc=127.0.0.1:0", "--admin=127.0.0.1:0"])
             .args(["--cores=2", "--log=info,ort=off", "--log-format=json", "--model-repository"])

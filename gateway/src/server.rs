@@ -12,8 +12,10 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use http::header::CONNECTION;
 use http::{HeaderValue, Request, Response};
+use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use hyper::rt::Timer;
 use hyper::server::conn::{http1, http2};
@@ -25,10 +27,11 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::{LocalSet, spawn_local};
 use tokio::time::Instant;
+use tonic::Status;
 
 use crate::error::StartError;
 use crate::executor::Core;
-use crate::grpc::{Answer, FloodGuard, Untaken, while_taken};
+use crate::grpc::{FloodGuard, Untaken, while_taken};
 use crate::http::Body;
 use crate::shared::Shared;
 use crate::tls::{Handshakes, Port, Stream};
@@ -212,7 +215,8 @@ impl Connections {
         let shared = self.shared.clone();
         self.secure(stream, Port::Http, async move |stream, place: Rc<Place>| {
             let connection = http_connection(stream, shared, place.clone(), TokioTimer::new());
-            if let Err(error) = place.keep(connection, http1::Connection::graceful_shutdown).await {
+            let ended = place.keep(connection, http1::Connection::graceful_shutdown).await;
+            if let Some(Err(error)) = ended {
                 tracing::debug!(%error, "HTTP connection broke off");
             }
         });
@@ -222,7 +226,8 @@ impl Connections {
         let shared = self.shared.clone();
         self.secure(stream, Port::Grpc, async move |stream, place: Rc<Place>| {
             let connection = grpc_connection(stream, shared, place.clone());
-            if let Err(error) = place.keep(connection, http2::Connection::graceful_shutdown).await {
+            let ended = place.keep(connection, http2::Connection::graceful_shutdown).await;
+            if let Some(Err(error)) = ended {
                 tracing::debug!(%error, "gRPC connection broke off");
             }
         });
@@ -245,7 +250,7 @@ impl Connections {
         spawn_local(async move {
             let stream = tokio::select! {
                 stream = arrival.secure(&shared) => stream,
-                () = place.left() => None,
+                _ = place.left() => None,
             };
             if let Some(stream) = stream {
                 serve(stream, place).await;
@@ -260,7 +265,11 @@ fn grpc_connection<I>(
     place: Rc<Place>,
 ) -> http2::Connection<
     TokioIo<FloodGuard<I>>,
-    impl Service<Request<Incoming>, Response = Response<Answer>, Error = Infallible>,
+    impl Service<
+        Request<Incoming>,
+        Response = Response<impl http_body::Body<Data = Bytes, Error = Status> + 'static>,
+        Error = Infallible,
+    >,
     LocalExecutor,
 >
 where
@@ -274,8 +283,14 @@ where
     let service = service_fn(move |request| {
         let (shared, untaken, running) = (shared.clone(), untaken.clone(), place.begin());
         async move {
-            let _running = running;
-            Ok(crate::grpc::answer(shared, request, untaken).await)
+            let answer = crate::grpc::answer(shared, request, untaken).await;
+            // It runs until all of it is on its way.
+            Ok(answer.map(|body| {
+                body.map_frame(move |frame| {
+                    let _running = &running;
+                    frame
+                })
+            }))
         }
     });
     http2::Builder::new(executor)

@@ -7,13 +7,18 @@ use std::future::poll_fn;
 use std::pin::{Pin, pin};
 use std::rc::{Rc, Weak};
 use std::task::{Poll, Waker};
+use std::time::Duration;
+
+use tokio::time::timeout;
 
 use crate::tls::Port;
 
 /// How many connections are looked at for one that only idles.
 const MOST_LOOKS: usize = 64;
 /// As many connections may be on their way out while others take their places.
-const MOST_LEAVING: usize = 16;
+const MOST_LEAVING: usize = 64;
+/// How long a gRPC client may take to leave that was asked to make room and has no call open.
+const LEAVING_TIME: Duration = Duration::from_secs(5);
 
 /// All connections of a core.
 #[derive(Debug)]
@@ -37,14 +42,24 @@ struct All {
 #[derive(Debug)]
 pub(super) struct Place {
     all: Rc<All>,
+    port: Port,
     /// Its requests that are being answered.
     running: Cell<usize>,
     /// Whether one has begun since it was looked at last.
     used: Cell<bool>,
     /// Whether its first request is waited for, as of a client that has just connected to ask.
     is_fresh: Cell<bool>,
-    asked_to_leave: Cell<bool>,
+    asked_to_leave: Cell<Option<Why>>,
     waker: RefCell<Option<Waker>>,
+}
+
+/// Why a connection is asked to leave.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Why {
+    /// Others need its place.
+    ForOthers,
+    /// The server ends.
+    End,
 }
 
 /// A request that is being answered.
@@ -71,10 +86,10 @@ impl Open {
         }
         let place = Rc::new(Place {
             all: self.all.clone(),
+            port,
             running: Cell::default(),
             used: Cell::default(),
-            // Over gRPC, calls that begin while the server ends are answered in any case.
-            is_fresh: Cell::new(port == Port::Http),
+            is_fresh: Cell::new(true),
             asked_to_leave: Cell::default(),
             waker: RefCell::default(),
         });
@@ -90,7 +105,7 @@ impl Open {
             let Some(place) = self.places.pop_front() else { return false };
             let Some(found) = place.upgrade() else { continue };
             if found.running.get() == 0 && !found.used.take() {
-                found.ask_to_leave();
+                found.ask_to_leave(Why::ForOthers);
                 return true;
             }
             self.places.push_back(place);
@@ -105,7 +120,7 @@ impl Open {
 
     /// Asks all of them to leave, and waits until they have.
     pub(super) async fn end(self) {
-        self.places.iter().filter_map(Weak::upgrade).for_each(|place| place.ask_to_leave());
+        self.places.iter().filter_map(Weak::upgrade).for_each(|place| place.ask_to_leave(Why::End));
         poll_fn(|context| {
             if self.all.count.get() == 0 {
                 return Poll::Ready(());
@@ -127,26 +142,37 @@ impl Place {
     }
 
     /// Drives `connection` to its end. Asked to leave, it is told so by `leave`, and goes on with what
-    /// it has begun.
+    /// it has begun. None when it was given up: over gRPC, a client that never asked anything, or that
+    /// does not leave for others, could stay for as long as it likes.
     pub(super) async fn keep<C: Future>(
         &self,
         connection: C,
         leave: impl FnOnce(Pin<&mut C>),
-    ) -> C::Output {
+    ) -> Option<C::Output> {
         let mut connection = pin!(connection);
-        tokio::select! {
-            ended = connection.as_mut() => return ended,
-            () = self.left() => {}
-        }
+        let why = tokio::select! {
+            ended = connection.as_mut() => return Some(ended),
+            why = self.left() => why,
+        };
         leave(connection.as_mut());
-        connection.await
+        match (self.port, why) {
+            (Port::Grpc, _) if self.is_fresh.get() => return None,
+            (Port::Grpc, Why::ForOthers) => {
+                let ended = timeout(LEAVING_TIME, connection.as_mut()).await;
+                if ended.is_ok() || self.running.get() == 0 {
+                    return ended.ok();
+                }
+            }
+            _ => {}
+        }
+        Some(connection.await)
     }
 
     /// Waits until the connection is asked to leave.
-    pub(super) async fn left(&self) {
+    pub(super) async fn left(&self) -> Why {
         poll_fn(|context| {
-            if self.asked_to_leave.get() {
-                return Poll::Ready(());
+            if let Some(why) = self.asked_to_leave.get() {
+                return Poll::Ready(why);
             }
             let mut waker = self.waker.borrow_mut();
             match waker.as_mut() {
@@ -155,11 +181,11 @@ impl Place {
             }
             Poll::Pending
         })
-        .await;
+        .await
     }
 
-    fn ask_to_leave(&self) {
-        self.asked_to_leave.set(true);
+    fn ask_to_leave(&self, why: Why) {
+        self.asked_to_leave.set(Some(why));
         wake(&self.waker);
     }
 }

@@ -132,7 +132,8 @@ async fn floods_are_cut_off_and_hurt_nobody() {
             bytes
         }
     };
-    // A window of nothing more is against the rules: the server itself resets the stream.
+    // A window of nothing more is against the rules: some servers reset the stream for it, over and
+    // over. Here it ends the connection.
     let made_to_reset = {
         let mut stream = 1;
         move || {
@@ -162,10 +163,12 @@ async fn floods_are_cut_off_and_hurt_nobody() {
     let window = [0, 3, 0, 0, 0, 100];
     // ENHANCE_YOUR_CALM, of the library's own limits. What only costs is cut off without a word.
     let calm = Some(11);
+    // PROTOCOL_ERROR.
+    let mistaken = Some(1);
     let floods: [(&str, Option<u32>, Flood); 8] = [
         ("rapid reset", calm, Box::new(broken_off)),
-        ("made to reset", calm, Box::new(made_to_reset)),
-        ("empty data", None, Box::new(empty_data)),
+        ("made to reset", mistaken, Box::new(made_to_reset)),
+        ("empty data", calm, Box::new(empty_data)),
         ("endless headers", calm, Box::new(endless_headers)),
         ("pings", None, Box::new(again(frame(PING, 0, 0, &[7; 8])))),
         ("settings", None, Box::new(again(frame(SETTINGS, 0, 0, &window)))),

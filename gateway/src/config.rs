@@ -25,6 +25,8 @@ pub struct Config {
     pub(crate) features: Option<PathBuf>,
     pub(crate) addresses: Addresses,
     pub(crate) onnxruntime: Option<PathBuf>,
+    /// Connections that all serving cores hold together; as many as go well, if nobody says.
+    pub(crate) max_connections: Option<usize>,
     pub(crate) options: Options,
     pub(crate) drain_timeout: Duration,
     pub(crate) written: Written,
@@ -85,6 +87,9 @@ impl Config {
         if settings.cores == Some(0) {
             complaints.push("--cores must be at least 1".to_owned());
         }
+        if settings.max_connections == Some(0) {
+            complaints.push("--max-connections must be at least 1".to_owned());
+        }
         let limits = limits(&settings, &mut complaints);
         let transport =
             settings.transport.resolve().map_err(|complaint| complaints.push(complaint));
@@ -106,6 +111,7 @@ impl Config {
             addresses: Addresses::of(&settings),
             features: settings.features,
             onnxruntime: settings.onnxruntime,
+            max_connections: settings.max_connections,
             options: Options {
                 cores: settings.cores.unwrap_or(cores),
                 response_cache: settings.response_cache.unwrap_or(0),

@@ -118,6 +118,14 @@ pub enum GatewayError {
         /// The status that it is told with.
         status: OverloadStatus,
     },
+    /// Too much of what a connection's client was answered waits for it.
+    #[error(
+        "more than {most} bytes of answers wait on this connection for its client; read them before asking for more, or use several connections"
+    )]
+    AnswersUntaken {
+        /// How much may wait, in bytes.
+        most: usize,
+    },
     /// As many requests wait as the model's queue policy lets.
     #[error("Exceeds maximum queue size: {most} requests of model {model} wait already")]
     QueueFull {
@@ -225,9 +233,9 @@ impl GatewayError {
             | Self::NoRoom { .. }
             | Self::MessageTooLarge { .. }
             | Self::SmallChunks { .. } => Code::TooLarge,
-            Self::Overloaded { status: OverloadStatus::Exhausted, .. } | Self::TooManyLoads(_) => {
-                Code::Overloaded
-            }
+            Self::Overloaded { status: OverloadStatus::Exhausted, .. }
+            | Self::AnswersUntaken { .. }
+            | Self::TooManyLoads(_) => Code::Overloaded,
             Self::Overloaded { status: OverloadStatus::Unavailable, .. }
             | Self::QueueFull { .. }
             | Self::QueueTimeout { .. } => Code::Unavailable,

@@ -16,6 +16,7 @@ use crate::access;
 use crate::admin;
 use crate::config::{Addresses, Config, ModelControl, Source};
 use crate::control::repository::{Action, Command, Loader};
+use crate::descriptors;
 use crate::error::StartError;
 use crate::reload::{self, Reloader};
 use crate::server::{Listeners, listen, run_core};
@@ -75,9 +76,12 @@ impl Gateway {
         gateway.start_admin().await?;
         gateway.control.spawn(gateway.reloader.clone().run(stopped.clone()));
         gateway.control.spawn(keep_house(shared.clone(), stopped.clone()));
+        let files = descriptors::raise();
+        let most = descriptors::connections(listeners.len(), config.max_connections, files);
         for (index, listeners) in listeners.into_iter().enumerate() {
             let (shared, stopped) = (shared.clone(), stopped.clone());
-            let run = move || run_core(index, shared, listeners, stopped, config.drain_timeout);
+            let run =
+                move || run_core(index, shared, listeners, most, stopped, config.drain_timeout);
             gateway.cores.push(thread(format!("core-{index}"), run)?);
         }
         gateway.start_source(config.source, stopped)?;

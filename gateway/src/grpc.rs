@@ -18,6 +18,7 @@ mod repository;
 mod shared_memory;
 mod statistics;
 mod stream;
+mod taking;
 mod trace;
 mod traced;
 mod transport;
@@ -44,8 +45,9 @@ use sluice_protocol::grpc::{
 };
 use tonic::{Request, Response, Status};
 
-pub(crate) use call::{Reply, answer};
+pub(crate) use call::answer;
 pub(crate) use flood::FloodGuard;
+pub(crate) use taking::{Untaken, while_taken};
 pub(crate) use transport::Transport;
 pub use transport::TransportSettings;
 

@@ -39,6 +39,7 @@ pub(crate) struct Metrics {
     unrouted: [Counter; Code::ALL.len()],
     ready: Gauge,
     failed_handshakes: Counter,
+    refused_connections: Counter,
     chosen: Chosen,
 }
 
@@ -64,13 +65,16 @@ impl Metrics {
             }
         });
         let handle = recorder.handle();
-        let (unrouted, ready, failed_handshakes) = with_local_recorder(&recorder, || {
-            let unrouted = Code::ALL
-                .map(|code| counter!("sluice_unrouted_requests_total", "code" => code.as_str()));
-            let failed_handshakes = counter!("sluice_failed_handshakes_total");
-            (unrouted, gauge!("sluice_ready"), failed_handshakes)
-        });
-        Self { recorder, handle, unrouted, ready, failed_handshakes, chosen }
+        let (unrouted, ready, failed_handshakes, refused_connections) =
+            with_local_recorder(&recorder, || {
+                let unrouted = Code::ALL.map(
+                    |code| counter!("sluice_unrouted_requests_total", "code" => code.as_str()),
+                );
+                let failed_handshakes = counter!("sluice_failed_handshakes_total");
+                let refused_connections = counter!("sluice_refused_connections_total");
+                (unrouted, gauge!("sluice_ready"), failed_handshakes, refused_connections)
+            });
+        Self { recorder, handle, unrouted, ready, failed_handshakes, refused_connections, chosen }
     }
 
     /// The handles of one deployment, with labels of its operator's own.
@@ -116,6 +120,11 @@ impl Metrics {
     /// A TLS connection that did not come about.
     pub(crate) fn count_failed_handshake(&self) {
         self.failed_handshakes.increment(1);
+    }
+
+    /// A connection that was closed at once, since there were as many as there may be and none idle.
+    pub(crate) fn count_refused_connection(&self) {
+        self.refused_connections.increment(1);
     }
 
     /// When the first certificate in use expires, in seconds since 1970.

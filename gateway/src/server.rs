@@ -3,54 +3,60 @@
 
 mod framing;
 mod guarded;
+mod open;
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::pin::pin;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::FutureExt;
+use bytes::Bytes;
 use http::header::CONNECTION;
 use http::{HeaderValue, Request, Response};
+use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use hyper::rt::Timer;
 use hyper::server::conn::{http1, http2};
 use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::server::graceful::GracefulShutdown;
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, SockFilter, SockRef, Socket, Type};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::{LocalSet, spawn_local};
 use tokio::time::Instant;
+use tonic::Status;
 
 use crate::error::StartError;
 use crate::executor::Core;
-use crate::grpc::FloodGuard;
+use crate::grpc::{FloodGuard, Untaken, while_taken};
 use crate::http::Body;
 use crate::shared::Shared;
 use crate::tls::{Handshakes, Port, Stream};
 pub(crate) use guarded::Guarded;
+use open::{Open, Place};
 
 /// Pending connections that the kernel keeps for a core.
 const BACKLOG: i32 = 1024;
-/// Connections that one core holds at most.
-const MOST_CONNECTIONS: usize = 20_000;
 /// How long clients are asked to leave before the ports close.
 const QUIET: Duration = Duration::from_millis(500);
-/// How long a request that is on its way may take to be read, once the ports are closed.
+/// How long a request that is on its way may take to be read, once the ports are closed; and how
+/// long the first one of a client that has just connected may.
 const LAST_READ: Duration = Duration::from_millis(50);
+const LAST_FIRST_READ: Duration = Duration::from_secs(1);
 /// A gRPC call's headers and metadata, in bytes as HTTP/2 counts them.
 const MOST_HEADERS: u32 = 16 * 1024;
 /// Calls that a client may have broken off before they are looked at. One that breaks off more is
 /// told to calm down and cut off.
 const MOST_RESETS: usize = 200;
+/// What of one call's answer may wait in HTTP/2 for its connection, in bytes.
+const MOST_SENT_AHEAD: usize = 128 << 10;
 /// How long an HTTP connection may idle. It is longer than pools and balancers keep idle connections
 /// (60 s with many, 600 s at the most), since one that is cut just when a request is sent loses it.
-/// Clients that send nothing on purpose are bounded by [`MOST_CONNECTIONS`]; a head that has begun
-/// must come in the time that an answer may take.
+/// Where there are as many connections as there may be, the oldest idle ones leave sooner. The first
+/// head, and one that has begun, must come in the time that an answer may take.
 pub(crate) const IDLE_TIMEOUT: Duration = Duration::from_secs(620);
 /// The largest head of an HTTP request, and the largest trailers, in bytes.
 pub(crate) const MAX_HEAD: usize = 64 << 10;
@@ -95,12 +101,13 @@ fn open(address: SocketAddr) -> std::io::Result<std::net::TcpListener> {
     Ok(socket.into())
 }
 
-/// Runs core `index` on this thread until `stop` says so and its connections have ended, or
+/// Runs core `index`, which holds `most_connections`, on this thread until `stop` says so and its connections have ended, or
 /// `drain` has passed since. Only a run that is on this thread then can make that longer.
 pub(crate) fn run_core(
     index: usize,
     shared: Arc<Shared>,
     listeners: Listeners,
+    most_connections: usize,
     stop: watch::Receiver<bool>,
     drain: Duration,
 ) -> std::io::Result<()> {
@@ -109,10 +116,9 @@ pub(crate) fn run_core(
         let _core = Core::start(index);
         let http = TcpListener::from_std(listeners.http)?;
         let grpc = TcpListener::from_std(listeners.grpc)?;
-        let mut connections = Connections::new(shared);
+        let mut connections = Connections::new(shared, most_connections);
         accept(&http, &grpc, &mut connections, stop).await;
-        wind_down(http, grpc, connections, Instant::now() + drain).await;
-        Ok(())
+        wind_down(http, grpc, connections, Instant::now() + drain).await
     })
 }
 
@@ -124,32 +130,28 @@ async fn accept(
 ) {
     let mut stopped = pin!(stop.wait_for(|&stop| stop));
     loop {
-        // A core with all the connections that it takes leaves the others to the kernel's queue.
-        let room = connections.graceful.count() < MOST_CONNECTIONS;
-        tokio::select! {
+        let failed = tokio::select! {
             _ = &mut stopped => return,
-            accepted = http.accept(), if room => match accepted {
-                Ok((stream, _)) => connections.serve_http(stream),
-                Err(error) => pause_after(&error).await,
-            },
-            accepted = grpc.accept(), if room => match accepted {
-                Ok((stream, _)) => connections.serve_grpc(stream),
-                Err(error) => pause_after(&error).await,
-            },
-            () = tokio::time::sleep(Duration::from_millis(100)), if !room => {}
+            accepted = http.accept() => accepted.map(|(stream, _)| connections.serve_http(stream)),
+            accepted = grpc.accept() => accepted.map(|(stream, _)| connections.serve_grpc(stream)),
+        };
+        if let Err(error) = failed {
+            connections.open.ask_an_idle_one_to_leave();
+            pause_after(&error).await;
         }
     }
 }
 
 /// Ends a core's connections without losing a request. For a quiet time new connections are
-/// still taken, and every HTTP answer asks its client to leave; then the queue of connections
-/// is emptied, the ports are closed, and what is still open is told to finish by `deadline`.
+/// still taken, and every HTTP answer asks its client to leave; then nothing more is let into the
+/// queues of connections, they are emptied, the ports are closed, and what is still open is told to
+/// finish by `deadline`.
 async fn wind_down(
     http: TcpListener,
     grpc: TcpListener,
     mut connections: Connections,
     deadline: Instant,
-) {
+) -> std::io::Result<()> {
     let left = deadline.saturating_duration_since(Instant::now());
     let quiet = tokio::time::sleep(QUIET.min(left / 2));
     let mut quiet = pin!(quiet);
@@ -160,18 +162,35 @@ async fn wind_down(
             Ok((stream, _)) = grpc.accept() => connections.serve_grpc(stream),
         }
     }
-    while let Some(Ok((stream, _))) = http.accept().now_or_never() {
-        connections.serve_http(stream);
-    }
-    while let Some(Ok((stream, _))) = grpc.accept().now_or_never() {
-        connections.serve_grpc(stream);
-    }
-    drop((http, grpc));
-    // What the last ones have sent already is read before they are told to finish.
+    accepted_last(http)?.for_each(|stream| connections.serve_http(stream));
+    accepted_last(grpc)?.for_each(|stream| connections.serve_grpc(stream));
+    // What the last ones have sent already, or are about to send, is read before they are told to
+    // finish.
     tokio::time::sleep(LAST_READ.min(left / 4)).await;
-    let Connections { graceful, handshakes, .. } = connections;
+    let first_read = Instant::now() + LAST_FIRST_READ.min(left / 4);
+    while connections.open.has_fresh() && Instant::now() < first_read {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let Connections { open, handshakes, .. } = connections;
     drop(handshakes);
-    let _forced = tokio::time::timeout_at(deadline, graceful.shutdown()).await;
+    let _forced = tokio::time::timeout_at(deadline, open.end()).await;
+    Ok(())
+}
+
+/// The connections in the queue of a port that is closed. The system resets those that are in the
+/// queue when it goes, so first nobody more is let in.
+fn accepted_last(listener: TcpListener) -> std::io::Result<impl Iterator<Item = TcpStream>> {
+    /// A program for the system's packet filter: return, and of the packet nothing.
+    const NOTHING: SockFilter = SockFilter::new(0x06, 0, 0, 0);
+    // Asked directly: the runtime would only tell of those that it has noticed.
+    let listener = listener.into_std()?;
+    if let Err(error) = SockRef::from(&listener).attach_filter(&[NOTHING]) {
+        tracing::debug!(%error, "connections may come in while the port is closed");
+    }
+    Ok(std::iter::from_fn(move || {
+        let (stream, _) = listener.accept().ok()?;
+        stream.set_nonblocking(true).and_then(|()| TcpStream::from_std(stream)).ok()
+    }))
 }
 
 /// Out of file descriptors, usually: trying again at once would only burn the core.
@@ -183,78 +202,113 @@ pub(crate) async fn pause_after(error: &std::io::Error) {
 struct Connections {
     shared: Arc<Shared>,
     /// Counts connections from the moment that they are accepted.
-    graceful: GracefulShutdown,
+    open: Open,
     handshakes: Handshakes,
 }
 
 impl Connections {
-    fn new(shared: Arc<Shared>) -> Self {
-        let (graceful, handshakes) = (GracefulShutdown::new(), Handshakes::default());
-        Self { shared, graceful, handshakes }
+    fn new(shared: Arc<Shared>, most: usize) -> Self {
+        Self { shared, open: Open::new(most), handshakes: Handshakes::default() }
     }
 
     fn serve_http(&mut self, stream: TcpStream) {
-        let (shared, watcher) = (self.shared.clone(), self.graceful.watcher());
-        self.secure(stream, Port::Http, async move |stream| {
-            let connection = http_connection(stream, shared, TokioTimer::new());
-            if let Err(error) = watcher.watch(connection).await {
+        let shared = self.shared.clone();
+        self.secure(stream, Port::Http, async move |stream, place: Rc<Place>| {
+            let connection = http_connection(stream, shared, place.clone(), TokioTimer::new());
+            let ended = place.keep(connection, http1::Connection::graceful_shutdown).await;
+            if let Some(Err(error)) = ended {
                 tracing::debug!(%error, "HTTP connection broke off");
             }
         });
     }
 
     fn serve_grpc(&mut self, stream: TcpStream) {
-        let (shared, watcher) = (self.shared.clone(), self.graceful.watcher());
-        self.secure(stream, Port::Grpc, async move |stream| {
-            let connection = grpc_connection(stream, shared);
-            if let Err(error) = watcher.watch(connection).await {
+        let shared = self.shared.clone();
+        self.secure(stream, Port::Grpc, async move |stream, place: Rc<Place>| {
+            let connection = grpc_connection(stream, shared, place.clone());
+            let ended = place.keep(connection, http2::Connection::graceful_shutdown).await;
+            if let Some(Err(error)) = ended {
                 tracing::debug!(%error, "gRPC connection broke off");
             }
         });
     }
 
     /// Serves a connection once its handshake is done, if the port speaks TLS. Nobody waits for
-    /// that: others are accepted meanwhile.
-    fn secure(&mut self, stream: TcpStream, port: Port, serve: impl AsyncFnOnce(Stream) + 'static) {
+    /// that: others are accepted meanwhile. Where there is no place for it, it is closed.
+    fn secure(
+        &mut self,
+        stream: TcpStream,
+        port: Port,
+        serve: impl AsyncFnOnce(Stream, Rc<Place>) + 'static,
+    ) {
         let shared = self.shared.clone();
+        let Some(place) = self.open.admit(port) else {
+            shared.metrics.count_refused_connection();
+            return;
+        };
         let arrival = self.handshakes.admit(stream, &shared, port);
         spawn_local(async move {
-            if let Some(stream) = arrival.secure(&shared).await {
-                serve(stream).await;
+            let stream = tokio::select! {
+                stream = arrival.secure(&shared) => stream,
+                _ = place.left() => None,
+            };
+            if let Some(stream) = stream {
+                serve(stream, place).await;
             }
         });
     }
 }
 
+#[expect(clippy::type_complexity, reason = "what is opaque has no name to be given")]
 fn grpc_connection<I>(
     stream: I,
     shared: Arc<Shared>,
+    place: Rc<Place>,
 ) -> http2::Connection<
     TokioIo<FloodGuard<I>>,
-    impl Service<Request<Incoming>, Response = crate::grpc::Reply, Error = Infallible>,
+    impl Service<
+        Request<Incoming>,
+        Response = Response<impl http_body::Body<Data = Bytes, Error = Status> + 'static>,
+        Error = Infallible,
+    >,
     LocalExecutor,
 >
 where
     I: AsyncRead + AsyncWrite + Unpin + 'static,
 {
     let transport = shared.transport;
+    let limits = shared.limits();
+    let executor = LocalExecutor { patience: limits.request_timeout };
+    let untaken = Untaken::new(limits.max_body);
+    let stream = FloodGuard::new(stream, limits.request_timeout);
     let service = service_fn(move |request| {
-        let shared = shared.clone();
-        async move { Ok(crate::grpc::answer(shared, request).await) }
+        let (shared, untaken, running) = (shared.clone(), untaken.clone(), place.begin());
+        async move {
+            let answer = crate::grpc::answer(shared, request, untaken).await;
+            // It runs until all of it is on its way.
+            Ok(answer.map(|body| {
+                body.map_frame(move |frame| {
+                    let _running = &running;
+                    frame
+                })
+            }))
+        }
     });
-    http2::Builder::new(LocalExecutor)
+    http2::Builder::new(executor)
         .timer(TokioTimer::new())
         .keep_alive_interval(transport.keepalive_time)
         .keep_alive_timeout(transport.keepalive_timeout)
         .max_concurrent_streams(transport.max_streams)
         .max_header_list_size(MOST_HEADERS)
         .max_pending_accept_reset_streams(MOST_RESETS)
-        .serve_connection(TokioIo::new(FloodGuard::new(stream)), service)
+        .max_send_buf_size(MOST_SENT_AHEAD)
+        .serve_connection(TokioIo::new(stream), service)
 }
 
 fn http_connection<I>(
     stream: I,
     shared: Arc<Shared>,
+    place: Rc<Place>,
     timer: impl Timer + Send + Sync + 'static,
 ) -> http1::Connection<
     TokioIo<Guarded<I>>,
@@ -265,8 +319,9 @@ where
 {
     let stream = Guarded::new(stream, shared.limits().request_timeout);
     let service = service_fn(move |request| {
-        let shared = shared.clone();
+        let (shared, running) = (shared.clone(), place.begin());
         async move {
+            let _running = running;
             let mut response = crate::http::handle(shared.clone(), request).await;
             if shared.is_draining() {
                 response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
@@ -274,16 +329,21 @@ where
             Ok(response)
         }
     });
+    // The protocol spells Inference-Header-Content-Length so.
     http1::Builder::new()
         .timer(timer)
         .header_read_timeout(IDLE_TIMEOUT)
         .max_header_size(MAX_HEAD)
+        .title_case_headers(true)
         .serve_connection(TokioIo::new(stream), service)
 }
 
-/// Runs a connection's streams on the core that accepted it.
+/// Runs a connection's streams on the core that accepted it, each for as long as its client takes
+/// what it is sent.
 #[derive(Debug, Clone, Copy)]
-struct LocalExecutor;
+struct LocalExecutor {
+    patience: Duration,
+}
 
 impl<F> hyper::rt::Executor<F> for LocalExecutor
 where
@@ -291,7 +351,7 @@ where
     F::Output: 'static,
 {
     fn execute(&self, future: F) {
-        spawn_local(future);
+        spawn_local(while_taken(future, self.patience));
     }
 }
 
@@ -310,7 +370,9 @@ mod tests {
     use tokio::time::{sleep, timeout};
 
     use super::http_connection;
+    use super::open::Open;
     use crate::shared::{Options, Shared};
+    use crate::tls::Port;
 
     /// A clock that goes so many times faster.
     const FASTER: u32 = 200;
@@ -344,7 +406,8 @@ mod tests {
     /// A connection's client, while `local` serves it by the fast clock.
     fn connect(local: &LocalSet) -> DuplexStream {
         let (client, server) = duplex(4096);
-        local.spawn_local(http_connection(server, shared(), Fast));
+        let place = Open::new(1).admit(Port::Http).unwrap();
+        local.spawn_local(http_connection(server, shared(), place, Fast));
         client
     }
 

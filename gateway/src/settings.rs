@@ -83,6 +83,9 @@ pub struct Settings {
     /// Serving cores [default: as many as the machine or the container has]
     #[arg(long, value_name = "N", env = "SLUICE_CORES")]
     pub cores: Option<usize>,
+    /// Connections that HTTP and gRPC hold together at most; the oldest idle ones leave for new ones [default: 20000 a core, as far as the limit of open files goes]
+    #[arg(long, value_name = "N", env = "SLUICE_MAX_CONNECTIONS")]
+    pub max_connections: Option<usize>,
     /// Largest request body or message, in bytes or as in 64MiB [default: 64MiB]
     #[arg(long, value_name = "BYTES", env = "SLUICE_MAX_BODY", value_parser = size::parse)]
     #[serde(deserialize_with = "size::deserialize")]
@@ -223,6 +226,7 @@ impl Settings {
             serve_metrics: self.serve_metrics.or(file.serve_metrics),
             onnxruntime: self.onnxruntime.or(file.onnxruntime),
             cores: self.cores.or(file.cores),
+            max_connections: self.max_connections.or(file.max_connections),
             max_body: self.max_body.or(file.max_body),
             base_path: self.base_path.or(file.base_path),
             compress_replies: self.compress_replies.or(file.compress_replies),

@@ -5,6 +5,7 @@ use sluice_protocol::Code;
 use tonic::Status;
 
 use crate::access::{Api, ApiGroup, Demand, Protocol, Refusal};
+use crate::control::exposure::{ControlGroup, Port};
 use crate::error::{GatewayError, clip};
 use crate::shared::Shared;
 
@@ -20,7 +21,11 @@ pub(super) fn check(shared: &Shared, path: &str, headers: &HeaderMap) -> Result<
     };
     let live = shared.live();
     match live.access.check(api, headers, Protocol::Grpc) {
-        Ok(()) => Ok(()),
+        // Refused by its path, a message is not read.
+        Ok(()) => match control_group(api).map(|group| live.exposed.check(group, Port::Serving)) {
+            Some(Err(error)) => refuse(error.code(), error.into()),
+            Some(Ok(())) | None => Ok(()),
+        },
         Err(Refusal::Restricted(restriction)) => {
             let header = restriction.header(Protocol::Grpc);
             let text = format!("This protocol is restricted, expecting header '{header}'");
@@ -33,13 +38,33 @@ pub(super) fn check(shared: &Shared, path: &str, headers: &HeaderMap) -> Result<
     }
 }
 
+/// The calls for operators that a method is one of.
+const fn control_group(api: Api) -> Option<ControlGroup> {
+    if !matches!(api.demand, Demand::Control) {
+        return None;
+    }
+    match api.group {
+        ApiGroup::ModelRepository => Some(ControlGroup::ModelRepository),
+        ApiGroup::SharedMemory => Some(ControlGroup::SharedMemory),
+        ApiGroup::Trace => Some(ControlGroup::Trace),
+        ApiGroup::Logging => Some(ControlGroup::Logging),
+        ApiGroup::Health
+        | ApiGroup::Metadata
+        | ApiGroup::Inference
+        | ApiGroup::ModelConfig
+        | ApiGroup::Statistics => None,
+    }
+}
+
 /// Every method belongs to one group. One that is not here is not answered, so that none is
 /// answered unguarded.
 fn api(path: &str) -> Option<Api> {
     let (service, method) = path.strip_prefix('/')?.split_once('/')?;
     let (group, demand) = match service {
         "inference.GRPCInferenceService" => return inference_api(method),
-        "grpc.health.v1.Health" => (ApiGroup::Health, Demand::Nothing),
+        "grpc.health.v1.Health" if matches!(method, "Check" | "Watch") => {
+            (ApiGroup::Health, Demand::Nothing)
+        }
         "grpc.reflection.v1.ServerReflection" | "grpc.reflection.v1alpha.ServerReflection" => {
             (ApiGroup::Metadata, Demand::Use)
         }

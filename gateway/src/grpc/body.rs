@@ -38,6 +38,8 @@ pub(super) struct Body<B> {
     incoming: B,
     shared: Arc<Shared>,
     patience: Patience,
+    /// The longest message that is taken, in bytes.
+    limit: usize,
     /// Runs from the first moment that there was nothing to read. Most requests come whole and
     /// need no timer.
     timer: Option<Pin<Box<Sleep>>>,
@@ -64,11 +66,12 @@ struct Prefix {
 }
 
 impl<B> Body<B> {
-    pub(super) fn new(incoming: B, shared: Arc<Shared>, patience: Patience) -> Self {
+    pub(super) fn new(incoming: B, shared: Arc<Shared>, patience: Patience, limit: usize) -> Self {
         Self {
             incoming,
             shared,
             patience,
+            limit,
             timer: None,
             prefix: Prefix::default(),
             missing: PREFIX,
@@ -88,7 +91,7 @@ impl<B> Body<B> {
                 return Err(GatewayError::Invalid("more than one message for one answer".into()));
             }
             if let Some(length) = self.prefix.read(&data) {
-                let limit = self.shared.limits().max_body;
+                let limit = self.limit;
                 if length > limit {
                     return Err(GatewayError::MessageTooLarge { length, limit });
                 }
@@ -112,8 +115,7 @@ impl<B> Body<B> {
             return false;
         }
         let length = Prefix::default().read(data);
-        let fits =
-            |length| length <= self.shared.limits().max_body && data.len() == PREFIX + length;
+        let fits = |length| length <= self.limit && data.len() == PREFIX + length;
         let is_next = length.is_some_and(fits);
         self.handed_on |= is_next;
         is_next

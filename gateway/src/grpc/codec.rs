@@ -10,8 +10,10 @@ use prost::encoding::{
     skip_field, string,
 };
 use sluice_protocol::TensorData;
-use sluice_protocol::codec::decode;
-use sluice_protocol::grpc::{ModelInferRequest, ModelInferResponse};
+use sluice_protocol::codec::{Codec as Plain, Half, decode};
+use sluice_protocol::grpc::{
+    ModelInferRequest, ModelInferResponse, RepositoryModelLoadRequest, RepositoryModelLoadResponse,
+};
 use tonic::Status;
 use tonic::codec::{BufferSettings, Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
 
@@ -21,6 +23,9 @@ use crate::room::Room;
 /// Fields of a question, of its inputs and of its outputs, without their elements. Each takes
 /// many times its two bytes when it is read, so their number is bounded beforehand.
 const MOST_PARTS: usize = 65_536;
+/// Parameters of a load: a configuration and files. Each takes a hundred times its four bytes when it
+/// is read.
+const MOST_PARAMETERS: usize = 4096;
 /// What most messages fit into, in bytes. Larger ones get what they need.
 pub(super) const BUFFER: usize = 1024;
 /// Answers are sent on when so much of them is there.
@@ -121,6 +126,50 @@ impl Decoder for Reader {
     fn buffer_settings(&self) -> BufferSettings {
         BufferSettings::new(BUFFER, ENOUGH)
     }
+}
+
+/// Reads loads of a bounded number of parameters, and writes what comes of them.
+#[derive(Debug)]
+pub(super) struct LoadCodec;
+
+/// The end that reads loads.
+#[derive(Debug)]
+pub(super) struct LoadReader;
+
+impl Codec for LoadCodec {
+    type Encode = RepositoryModelLoadResponse;
+    type Decode = RepositoryModelLoadRequest;
+    type Encoder = Half<RepositoryModelLoadResponse>;
+    type Decoder = LoadReader;
+
+    fn encoder(&mut self) -> Self::Encoder {
+        Plain::<RepositoryModelLoadResponse, RepositoryModelLoadRequest>::default().encoder()
+    }
+
+    fn decoder(&mut self) -> LoadReader {
+        LoadReader
+    }
+}
+
+impl Decoder for LoadReader {
+    type Item = RepositoryModelLoadRequest;
+    type Error = Status;
+
+    fn decode(
+        &mut self,
+        buffer: &mut DecodeBuf<'_>,
+    ) -> Result<Option<RepositoryModelLoadRequest>, Status> {
+        check_parameters(buffer.chunk())?;
+        decode(buffer).map(Some)
+    }
+}
+
+/// Refuses a load of too many parameters before memory is taken for them.
+fn check_parameters(message: &[u8]) -> Result<(), Status> {
+    let mut left = MOST_PARAMETERS;
+    count(message, &mut left, |_, _, _| Some(())).ok_or_else(|| {
+        Status::invalid_argument(format!("a load has more than {MOST_PARAMETERS} parameters"))
+    })
 }
 
 /// Reads a message that is there as a whole, without a copy of its tensors.
@@ -235,7 +284,9 @@ mod tests {
     use sluice_protocol::grpc::model_infer_request::InferInputTensor;
     use sluice_protocol::grpc::{ModelInferRequest, ModelInferResponse, ModelStreamInferResponse};
 
-    use super::{MOST_PARTS, Reply, StreamReply, Written, check_parts};
+    use super::{
+        MOST_PARAMETERS, MOST_PARTS, Reply, StreamReply, Written, check_parameters, check_parts,
+    };
 
     #[test]
     fn a_reply_is_written_as_the_message_that_it_stands_for() {
@@ -289,5 +340,12 @@ mod tests {
         for malformed in [&[0xff][..], &[0x2a, 0xff, 0xff, 1], &[0x2a, 2, 0x22]] {
             assert!(check_parts(malformed).is_ok());
         }
+    }
+
+    #[test]
+    fn parameters_of_a_load_are_bounded() {
+        let entries = |count: usize| [0x1a, 0].repeat(count);
+        assert!(check_parameters(&entries(MOST_PARAMETERS)).is_ok());
+        assert!(check_parameters(&entries(MOST_PARAMETERS + 1)).is_err());
     }
 }

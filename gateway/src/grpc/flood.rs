@@ -2,7 +2,9 @@
 //! resets and window updates in numbers that no use of the protocol needs.
 //!
 //! The HTTP/2 library bounds what such frames may hold in memory, but answers them for as long as
-//! they come, on the core that other connections share.
+//! they come, on the core that other connections share. Against calls that are broken off before
+//! they are looked at, against endless headers and against frames that only are a mistake it has
+//! limits of its own (`server`), by which it says that it is too much (GOAWAY) before it cuts off.
 
 use std::io::{self, ErrorKind, IoSlice};
 use std::pin::Pin;
@@ -14,13 +16,12 @@ use tokio::time::{Sleep, sleep};
 
 /// What a client sends before its first frame.
 const PREFACE: usize = 24;
-/// How long it may take to.
-const OPENING_TIME: Duration = Duration::from_secs(20);
 /// What stands before a frame: three bytes of length, type, flags, stream.
 const HEADER: usize = 9;
 /// Frames of no use of their own that a connection may send at any time.
 const ALLOWED: u32 = 10_000;
-/// How many it may send for one with headers or data.
+/// How many it may send for one with data. Headers earn nothing, since a reset may follow; every
+/// call that is of use has data.
 const EARNED_BY_FRAME: u32 = 4;
 /// It may send one for so many bytes that it was sent: the windows of answers are opened again.
 const BYTES_TO_EARN: usize = 512;
@@ -49,8 +50,9 @@ struct Frames {
 }
 
 impl<I> FloodGuard<I> {
-    pub(crate) fn new(inner: I) -> Self {
-        Self { inner, frames: Frames::new(), opening: Some(Box::pin(sleep(OPENING_TIME))) }
+    /// Watches `inner`, whose client must begin to speak within `patience`.
+    pub(crate) fn new(inner: I, patience: Duration) -> Self {
+        Self { inner, frames: Frames::new(), opening: Some(Box::pin(sleep(patience))) }
     }
 }
 
@@ -88,9 +90,13 @@ impl Frames {
         const DATA: u8 = 0;
         const HEADERS: u8 = 1;
         const CONTINUATION: u8 = 9;
-        if matches!(kind, DATA | HEADERS | CONTINUATION) {
-            self.earn(EARNED_BY_FRAME);
-            return true;
+        match kind {
+            DATA if self.skip > 0 => {
+                self.earn(EARNED_BY_FRAME);
+                return true;
+            }
+            HEADERS | CONTINUATION => return true,
+            _ => {}
         }
         if self.left == 0 {
             let earned = self.since.elapsed().as_millis() * EARNED_A_SECOND / 1000;
@@ -186,6 +192,7 @@ mod tests {
 
     const PING: u8 = 6;
     const DATA: u8 = 0;
+    const HEADERS: u8 = 1;
 
     fn frame(kind: u8, length: u8) -> Vec<u8> {
         let mut frame = vec![0, 0, length, kind, 0, 0, 0, 0, 1];
@@ -219,6 +226,10 @@ mod tests {
             assert!(frames.read(&frame(DATA, 100)));
         }
         check(pings(&mut frames), 100 * EARNED_BY_FRAME);
+        for _ in 0..100 {
+            assert!(frames.read(&frame(HEADERS, 30)));
+        }
+        check(pings(&mut frames), 0);
         frames.written(300 * BYTES_TO_EARN);
         check(pings(&mut frames), 300);
         frames.since -= Duration::from_millis(500);

@@ -3,7 +3,7 @@
 //! Answers to one model come in the order of its questions, as with Triton, whose clients need no
 //! ids then; a model does not wait for another one.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -11,13 +11,15 @@ use std::task::{Context, Poll};
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
 use futures::{FutureExt, Stream, StreamExt};
+use prost::Message;
 use sluice_protocol::grpc::infer_parameter::ParameterChoice;
 use sluice_protocol::grpc::{InferParameter, ModelInferResponse};
 use tonic::{Request, Response, Status, Streaming};
 
 use super::call::time_limit;
-use super::codec::{Question, Reply, StreamReply};
+use super::codec::{Question, Reply, StreamReply, Written};
 use super::infer;
+use super::taking::{Held, Untaken};
 use super::traced::Origin;
 use crate::access::Protocol;
 use crate::error::GatewayError;
@@ -27,6 +29,9 @@ use crate::trace::Context as TraceContext;
 
 /// Questions of one stream that are worked on at the same time. Further ones stay where they are.
 const MOST_RUNNING: usize = 128;
+/// Questions of one stream of which the answer was not sent yet: it may wait for an earlier one of its
+/// model, or for the client.
+const MOST_OPEN: usize = 1024;
 /// Says of an answer whether it is the last one to its question.
 const FINAL_RESPONSE: &str = "triton_final_response";
 /// Request metadata: the first error shall end the stream, with its status.
@@ -36,6 +41,7 @@ const GRPC_ERROR: &str = "triton_grpc_error";
 pub(super) fn answers(
     shared: &Arc<Shared>,
     request: Request<Streaming<Question>>,
+    untaken: &Untaken,
 ) -> Response<Answers> {
     let metadata = request.metadata().as_ref();
     let ends_with_error = metadata
@@ -58,9 +64,11 @@ pub(super) fn answers(
     Response::new(Answers {
         shared: shared.clone(),
         questions: Some(request.into_inner()),
+        untaken: untaken.clone(),
         running: FuturesUnordered::new(),
-        places: VecDeque::new(),
-        first: 0,
+        lines: HashMap::new(),
+        ready: VecDeque::new(),
+        open: 0,
         bytes: 0,
         ends_with_error,
         trace_context,
@@ -80,12 +88,15 @@ pub(super) struct Answers {
     shared: Arc<Shared>,
     /// None when there will be no more.
     questions: Option<Streaming<Question>>,
+    untaken: Untaken,
     running: FuturesUnordered<BoxFuture<'static, Done>>,
-    /// What was asked and is not answered yet, in order.
-    places: VecDeque<Place>,
-    /// The number of the first of these.
-    first: u64,
-    /// The length of all messages that are worked on.
+    /// What was asked of each model and cannot be sent yet, in order.
+    lines: HashMap<String, Line>,
+    /// Answers that no unanswered question to the same model comes before.
+    ready: VecDeque<Kept>,
+    /// How many questions there are in all of these.
+    open: usize,
+    /// The length of all messages that are worked on, and of all answers that are kept.
     bytes: usize,
     ends_with_error: bool,
     /// The trace of the caller's that it all belongs to.
@@ -99,23 +110,27 @@ pub(super) struct Answers {
     drained: BoxFuture<'static, Status>,
 }
 
-/// A question's place in the order.
-struct Place {
-    model: String,
-    state: State,
-}
-
-enum State {
-    Running,
-    Ready(Outcome),
-    /// Its answer is on the way; the place goes when it is the first.
-    Answered,
+/// The questions to one model: None where there is no answer yet.
+#[derive(Default)]
+struct Line {
+    /// The number of the first one.
+    first: u64,
+    answers: VecDeque<Option<Kept>>,
 }
 
 type Outcome = Result<Reply, (Status, ModelInferResponse)>;
 
+/// An answer that waits to be sent.
+struct Kept {
+    outcome: Outcome,
+    /// Its length, and the account of that.
+    length: usize,
+    _held: Option<Held>,
+}
+
 /// A question that is done with.
 struct Done {
+    model: String,
     number: u64,
     length: usize,
     outcome: Outcome,
@@ -124,7 +139,10 @@ struct Done {
 impl Answers {
     /// Begins with the questions that are there, as far as there is room.
     fn read(&mut self, context: &mut Context<'_>) {
-        while self.running.len() < MOST_RUNNING && self.bytes <= self.shared.limits().max_body {
+        while self.running.len() < MOST_RUNNING
+            && self.open < MOST_OPEN
+            && self.bytes <= self.shared.limits().max_body
+        {
             let Some(questions) = &mut self.questions else { return };
             match questions.poll_next_unpin(context) {
                 Poll::Ready(Some(Ok(question))) => self.begin(question),
@@ -139,11 +157,13 @@ impl Answers {
     }
 
     fn begin(&mut self, question: Question) {
-        let number = self.first + self.places.len() as u64;
         let length = question.length;
         self.bytes += length;
+        self.open += 1;
         let model = question.wire.model_name.clone();
-        self.places.push_back(Place { model, state: State::Running });
+        let line = self.lines.entry(model.clone()).or_default();
+        let number = line.first + line.answers.len() as u64;
+        line.answers.push_back(None);
         let shared = self.shared.clone();
         let origin = Origin::stream(&shared, self.trace_context.as_ref());
         let forwarded = self.forwarded.clone();
@@ -156,42 +176,38 @@ impl Answers {
             };
             let answered = infer::answer(&shared, question, origin, forwarded).await;
             let outcome = answered.map_err(|error| (infer::status(&shared, &error), named));
-            Done { number, length, outcome }
+            Done { model, number, length, outcome }
         };
         self.running.push(running.boxed());
     }
 
-    /// Notes what is done.
+    /// Notes what is done, and what can be sent by that.
     fn collect(&mut self, context: &mut Context<'_>) {
         while let Poll::Ready(Some(done)) = self.running.poll_next_unpin(context) {
-            self.bytes -= done.length;
-            let index = usize::try_from(done.number - self.first).unwrap_or(usize::MAX);
-            if let Some(place) = self.places.get_mut(index) {
-                place.state = State::Ready(done.outcome);
+            let Done { model, number, length, outcome } = done;
+            let kept = Kept::new(outcome, &self.untaken);
+            self.bytes = self.bytes - length + kept.length;
+            let Some(line) = self.lines.get_mut(&model) else { continue };
+            let index = usize::try_from(number - line.first).unwrap_or(usize::MAX);
+            if let Some(place) = line.answers.get_mut(index) {
+                *place = Some(kept);
+            }
+            while let Some(kept) = line.answers.front_mut().and_then(Option::take) {
+                line.answers.pop_front();
+                line.first += 1;
+                self.ready.push_back(kept);
+            }
+            if line.answers.is_empty() {
+                self.lines.remove(&model);
             }
         }
     }
 
-    /// The first answer that no unanswered question to the same model comes before.
     fn next_answer(&mut self) -> Option<Outcome> {
-        let places = &self.places;
-        let is_held_up = |index: usize| {
-            let mut earlier = places.range(..index);
-            earlier.any(|place| {
-                !matches!(place.state, State::Answered) && place.model == places[index].model
-            })
-        };
-        let is_ready = |index: usize| matches!(places[index].state, State::Ready(_));
-        let next = (0..places.len()).find(|&index| is_ready(index) && !is_held_up(index))?;
-        let state = std::mem::replace(&mut self.places[next].state, State::Answered);
-        while matches!(self.places.front(), Some(Place { state: State::Answered, .. })) {
-            self.places.pop_front();
-            self.first += 1;
-        }
-        match state {
-            State::Ready(outcome) => Some(outcome),
-            State::Running | State::Answered => None,
-        }
+        let kept = self.ready.pop_front()?;
+        self.open -= 1;
+        self.bytes -= kept.length;
+        Some(kept.outcome)
     }
 
     /// The answer's message, or what ends the stream in its place.
@@ -212,8 +228,36 @@ impl Answers {
     fn give_up(&mut self) {
         self.questions = None;
         self.running.clear();
-        self.places.clear();
+        self.lines.clear();
+        self.ready.clear();
+        self.open = 0;
         self.end = None;
+    }
+}
+
+impl Kept {
+    /// Keeps an answer, or the refusal to, where too much waits for the client already.
+    fn new(outcome: Outcome, untaken: &Untaken) -> Self {
+        let length = length(&outcome);
+        let (outcome, held) = match (outcome, untaken.hold(length)) {
+            (outcome, Ok(held)) => (outcome, held),
+            (Err(told), Err(_)) => (Err(told), None),
+            (Ok(Reply { message, .. }), Err(error)) => {
+                let ModelInferResponse { model_name, model_version, id, .. } = message;
+                let named =
+                    ModelInferResponse { model_name, model_version, id, ..Default::default() };
+                (Err((error.into(), named)), None)
+            }
+        };
+        Self { length: self::length(&outcome), outcome, _held: held }
+    }
+}
+
+/// About how many bytes an answer takes.
+fn length(outcome: &Outcome) -> usize {
+    match outcome {
+        Ok(reply) => reply.length(),
+        Err((status, named)) => status.message().len() + named.encoded_len(),
     }
 }
 
@@ -231,11 +275,11 @@ impl Stream for Answers {
             }
             return Poll::Ready(Some(message));
         }
-        if answers.places.is_empty() && answers.questions.is_none() {
+        if answers.open == 0 && answers.questions.is_none() {
             return Poll::Ready(answers.end.take().map(Err));
         }
         let cut = match answers.out_of_time.poll_unpin(context) {
-            Poll::Pending if answers.places.is_empty() => answers.drained.poll_unpin(context),
+            Poll::Pending if answers.open == 0 => answers.drained.poll_unpin(context),
             late => late,
         };
         cut.map(|status| {

@@ -1,12 +1,14 @@
 //! Reads a request's body within its limits of size and time, and undoes its compression.
 
 use std::fmt::Display;
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http::HeaderMap;
-use http::header::CONTENT_LENGTH;
+use http::header::{CONTENT_LENGTH, EXPECT};
 use http_body::Body;
 use http_body_util::BodyExt;
+use hyper::body::Incoming;
 
 use super::coding;
 use crate::error::GatewayError;
@@ -20,6 +22,11 @@ const MOST_SMALL_CHUNKS: usize = 65_536;
 /// What is no small chunk, in bytes on average.
 const SMALL_CHUNK: usize = 64;
 
+/// As much of a body that nobody reads is thrown away, so that its connection can go on, and for so
+/// long it may make its answer wait.
+const MOST_SKIPPED: usize = 256 << 10;
+const SKIP_TIME: Duration = Duration::from_millis(500);
+
 /// The whole body, uncompressed. One that says it is too long is refused unread; one that does not
 /// come in the time that an answer may take is given up.
 pub(crate) async fn read<B>(
@@ -32,7 +39,7 @@ where
 {
     let coding = coding::of_request(headers)?;
     let (limit, patience) = (limits.max_body, limits.request_timeout);
-    let announced = headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
+    let announced = announced(headers);
     if announced.is_some_and(|length: usize| length > limit) {
         return Err(GatewayError::TooLarge { limit });
     }
@@ -44,6 +51,34 @@ where
         None => whole,
         Some(coding) => coding::inflate(coding, &whole?, limit).await,
     }
+}
+
+/// Throws away what has not been read of a body, unless it is long, or waits to be asked for. Whether
+/// nothing is left of it.
+pub(super) async fn skip(headers: &HeaderMap, mut incoming: Incoming) -> bool {
+    if incoming.is_end_stream() {
+        return true;
+    }
+    let is_long = announced(headers).is_some_and(|length| length > MOST_SKIPPED);
+    if is_long || headers.contains_key(EXPECT) {
+        return false;
+    }
+    let skipping = async {
+        let mut skipped = 0;
+        while let Some(frame) = incoming.frame().await {
+            skipped += frame.ok()?.data_ref().map_or(0, Bytes::len);
+            if skipped > MOST_SKIPPED {
+                return None;
+            }
+        }
+        Some(())
+    };
+    tokio::time::timeout(SKIP_TIME, skipping).await.is_ok_and(|skipped| skipped.is_some())
+}
+
+/// How long the body is, where its head says so.
+fn announced(headers: &HeaderMap) -> Option<usize> {
+    headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
 
 /// The body's pieces in one: without a copy when it came in one, else with one copy. Many small

@@ -28,6 +28,7 @@ use std::fmt::Display;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use http::header::CONNECTION;
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Request, Response};
 use hyper::body::Incoming;
@@ -63,10 +64,10 @@ pub(crate) struct HttpOptions {
 
 /// Answers one request. It never fails: an error is an answer too.
 pub(crate) async fn handle(shared: Arc<Shared>, request: Request<Incoming>) -> Response<Body> {
-    let (head, incoming) = request.into_parts();
+    let (head, mut incoming) = request.into_parts();
     let path = route::below(&shared.http.base_path, head.uri.path());
     let arrival = shared.tracer.arrival();
-    let answered = match receive(&shared, &head, path, incoming).await {
+    let answered = match receive(&shared, &head, path, &mut incoming).await {
         Ok((route, body)) => {
             let mut trace = traced::begin(&shared, arrival, &head, &route);
             let headers = &head.headers;
@@ -80,7 +81,12 @@ pub(crate) async fn handle(shared: Arc<Shared>, request: Request<Incoming>) -> R
             Err(error)
         }
     };
-    answered.unwrap_or_else(|error| reply::error(&error))
+    let mut response = answered.unwrap_or_else(|error| reply::error(&error));
+    // Hyper would close the connection and not say so.
+    if !response.headers().contains_key(CONNECTION) && !body::skip(&head.headers, incoming).await {
+        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    response
 }
 
 /// Answers one request on the administration port, for what both ports know.
@@ -110,7 +116,7 @@ async fn receive<'p>(
     shared: &Shared,
     head: &Parts,
     path: &'p str,
-    incoming: Incoming,
+    incoming: &mut Incoming,
 ) -> Result<(Route<'p>, Bytes), GatewayError> {
     let route = Route::parse(&head.method, path)?;
     access::check(shared, &route, &head.headers)?;

@@ -190,5 +190,4 @@ mod tests {
         }
         assert!(complaints("restrict = 5").contains("GROUP[,GROUP...]"));
     }
-    }
 }

@@ -13,6 +13,7 @@ use tokio_rustls::TlsAcceptor;
 
 use super::{Port, Stream};
 use crate::shared::Shared;
+use crate::socket::Socket;
 
 /// How long a client may take for its part of a handshake.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -30,15 +31,15 @@ pub(crate) struct Handshakes {
 /// A connection before its handshake, if it needs one.
 #[derive(Debug)]
 pub(crate) struct Arrival {
-    stream: TcpStream,
+    stream: Socket,
     handshake: Option<(Arc<ServerConfig>, oneshot::Receiver<()>)>,
 }
 
 impl Handshakes {
     /// Takes a connection to `port` on, as the settings of this moment want it.
     pub(crate) fn admit(&mut self, stream: TcpStream, shared: &Shared, port: Port) -> Arrival {
-        let _slower_without = stream.set_nodelay(true);
         let config = shared.live().tls.as_ref().map(|tls| tls.config(port).clone());
+        let stream = Socket::accepted(stream, shared.limits().request_timeout);
         Arrival { stream, handshake: config.map(|config| (config, self.begin())) }
     }
 
@@ -73,7 +74,7 @@ impl Arrival {
 }
 
 async fn shake_hands(
-    stream: TcpStream,
+    stream: Socket,
     config: Arc<ServerConfig>,
     given_up: oneshot::Receiver<()>,
 ) -> Result<Stream> {

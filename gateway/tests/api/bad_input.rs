@@ -296,7 +296,7 @@ async fn a_body_that_does_not_come_is_given_up() {
     let read = client.read_to_string(&mut reply);
     tokio::time::timeout(Duration::from_secs(5), read).await.unwrap().unwrap();
     assert!(reply.starts_with("HTTP/1.1 504"), "{reply}");
-    assert!(reply.contains("connection: close"), "{reply}");
+    assert!(reply.contains("Connection: close"), "{reply}");
     assert!(reply.contains("did not arrive within 200ms"), "{reply}");
 }
 

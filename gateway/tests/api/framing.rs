@@ -11,7 +11,9 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 
-use crate::support::{Caller, Process, Running, serve, serve_with, within};
+use crate::grpc_v2::{count, serve_rounds};
+use crate::raw_call::a_while;
+use crate::support::{Caller, Process, Running, serve, serve_with, wait_until, within};
 
 const LIVE: &str = "GET /v2/health/live HTTP/1.1\r\nHost: x\r\n\r\n";
 
@@ -53,7 +55,7 @@ async fn one_answer(stream: &mut TcpStream) -> String {
         loop {
             let text = String::from_utf8_lossy(&read).into_owned();
             if let Some((head, body)) = text.split_once("\r\n\r\n") {
-                let length = head.lines().find_map(|line| line.strip_prefix("content-length: "));
+                let length = head.lines().find_map(|line| line.strip_prefix("Content-Length: "));
                 if body.len() >= length.map_or(0, |length| length.parse().unwrap()) {
                     return text;
                 }
@@ -240,7 +242,7 @@ async fn a_client_may_wait_to_be_told_to_go_on() {
     let reply = converse(running.addresses.http, with_body(head, "").as_bytes()).await;
     assert_eq!(statuses(&reply), ["413"], "{reply}");
     assert!(
-        reply.contains("limit of 1000 bytes") && reply.contains("connection: close"),
+        reply.contains("limit of 1000 bytes") && reply.contains("Connection: close"),
         "{reply}"
     );
 }
@@ -331,6 +333,7 @@ async fn slow_senders_are_cut_off() {
         ("GET /v2/health/live HTTP/1.1\r\n", "A: b\r\n", false),
         ("G", "E", false),
         ("G", "", false),
+        ("", "", false),
         (long, " ", true),
         (long, "", true),
         (chunked, "1\r\n \r\n", true),
@@ -354,22 +357,140 @@ async fn slow_senders_are_cut_off() {
     others.are_unaffected().await;
 }
 
-/// A client that asks for much and reads nothing is cut off, and what it was sent is freed.
-#[tokio::test]
-async fn a_reader_of_nothing_is_cut_off() {
-    let running = impatient(&[("fill", 1, "fill.onnx"), ("scale", 1, "scale.onnx")]).await;
-    let others = Others::begin(&running);
-    let (width, bytes) = (6 << 20, 24 << 20);
-    let input = json!({"name": "shape", "datatype": "INT64", "shape": [2], "data": [1, width]});
+/// A question for an answer of so many bytes.
+fn fill(bytes: usize) -> String {
+    let input = json!({"name": "shape", "datatype": "INT64", "shape": [2], "data": [1, bytes / 4]});
     let body = json!({"inputs": [input], "parameters": {"binary_data_output": true}}).to_string();
     let asked = with_body(&format!("Content-Length: {}\r\n", body.len()), &body);
+    asked.replace("/scale/", "/fill/")
+}
+
+/// Whether a server on this machine has not ended its connection to the client at `port`.
+fn is_open(server: SocketAddr, port: u16) -> bool {
+    const ESTABLISHED: &str = "01";
+    let ends = [format!(":{:04X}", server.port()), format!(":{port:04X}")];
+    let connections = std::fs::read_to_string("/proc/net/tcp").unwrap();
+    connections.lines().any(|line| {
+        let fields: Vec<&str> = line.split_whitespace().collect();
+        fields[1].ends_with(&ends[0]) && fields[2].ends_with(&ends[1]) && fields[3] == ESTABLISHED
+    })
+}
+
+/// Clients that ask for much and read nothing, or hardly anything, are cut off, and what they were to
+/// be sent is freed.
+#[tokio::test]
+async fn a_reader_of_nothing_is_cut_off() {
+    let models = [("fill", 1, "fill.onnx"), ("scale", 1, "scale.onnx")];
+    let process = Process::start(&models, &["--request-timeout=2s"]).await;
+    let others = Others::begin(&process);
+    let bytes = 24 << 20;
+    let mut kept = Vec::new();
+    for _ in 0..4 {
+        let mut streams = Vec::new();
+        for _ in 0..8 {
+            let mut stream = TcpStream::connect(process.addresses.http).await.unwrap();
+            stream.write_all(fill(bytes).as_bytes()).await.unwrap();
+            streams.push(stream);
+        }
+        let ports: Vec<u16> =
+            streams.iter().map(|stream| stream.local_addr().unwrap().port()).collect();
+        // One of them takes a little now and then, once there is something to take.
+        let mut trickling = streams.pop().unwrap();
+        assert_eq!(within("an answer", trickling.read(&mut [0; 1])).await.unwrap(), 1);
+        let trickle = tokio::spawn(async move {
+            while let Ok(1..) = trickling.read(&mut [0; 512]).await {
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        });
+        for stream in &streams {
+            within("an answer", stream.readable()).await.unwrap();
+        }
+        for port in ports {
+            let is_cut = async || !is_open(process.addresses.http, port);
+            wait_until("the cut", is_cut).await;
+        }
+        kept.push(process.status("VmRSS") << 10);
+        for mut stream in streams {
+            let reply = rest(&mut stream).await;
+            assert!(reply.starts_with(b"HTTP/1.1 200"), "{:?}", &reply[..reply.len().min(300)]);
+            assert!(reply.len() < bytes, "all {} bytes were kept for it", reply.len());
+        }
+        trickle.abort();
+    }
+    // What the libraries keep for the next ones is what one round takes, an answer and its tensor each.
+    assert!(kept[3] < 20 * bytes as u64, "{kept:?}");
+    others.are_unaffected().await;
+    process.end_without_an_error().await;
+}
+
+/// One that is slow, and takes longer for all of it than it may for none of it, gets it.
+#[tokio::test]
+async fn a_reader_that_is_slow_and_steady_gets_all_of_it() {
+    let running = serve_with(&[("fill", 1, "fill.onnx")], |settings| {
+        settings.request_timeout = Some(Duration::from_secs(1));
+    })
+    .await;
+    let bytes = 12 << 20;
     let mut stream = TcpStream::connect(running.addresses.http).await.unwrap();
-    stream.write_all(asked.replace("/scale/", "/fill/").as_bytes()).await.unwrap();
-    tokio::time::sleep(Duration::from_secs(4)).await;
-    let reply = rest(&mut stream).await;
-    assert!(reply.starts_with(b"HTTP/1.1 200"), "{:?}", &reply[..reply.len().min(300)]);
-    assert!(reply.len() < bytes, "all {} bytes were kept for it", reply.len());
-    drop(others);
+    stream.write_all(fill(bytes).as_bytes()).await.unwrap();
+    let (begun, mut read) = (Instant::now(), 0);
+    let mut buffer = vec![0; 1 << 16];
+    while read < bytes {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        // Three megabytes a second.
+        while (read as u128) < 3 * 1048 * begun.elapsed().as_millis() && read < bytes {
+            let count = within("more", stream.read(&mut buffer)).await.unwrap();
+            assert!(count > 0, "closed after {read} bytes");
+            read += count;
+        }
+    }
+    assert!(begun.elapsed() > Duration::from_secs(3), "{:?}", begun.elapsed());
+}
+
+/// What nobody reads of a request is thrown away, so that its connection goes on; where it is long the
+/// answer says that it does not.
+#[tokio::test]
+async fn bodies_that_nobody_reads_do_not_break_connections_off() {
+    let running = serve(&[("scale", 1, "scale.onnx")]).await;
+    let post = |path: &str, headers: &str, length: usize| {
+        let head = format!("POST {path} HTTP/1.1\r\nHost: x\r\n{headers}Content-Length: {length}");
+        format!("{head}\r\n\r\n{}", "x".repeat(length))
+    };
+    let chunks = "10000\r\n".to_owned() + &"x".repeat(1 << 16) + "\r\n0\r\n\r\n";
+    for (message, status) in [
+        (post("/v1/models/scale:explain", "", 30_000), "501"),
+        (post("/nothing", "", 200_000), "404"),
+        (post("/v2/health/live", "", 200_000), "405"),
+        (post("/v2/repository/models/scale/load", "", 200_000), "403"),
+        (post("/v2/models/scale/infer", "Content-Encoding: zstd\r\n", 200_000), "501"),
+        (with_body("Transfer-Encoding: chunked\r\n", &chunks).replace("/infer", "/no"), "404"),
+    ] {
+        let mut stream = TcpStream::connect(running.addresses.http).await.unwrap();
+        for _ in 0..2 {
+            stream.write_all(message.as_bytes()).await.unwrap();
+            assert_eq!(statuses(&one_answer(&mut stream).await), [status]);
+        }
+        stream.write_all(LIVE.as_bytes()).await.unwrap();
+        assert_eq!(statuses(&one_answer(&mut stream).await), ["200"], "after {status}");
+    }
+    let waiting = post("/nothing", "Expect: 100-continue\r\n", 10);
+    for message in [post("/nothing", "", 1 << 20), waiting[..waiting.len() - 10].to_owned()] {
+        let reply = converse(running.addresses.http, message.as_bytes()).await;
+        assert_eq!(statuses(&reply), ["404"], "{reply}");
+        assert!(reply.contains("\r\nConnection: close\r\n"), "{reply}");
+    }
+}
+
+/// E1: headers are spelled as the protocol writes them.
+#[tokio::test]
+async fn headers_are_spelled_as_in_the_protocol() {
+    let running = serve(&[("fill", 1, "fill.onnx")]).await;
+    let asked = fill(8).replace("Host: x", "Host: x\r\nConnection: close");
+    let reply = converse(running.addresses.http, asked.as_bytes()).await;
+    assert_eq!(statuses(&reply), ["200"], "{reply}");
+    for header in ["Inference-Header-Content-Length: ", "Content-Type: ", "Content-Length: "] {
+        assert!(reply.contains(&format!("\r\n{header}")), "{header}: {reply}");
+    }
 }
 
 /// No more is taken of a body than the limit, however it comes, and the answer can be read.
@@ -439,16 +560,31 @@ async fn paths_are_taken_as_they_are() {
     assert_eq!(statuses(&reply), ["200"], "a proxy's form of it: {reply}");
 }
 
-/// Clients that leave before their answers are there take nothing with them.
+/// What clients asked for that leave before it has begun never runs.
 #[tokio::test]
 async fn clients_that_leave_are_forgotten() {
-    let running = serve(&[("scale", 1, "slow.onnx")]).await;
-    let body = infer_body();
-    let message = with_body(&format!("Content-Length: {}\r\n", body.len()), &body);
-    for _ in 0..200 {
+    let running = serve_rounds().await;
+    let ask = |rounds: i64| {
+        let input = json!({"name": "rounds", "datatype": "INT64", "shape": [1], "data": [rounds]});
+        json!({"inputs": [input]}).to_string()
+    };
+    let long = running.client.post(running.url("/v2/models/m/infer")).body(ask(3_000_000));
+    let long = tokio::spawn(long.send());
+    a_while().await;
+    let short = ask(1);
+    let message = with_body(&format!("Content-Length: {}\r\n", short.len()), &short);
+    for _ in 0..20 {
         let mut stream = TcpStream::connect(running.addresses.http).await.unwrap();
-        stream.write_all(message.as_bytes()).await.unwrap();
+        stream.write_all(message.replace("/scale/", "/m/").as_bytes()).await.unwrap();
+        // It is read before its sender leaves: something of it is there.
+        tokio::time::sleep(Duration::from_millis(5)).await;
     }
-    assert_eq!(running.post("/v2/models/scale/infer", body).await.0, 200);
+    let cancelled = "sluice_requests_total{model=\"m\",version=\"1\",code=\"cancelled\"}";
+    wait_until("everybody has left", async || count(&running, cancelled).await == 20).await;
+    assert!(!long.is_finished());
+    assert_eq!(long.await.unwrap().unwrap().status(), 200);
+    assert_eq!(running.post("/v2/models/m/infer", short).await.0, 200);
+    let run = count(&running, "sluice_rows_total{model=\"m\",version=\"1\"}").await;
+    assert_eq!(run, 2, "the long one and the last one");
     within("the end", running.gateway.drain()).await;
 }

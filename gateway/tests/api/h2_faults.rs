@@ -3,13 +3,14 @@
 use std::time::{Duration, Instant};
 
 use prost::Message;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use sluice_protocol::grpc::ModelInferRequest;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use crate::grpc_v2::ones;
+use crate::grpc_v2::{input, ones};
 use crate::inference::connect;
 use crate::raw_call::{INFER, framed};
-use crate::support::{Caller, Process, serve_with, within};
+use crate::support::{Caller, Process, serve_with, wait_until, within};
 
 const DATA: u8 = 0;
 const HEADERS: u8 = 1;
@@ -17,6 +18,7 @@ const PRIORITY: u8 = 2;
 const RESET: u8 = 3;
 const SETTINGS: u8 = 4;
 const PING: u8 = 6;
+const GO_AWAY: u8 = 7;
 const WINDOW_UPDATE: u8 = 8;
 const CONTINUATION: u8 = 9;
 const END_STREAM: u8 = 1;
@@ -56,13 +58,22 @@ async fn open(caller: &Caller) -> TcpStream {
 /// Makes the bytes that come next.
 type Flood = Box<dyn FnMut() -> Vec<u8> + Send>;
 
-/// Sends `flood` again and again until the server has enough: how many bytes that took.
-async fn until_cut_off(stream: TcpStream, mut flood: impl FnMut() -> Vec<u8>) -> usize {
+/// Sends `flood` again and again until the server has enough: how many bytes that took, and the reason
+/// that it gave, if it did.
+async fn until_cut_off(
+    stream: TcpStream,
+    mut flood: impl FnMut() -> Vec<u8>,
+) -> (usize, Option<u32>) {
     let (mut read, mut write) = stream.into_split();
     // What is answered must be read, or the server could not write.
     let reading = tokio::spawn(async move {
-        let mut sink = vec![0; 1 << 16];
-        while read.read(&mut sink).await.is_ok_and(|read| read > 0) {}
+        let mut reason = None;
+        while let Some((kind, _, _, payload)) = next_frame(&mut read).await {
+            if kind == GO_AWAY {
+                reason = Some(u32::from_be_bytes(payload[4..8].try_into().unwrap()));
+            }
+        }
+        reason
     });
     let mut sent = 0;
     let sending = async {
@@ -76,7 +87,17 @@ async fn until_cut_off(stream: TcpStream, mut flood: impl FnMut() -> Vec<u8>) ->
         }
     };
     within("the connection's end", sending).await;
-    sent
+    (sent, within("the last frame", reading).await.unwrap())
+}
+
+/// The next frame: kind, flags, stream and payload. None when the connection ends before.
+async fn next_frame(stream: &mut (impl AsyncRead + Unpin)) -> Option<(u8, u8, u32, Vec<u8>)> {
+    let mut head = [0; 9];
+    stream.read_exact(&mut head).await.ok()?;
+    let [high, middle, low, kind, flags, number @ ..] = head;
+    let mut payload = vec![0; u32::from_be_bytes([0, high, middle, low]) as usize];
+    stream.read_exact(&mut payload).await.ok()?;
+    Some((kind, flags, u32::from_be_bytes(number), payload))
 }
 
 /// Asks over and over: the longest that an answer took.
@@ -111,7 +132,8 @@ async fn floods_are_cut_off_and_hurt_nobody() {
             bytes
         }
     };
-    // A window of nothing more is against the rules: the server itself resets the stream.
+    // A window of nothing more is against the rules: some servers reset the stream for it, over and
+    // over. Here it ends the connection.
     let made_to_reset = {
         let mut stream = 1;
         move || {
@@ -139,20 +161,25 @@ async fn floods_are_cut_off_and_hurt_nobody() {
     };
     let again = |bytes: Vec<u8>| move || bytes.repeat(100);
     let window = [0, 3, 0, 0, 0, 100];
-    let floods: [(&str, Flood); 8] = [
-        ("rapid reset", Box::new(broken_off)),
-        ("made to reset", Box::new(made_to_reset)),
-        ("empty data", Box::new(empty_data)),
-        ("endless headers", Box::new(endless_headers)),
-        ("pings", Box::new(again(frame(PING, 0, 0, &[7; 8])))),
-        ("settings", Box::new(again(frame(SETTINGS, 0, 0, &window)))),
-        ("priorities", Box::new(again(frame(PRIORITY, 0, 1, &[0, 0, 0, 3, 1])))),
-        ("windows", Box::new(again(frame(WINDOW_UPDATE, 0, 0, &1u32.to_be_bytes())))),
+    // ENHANCE_YOUR_CALM, of the library's own limits. What only costs is cut off without a word.
+    let calm = Some(11);
+    // PROTOCOL_ERROR.
+    let mistaken = Some(1);
+    let floods: [(&str, Option<u32>, Flood); 8] = [
+        ("rapid reset", calm, Box::new(broken_off)),
+        ("made to reset", mistaken, Box::new(made_to_reset)),
+        ("empty data", calm, Box::new(empty_data)),
+        ("endless headers", calm, Box::new(endless_headers)),
+        ("pings", None, Box::new(again(frame(PING, 0, 0, &[7; 8])))),
+        ("settings", None, Box::new(again(frame(SETTINGS, 0, 0, &window)))),
+        ("priorities", None, Box::new(again(frame(PRIORITY, 0, 1, &[0, 0, 0, 3, 1])))),
+        ("windows", None, Box::new(again(frame(WINDOW_UPDATE, 0, 0, &1u32.to_be_bytes())))),
     ];
-    for (what, flood) in floods {
+    for (what, reason, flood) in floods {
         let neighbour = neighbour(&process).await;
         let (begun, before) = (Instant::now(), process.cpu_time());
-        let sent = until_cut_off(open(&process).await, flood).await;
+        let (sent, told) = until_cut_off(open(&process).await, flood).await;
+        assert_eq!(told, reason, "{what}: the reason that was given");
         let (took, cost) = (begun.elapsed(), process.cpu_time() - before);
         assert!(sent < 20_000_000, "{what}: {sent} bytes were taken");
         assert!(took < Duration::from_secs(5), "{what}: cut off after {took:?}");
@@ -172,14 +199,55 @@ async fn floods_are_cut_off_and_hurt_nobody() {
     process.end_without_an_error().await;
 }
 
+/// Fault 6: a client whose windows are shut takes nothing of what it asked for. Its calls are given up,
+/// what waits for it is bounded, and its memory is freed, while it stays connected.
+#[tokio::test(flavor = "multi_thread")]
+async fn answers_that_nobody_takes_are_given_up() {
+    let flags = ["--request-timeout=3s", "--max-body=4000000"];
+    let models = [("fill", 1, "fill.onnx"), ("scale", 1, "scale.onnx")];
+    let process = Process::start(&models, &flags).await;
+    let (before, peak_before) = (process.status("VmRSS"), process.status("VmHWM"));
+    let mut stream = TcpStream::connect(process.addresses.grpc).await.unwrap();
+    stream.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await.unwrap();
+    stream.write_all(&frame(SETTINGS, 0, 0, &[0, 4, 0, 0, 0, 0])).await.unwrap();
+    // Answers of 4 MB each, of which 32 MB may wait.
+    let shape = [1i64, 1 << 20].map(i64::to_le_bytes).concat();
+    let question = ModelInferRequest {
+        model_name: "fill".to_owned(),
+        inputs: vec![input("shape", "INT64", &[2])],
+        raw_input_contents: vec![shape.into()],
+        ..Default::default()
+    };
+    let question = framed(&question.encode_to_vec());
+    let calls = 200;
+    for stream_id in (1..).step_by(2).take(calls) {
+        let headers = frame(HEADERS, END_HEADERS, stream_id, &call_headers());
+        let data = frame(DATA, END_STREAM, stream_id, &question);
+        stream.write_all(&[headers, data].concat()).await.unwrap();
+    }
+    let (mut ended, mut given_up) = (0, 0);
+    while ended < calls {
+        let next = within("the end of a call", next_frame(&mut stream)).await;
+        let (kind, flags, _, payload) = next.expect("the connection goes on");
+        let is_reset = kind == RESET;
+        assert!(!is_reset || payload == 8u32.to_be_bytes(), "cancelled: {payload:?}");
+        given_up += usize::from(is_reset);
+        ended += usize::from(is_reset || (kind == HEADERS && flags & END_STREAM != 0));
+    }
+    assert!((1..=8).contains(&given_up), "{given_up} answers waited");
+    let peak = (process.status("VmHWM") - peak_before) << 10;
+    assert!(peak < 200 << 20, "{peak} bytes of memory were taken");
+    let freed = async || process.status("VmRSS").saturating_sub(before) < 64 << 10;
+    wait_until("memory to come free", freed).await;
+    let mut neighbour = connect(&process).await;
+    neighbour.model_infer(ones("scale", 1)).await.unwrap();
+    process.end_without_an_error().await;
+}
+
 /// Frames up to one of `kind`: that one's payload. None when the connection ends before.
 async fn payload_of(stream: &mut TcpStream, kind: u8) -> Option<Vec<u8>> {
     loop {
-        let mut head = [0; 9];
-        stream.read_exact(&mut head).await.ok()?;
-        let [high, middle, low, found, flags, ..] = head;
-        let mut payload = vec![0; u32::from_be_bytes([0, high, middle, low]) as usize];
-        stream.read_exact(&mut payload).await.ok()?;
+        let (found, flags, _, payload) = next_frame(stream).await?;
         if found == kind && (kind != SETTINGS || flags & ACK == 0) {
             return Some(payload);
         }

@@ -1,11 +1,15 @@
 //! Requests that take far more memory than they have bytes, when they are read.
 
+use bytes::Bytes;
+use futures::{StreamExt, stream};
 use sluice_protocol::grpc::model_infer_request::InferInputTensor;
 use sluice_protocol::grpc::{InferTensorContents, ModelInferRequest};
 use tonic::Code;
 
+use crate::grpc_v2::rounds;
 use crate::inference::connect;
-use crate::support::{Process, answer};
+use crate::raw_call::{RawCaller, framed};
+use crate::support::{Process, answer, within};
 
 /// The longest body, in bytes.
 const LIMIT: usize = 8 << 20;
@@ -137,4 +141,82 @@ async fn a_long_text_in_the_wrong_place_makes_no_long_error() {
     let taken = (running.status("VmHWM") - before) << 10;
     assert!(taken < 6 * LIMIT as u64, "{taken} bytes of memory were taken");
     running.end_without_an_error().await;
+}
+
+/// A message of field 3 over and over, with nothing in it.
+fn empty_entries(length: usize) -> Bytes {
+    framed(&[0x1a, 0].repeat(length / 2))
+}
+
+/// Fault 15: calls for operators are refused before their messages are read, and where they are
+/// answered, their messages are short, or have few parts.
+#[tokio::test]
+async fn control_messages_are_refused_without_memory_for_them() {
+    let models = [("scale", 1, "scale.onnx")];
+    let flag = format!("--max-body={LIMIT}");
+    let closed = Process::start(&models, &[&flag]).await;
+    let groups = "--serve-control=model-repository,trace,logging,shared-memory";
+    let open = Process::start(&models, &[&flag, groups, "--model-control=explicit"]).await;
+    for (process, codes) in [
+        (closed, [Code::PermissionDenied; 4]),
+        (
+            open,
+            [
+                Code::InvalidArgument,
+                Code::ResourceExhausted,
+                Code::ResourceExhausted,
+                Code::ResourceExhausted,
+            ],
+        ),
+    ] {
+        let before = process.status("VmHWM");
+        let methods =
+            ["RepositoryModelLoad", "RepositoryModelUnload", "TraceSetting", "LogSettings"];
+        for (method, code) in methods.into_iter().zip(codes) {
+            let mut raw = RawCaller::connect(&process).await;
+            let path = format!("/inference.GRPCInferenceService/{method}");
+            let refused = raw.call(&path, &[], empty_entries(LIMIT - 100)).await;
+            assert_eq!(refused.code, code, "{method}: {refused:?}");
+        }
+        let mut raw = RawCaller::connect(&process).await;
+        let metadata = "/inference.GRPCInferenceService/ModelMetadata";
+        let refused = raw.call(metadata, &[], empty_entries(LIMIT - 100)).await;
+        assert_eq!(refused.code, Code::ResourceExhausted, "{refused:?}");
+        let taken = (process.status("VmHWM") - before) << 10;
+        assert!(taken < 6 * LIMIT as u64, "{taken} bytes of memory were taken");
+        process.end_without_an_error().await;
+    }
+}
+
+/// What is answered behind a question that takes its time waits for it; not all that a client asks
+/// meanwhile does.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_keeps_few_answers_behind_a_slow_one() {
+    const QUESTIONS: usize = 6000;
+    let worker = "format = 1\ninstances = 1\nexecutor = \"workers\"\n";
+    let models = [("m", 1, "rounds.onnx")];
+    let process = Process::start_as(&models, worker, &["--max-body=1000000"]).await;
+    let before = process.status("VmHWM");
+    let wrong = |number: usize| ModelInferRequest {
+        id: format!("{number}{}", "x".repeat(20_000)),
+        model_version: "9".to_owned(),
+        ..rounds(1)
+    };
+    let slow = ModelInferRequest { id: "slow".to_owned(), ..rounds(3_000_000) };
+    let questions = stream::iter([slow]).chain(stream::iter((0..QUESTIONS).map(wrong)));
+    let mut client = connect(&process).await.max_decoding_message_size(usize::MAX);
+    let mut answers = client.model_stream_infer(questions).await.unwrap().into_inner();
+    let mut answered = 0usize;
+    while let Some(answer) = within("an answer", answers.next()).await {
+        let answer = answer.unwrap();
+        let id = answer.infer_response.unwrap().id;
+        let expected = answered.checked_sub(1).map_or("slow".to_owned(), |n| n.to_string());
+        assert_eq!(id.trim_end_matches('x'), expected);
+        assert_eq!(answer.error_message.is_empty(), answered == 0, "{}", answer.error_message);
+        answered += 1;
+    }
+    assert_eq!(answered, QUESTIONS + 1);
+    let taken = (process.status("VmHWM") - before) << 10;
+    assert!(taken < 60 << 20, "{taken} bytes of memory were taken");
+    process.end_without_an_error().await;
 }

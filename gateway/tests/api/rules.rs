@@ -10,12 +10,14 @@ use sluice_protocol::grpc::model_infer_request::InferRequestedOutputTensor;
 use sluice_protocol::grpc::{
     CudaSharedMemoryRegisterRequest, InferParameter, SystemSharedMemoryRegisterRequest,
 };
+use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 use tonic::Code;
 
 use crate::grpc_v2::{ones, rounds};
 use crate::inference::connect;
-use crate::support::{serve, serve_as, serve_with};
+use crate::raw_call::{RawCaller, framed};
+use crate::support::{serve, serve_as, serve_with, within};
 
 /// Seconds of work for the graph that counts.
 const LONG: i64 = 3_000_000;
@@ -164,4 +166,50 @@ async fn idle_connections_hold_up_nobody() {
         };
         assert_eq!(read.unwrap_err().kind(), std::io::ErrorKind::WouldBlock, "it is open");
     }
+}
+
+/// Fault 7: where there are as many connections as there may be, those that have idled for longest
+/// leave for others.
+#[tokio::test]
+async fn idle_connections_leave_for_new_ones() {
+    let running = serve_with(&[("scale", 1, "scale.onnx")], |settings| {
+        settings.cores = Some(1);
+        settings.max_connections = Some(20);
+    })
+    .await;
+    let addresses = running.gateway.addresses();
+    let mut first = connect(&running).await;
+    first.model_infer(ones("scale", 1)).await.unwrap();
+    let mut silent = Vec::new();
+    for number in 0..200 {
+        let port = if number % 2 == 0 { addresses.http } else { addresses.grpc };
+        silent.push(TcpStream::connect(port).await.unwrap());
+        // They come one after the other, not past each other.
+        assert_eq!(running.post("/v2/models/scale/infer", infer_body("")).await.0, 200);
+        if number % 10 == 0 {
+            first.model_infer(ones("scale", 1)).await.unwrap();
+        }
+    }
+    for stream in &mut silent[..150] {
+        let mut said = Vec::new();
+        let _however = within("the end", stream.read_to_end(&mut said)).await;
+    }
+    assert_eq!(running.post("/v2/models/scale/infer", infer_body("")).await.0, 200);
+    first.model_infer(ones("scale", 1)).await.unwrap();
+}
+
+/// Fault 16: over health, too, a message that cannot be read is its sender's mistake.
+#[tokio::test]
+async fn a_malformed_question_for_health_is_an_invalid_argument() {
+    let running = serve(&[("scale", 1, "scale.onnx")]).await;
+    let mut raw = RawCaller::connect(&running).await;
+    for method in ["Check", "Watch"] {
+        let path = format!("/grpc.health.v1.Health/{method}");
+        let refused = raw.call(&path, &[], framed(b"\xff\xff")).await;
+        assert_eq!(refused.code, Code::InvalidArgument, "{method}: {refused:?}");
+        let long = raw.call(&path, &[], framed(&[0; 70_000])).await;
+        assert_eq!(long.code, Code::ResourceExhausted, "{method}: {long:?}");
+    }
+    let other = raw.call("/grpc.health.v1.Health/Other", &[], framed(b"")).await;
+    assert_eq!(other.code, Code::Unimplemented, "{other:?}");
 }

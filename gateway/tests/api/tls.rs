@@ -127,6 +127,25 @@ async fn a_client_without_tls_is_cut_and_a_silent_one_keeps_nobody_out() {
     drop(silent);
 }
 
+/// TLS takes answers in that the client does not take: it is cut off all the same.
+#[tokio::test]
+async fn a_reader_of_nothing_is_cut_off() {
+    let folder = tempfile::tempdir().unwrap();
+    let authority = Authority::new();
+    let (certificate, key) = authority.sign(Usage::Server).write(folder.path());
+    let running = serve_with(&[("m", 1, "scale.onnx")], |settings| {
+        settings.request_timeout = Some(Duration::from_millis(500));
+        settings.security.tls_certificate = Some(certificate);
+        settings.security.tls_key = Some(key);
+    })
+    .await;
+    let client = TlsClient::new(&[&authority], None);
+    let mut stream = client.connect(running.addresses.http, &[]).await.unwrap();
+    let questions = "GET /v2 HTTP/1.1\r\nHost: x\r\n\r\n".repeat(1000);
+    let asking = async { while stream.write_all(questions.as_bytes()).await.is_ok() {} };
+    within("the cut", asking).await;
+}
+
 #[tokio::test]
 async fn clients_need_a_certificate_of_the_authority() {
     let folder = tempfile::tempdir().unwrap();

@@ -1,0 +1,207 @@
+//! Answers on their way to clients that may not take them, as HTTP/2 lets them do one call at a
+//! time: a call whose client takes nothing is given up, and how much waits for one client is
+//! bounded.
+
+use std::cell::Cell;
+use std::future::poll_fn;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::HeaderMap;
+use http_body::{Body, Frame, SizeHint};
+use tokio::time::{Instant, Sleep, sleep};
+use tonic::Status;
+
+use crate::error::GatewayError;
+
+/// In what pieces answers are handed to HTTP/2, in bytes. The next one is when this one's turn has
+/// come, so a client takes one in its time, or is given up.
+const PIECE: usize = 32 << 10;
+/// How many of the largest bodies may wait for one client, as answers.
+const MOST_BODIES: usize = 8;
+
+thread_local! {
+    /// What the answer that was polled last on this thread came to.
+    static LAST: Cell<Option<Polled>> = const { Cell::new(None) };
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Polled {
+    /// A piece was handed on, and no other was asked for yet.
+    HandedOn,
+    /// There is nothing to hand on at this moment.
+    Waits,
+}
+
+/// What waits for one connection's client, beside what is small.
+#[derive(Debug, Clone)]
+pub(crate) struct Untaken(Arc<Account>);
+
+#[derive(Debug)]
+struct Account {
+    bytes: AtomicUsize,
+    most: usize,
+}
+
+/// Bytes that wait for as long as this lives.
+#[derive(Debug)]
+pub(super) struct Held {
+    account: Untaken,
+    bytes: usize,
+}
+
+/// An answer's body, which knows how much of it was taken.
+pub(crate) struct Answer {
+    body: tonic::body::Body,
+    untaken: Untaken,
+    /// What is left of a message, and the account of all of it.
+    rest: Bytes,
+    held: Option<Held>,
+}
+
+impl Untaken {
+    /// Nothing yet, on a connection whose messages have `max_body` bytes at most.
+    pub(crate) fn new(max_body: usize) -> Self {
+        let most = max_body.saturating_mul(MOST_BODIES);
+        Self(Arc::new(Account { bytes: AtomicUsize::new(0), most }))
+    }
+
+    /// Refuses a call that would only add to what waits.
+    pub(super) fn check(&self) -> Result<(), GatewayError> {
+        match self.0.bytes.load(Relaxed) {
+            bytes if bytes >= self.0.most => Err(self.refusal()),
+            _ => Ok(()),
+        }
+    }
+
+    /// Counts a message of so many bytes. A single one may wait whatever its size, and small ones
+    /// are not counted.
+    pub(super) fn hold(&self, bytes: usize) -> Result<Option<Held>, GatewayError> {
+        if bytes <= PIECE {
+            return Ok(None);
+        }
+        let waiting = self.0.bytes.load(Relaxed);
+        if waiting > 0 && waiting.saturating_add(bytes) > self.0.most {
+            return Err(self.refusal());
+        }
+        self.0.bytes.fetch_add(bytes, Relaxed);
+        Ok(Some(Held { account: self.clone(), bytes }))
+    }
+
+    fn refusal(&self) -> GatewayError {
+        GatewayError::AnswersUntaken { most: self.0.most }
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.account.0.bytes.fetch_sub(self.bytes, Relaxed);
+    }
+}
+
+impl Answer {
+    /// The same as `body`, for the client of which `untaken` tells.
+    pub(super) fn new(body: tonic::body::Body, untaken: Untaken) -> Self {
+        Self { body, untaken, rest: Bytes::new(), held: None }
+    }
+
+    fn next_piece(&mut self) -> Frame<Bytes> {
+        LAST.set(Some(Polled::HandedOn));
+        let length = self.rest.len().min(PIECE);
+        Frame::data(self.rest.split_to(length))
+    }
+}
+
+impl Body for Answer {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        let answer = &mut *self;
+        if !answer.rest.is_empty() {
+            return Poll::Ready(Some(Ok(answer.next_piece())));
+        }
+        answer.held = None;
+        let Poll::Ready(frame) = Pin::new(&mut answer.body).poll_frame(context) else {
+            LAST.set(Some(Polled::Waits));
+            return Poll::Pending;
+        };
+        let Some(Ok(frame)) = frame else { return Poll::Ready(frame) };
+        let data = match frame.into_data() {
+            Ok(data) => data,
+            Err(trailers) => return Poll::Ready(Some(Ok(trailers))),
+        };
+        match answer.untaken.hold(data.len()) {
+            Ok(held) => {
+                answer.held = held;
+                answer.rest = data;
+                Poll::Ready(Some(Ok(answer.next_piece())))
+            }
+            Err(error) => {
+                answer.body = tonic::body::Body::empty();
+                let mut trailers = HeaderMap::new();
+                Status::from(error).add_header(&mut trailers)?;
+                Poll::Ready(Some(Ok(Frame::trailers(trailers))))
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.rest.is_empty() && self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::default()
+    }
+}
+
+/// Runs a call to its end, or until its client has taken nothing of its answer for `patience`.
+pub(crate) async fn while_taken<F: Future>(call: F, patience: Duration) {
+    let mut call = pin!(call);
+    let mut wait: Option<Pin<Box<Sleep>>> = None;
+    poll_fn(|context| {
+        LAST.set(None);
+        if call.as_mut().poll(context).is_ready() {
+            return Poll::Ready(());
+        }
+        match (LAST.get(), &mut wait) {
+            (Some(Polled::HandedOn), Some(wait)) => wait.as_mut().reset(Instant::now() + patience),
+            (Some(Polled::HandedOn), None) => wait = Some(Box::pin(sleep(patience))),
+            (Some(Polled::Waits), _) => wait = None,
+            (None, _) => {}
+        }
+        let Some(wait) = &mut wait else { return Poll::Pending };
+        wait.as_mut().poll(context).map(|()| tracing::debug!("a call's answer is not taken"))
+    })
+    .await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{MOST_BODIES, PIECE, Untaken};
+
+    #[test]
+    fn what_waits_for_one_client_is_bounded_and_one_answer_always_may() {
+        let untaken = Untaken::new(PIECE);
+        let whole = MOST_BODIES * PIECE;
+        let large = untaken.hold(10 * whole).unwrap();
+        assert!(untaken.check().is_err());
+        assert!(untaken.hold(PIECE + 1).is_err());
+        assert!(untaken.hold(PIECE).unwrap().is_none(), "small ones are not counted");
+        drop(large);
+        let half = untaken.hold(whole / 2).unwrap();
+        assert!(untaken.check().is_ok());
+        assert!(untaken.hold(whole / 2 + 1).is_err());
+        let other_half = untaken.hold(whole / 2).unwrap();
+        assert!(untaken.check().is_err());
+        drop((half, other_half));
+        assert!(untaken.check().is_ok());
+    }
+}

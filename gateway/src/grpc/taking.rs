@@ -4,13 +4,15 @@
 
 use std::cell::Cell;
 use std::future::poll_fn;
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures::FutureExt;
+use futures::future::try_join;
 use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 use tokio::time::{Instant, Sleep, sleep};
@@ -25,7 +27,7 @@ const PIECE: usize = 32 << 10;
 const MOST_BODIES: usize = 8;
 
 thread_local! {
-    /// What the answer that was polled last on this thread came to.
+    /// What the answer that was polled last on this thread came to, until its call has looked.
     static LAST: Cell<Option<Polled>> = const { Cell::new(None) };
 }
 
@@ -35,7 +37,13 @@ enum Polled {
     HandedOn,
     /// There is nothing to hand on at this moment.
     Waits,
+    /// All of it is on its way, or the call has ended otherwise.
+    Ended,
 }
+
+/// A call was given up.
+#[derive(Debug)]
+pub(crate) struct GivenUp;
 
 /// What waits for one connection's client, beside what is small.
 #[derive(Debug, Clone)]
@@ -162,25 +170,30 @@ impl Body for Answer {
     }
 }
 
-/// Runs a call to its end, or until its client has taken nothing of its answer for `patience`.
-pub(crate) async fn while_taken<F: Future>(call: F, patience: Duration) {
-    let mut call = pin!(call);
+/// Runs a call to its end, or until its client has taken nothing of its answer for `patience`. Not an
+/// `async fn`, which would take the room of the call twice.
+pub(crate) fn while_taken<F: Future>(
+    call: F,
+    patience: Duration,
+) -> impl Future<Output = Result<((), ()), GivenUp>> {
+    let call = call.map(|_| {
+        LAST.set(Some(Polled::Ended));
+        Ok(())
+    });
     let mut wait: Option<Pin<Box<Sleep>>> = None;
-    poll_fn(|context| {
-        LAST.set(None);
-        if call.as_mut().poll(context).is_ready() {
-            return Poll::Ready(());
-        }
-        match (LAST.get(), &mut wait) {
+    // It is polled right behind the call.
+    let watch = poll_fn(move |context| {
+        match (LAST.take(), &mut wait) {
+            (Some(Polled::Ended), _) => return Poll::Ready(Ok(())),
             (Some(Polled::HandedOn), Some(wait)) => wait.as_mut().reset(Instant::now() + patience),
             (Some(Polled::HandedOn), None) => wait = Some(Box::pin(sleep(patience))),
             (Some(Polled::Waits), _) => wait = None,
             (None, _) => {}
         }
         let Some(wait) = &mut wait else { return Poll::Pending };
-        wait.as_mut().poll(context).map(|()| tracing::debug!("a call's answer is not taken"))
-    })
-    .await;
+        wait.as_mut().poll(context).map(|()| Err(GivenUp))
+    });
+    try_join(call, watch)
 }
 
 #[cfg(test)]

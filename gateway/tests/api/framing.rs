@@ -11,7 +11,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 
-use crate::grpc_v2::{count, serve_rounds};
+use crate::grpc_v2::serve_rounds;
 use crate::raw_call::a_while;
 use crate::support::{Caller, Process, Running, serve, serve_with, wait_until, within};
 
@@ -580,11 +580,11 @@ async fn clients_that_leave_are_forgotten() {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     let cancelled = "sluice_requests_total{model=\"m\",version=\"1\",code=\"cancelled\"}";
-    wait_until("everybody has left", async || count(&running, cancelled).await == 20).await;
+    wait_until("everybody has left", async || running.count(cancelled).await == 20.0).await;
     assert!(!long.is_finished());
     assert_eq!(long.await.unwrap().unwrap().status(), 200);
     assert_eq!(running.post("/v2/models/m/infer", short).await.0, 200);
-    let run = count(&running, "sluice_rows_total{model=\"m\",version=\"1\"}").await;
-    assert_eq!(run, 2, "the long one and the last one");
+    let run = running.count("sluice_rows_total{model=\"m\",version=\"1\"}").await;
+    assert_eq!(run, 2.0, "the long one and the last one");
     within("the end", running.gateway.drain()).await;
 }

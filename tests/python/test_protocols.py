@@ -22,7 +22,7 @@ SECTIONS = {
     **{"A": 5, "A1.": 10, "A2.": 9, "A3.": 5},
     **{"B": 7, "B1.": 14, "B5.": 20},
     **{"C": 6, "C2.": 8, "C3.": 7},
-    **{"D": 12, "E": 10, "G": 15},
+    **{"D": 13, "E": 10, "G": 15},
 }
 # What may stand in the last column where no test does.
 NOTHING = "–"

@@ -26,7 +26,9 @@ fn parse(text: &str) -> Result<Settings, Vec<String>> {
     let document = DeTable::parse(text).map_err(|error| vec![toml_fault(text, &error)])?;
     let known = known_keys();
     let (mut complaints, mut unread) = (Vec::new(), Vec::new());
-    for (key, value) in document.get_ref() {
+    let mut keys: Vec<_> = document.get_ref().iter().collect();
+    keys.sort_by_key(|(key, _)| key.span().start);
+    for (key, value) in keys {
         let (name, line): (&str, _) = (key.get_ref(), line(text, key));
         if known.iter().any(|known| known == name) {
             // Alone, so that what is wrong is wrong with it.
@@ -111,7 +113,7 @@ mod tests {
         ] {
             assert!(complaints(text).starts_with(says), "{text:?}: {}", complaints(text));
         }
-        let both = complaints("nan = 1\n\ncores = \"two\"\nodd = 3");
+        let both = complaints("nan = 1\n\ncores = \"two\"\nmaxbody = 3");
         assert_eq!(both.lines().count(), 3, "{both}");
     }
 

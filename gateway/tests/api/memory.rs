@@ -139,7 +139,8 @@ async fn a_long_text_in_the_wrong_place_makes_no_long_error() {
         assert!((1..=801).contains(&text.chars().count()), "{path} {head}: {answer}");
     }
     let taken = (running.status("VmHWM") - before) << 10;
-    assert!(taken < 6 * LIMIT as u64, "{taken} bytes of memory were taken");
+    // The text written out would be twenty times the limit.
+    assert!(taken < 8 * LIMIT as u64, "{taken} bytes of memory were taken");
     running.end_without_an_error().await;
 }
 

@@ -47,7 +47,7 @@ use tonic::{Request, Response, Status};
 
 pub(crate) use call::answer;
 pub(crate) use flood::FloodGuard;
-pub(crate) use taking::{Untaken, while_taken};
+pub(crate) use taking::{Answer, Untaken, while_taken};
 pub(crate) use transport::Transport;
 pub use transport::TransportSettings;
 

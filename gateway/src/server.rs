@@ -12,10 +12,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use http::header::CONNECTION;
 use http::{HeaderValue, Request, Response};
-use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use hyper::rt::Timer;
 use hyper::server::conn::{http1, http2};
@@ -27,16 +25,15 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::{LocalSet, spawn_local};
 use tokio::time::Instant;
-use tonic::Status;
 
 use crate::error::StartError;
 use crate::executor::Core;
-use crate::grpc::{FloodGuard, Untaken, while_taken};
+use crate::grpc::{Answer, FloodGuard, Untaken, while_taken};
 use crate::http::Body;
 use crate::shared::Shared;
 use crate::tls::{Handshakes, Port, Stream};
 pub(crate) use guarded::Guarded;
-use open::{Open, Place};
+use open::{Counted, Open, Place};
 
 /// Pending connections that the kernel keeps for a core.
 const BACKLOG: i32 = 1024;
@@ -259,18 +256,16 @@ impl Connections {
     }
 }
 
-#[expect(clippy::type_complexity, reason = "what is opaque has no name to be given")]
+/// What a gRPC call is answered.
+type CallAnswer = Response<Counted<Answer>>;
+
 fn grpc_connection<I>(
     stream: I,
     shared: Arc<Shared>,
     place: Rc<Place>,
 ) -> http2::Connection<
     TokioIo<FloodGuard<I>>,
-    impl Service<
-        Request<Incoming>,
-        Response = Response<impl http_body::Body<Data = Bytes, Error = Status> + 'static>,
-        Error = Infallible,
-    >,
+    impl Service<Request<Incoming>, Response = CallAnswer, Error = Infallible>,
     LocalExecutor,
 >
 where
@@ -285,13 +280,7 @@ where
         let (shared, untaken, running) = (shared.clone(), untaken.clone(), place.begin());
         async move {
             let answer = crate::grpc::answer(shared, request, untaken).await;
-            // It runs until all of it is on its way.
-            Ok(answer.map(|body| {
-                body.map_frame(move |frame| {
-                    let _running = &running;
-                    frame
-                })
-            }))
+            Ok(answer.map(|body| Counted::new(body, running)))
         }
     });
     http2::Builder::new(executor)

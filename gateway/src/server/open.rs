@@ -6,9 +6,10 @@ use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
 use std::rc::{Rc, Weak};
-use std::task::{Poll, Waker};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
+use http_body::{Body, Frame, SizeHint};
 use tokio::time::timeout;
 
 use crate::tls::Port;
@@ -65,6 +66,13 @@ pub(super) enum Why {
 /// A request that is being answered.
 #[derive(Debug)]
 pub(super) struct Running(Rc<Place>);
+
+/// An answer's body, for as long as which its request is being answered.
+#[derive(Debug)]
+pub(super) struct Counted<B> {
+    body: B,
+    _running: Running,
+}
 
 impl Open {
     /// None yet, and `most` at a time.
@@ -201,6 +209,32 @@ impl Drop for Place {
     fn drop(&mut self) {
         self.all.count.set(self.all.count.get() - 1);
         wake(&self.all.waker);
+    }
+}
+
+impl<B> Counted<B> {
+    pub(super) const fn new(body: B, running: Running) -> Self {
+        Self { body, _running: running }
+    }
+}
+
+impl<B: Body + Unpin> Body for Counted<B> {
+    type Data = B::Data;
+    type Error = B::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
+        Pin::new(&mut self.body).poll_frame(context)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
     }
 }
 

@@ -10,7 +10,7 @@ use sluice_protocol::grpc::model_infer_request::InferRequestedOutputTensor;
 use sluice_protocol::grpc::{
     CudaSharedMemoryRegisterRequest, InferParameter, SystemSharedMemoryRegisterRequest,
 };
-use tokio::io::AsyncReadExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tonic::Code;
 
@@ -184,7 +184,12 @@ async fn idle_connections_leave_for_new_ones() {
     for number in 0..200 {
         let port = if number % 2 == 0 { addresses.http } else { addresses.grpc };
         silent.push(TcpStream::connect(port).await.unwrap());
-        // They come one after the other, not past each other.
+        // A new one is answered each time, and so are those that ask again and again.
+        let mut new = TcpStream::connect(addresses.http).await.unwrap();
+        new.write_all(b"GET /v2 HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await.unwrap();
+        let mut answer = String::new();
+        within("an answer", new.read_to_string(&mut answer)).await.unwrap();
+        assert!(answer.starts_with("HTTP/1.1 200"), "{number}: {answer}");
         assert_eq!(running.post("/v2/models/scale/infer", infer_body("")).await.0, 200);
         if number % 10 == 0 {
             first.model_infer(ones("scale", 1)).await.unwrap();

@@ -279,16 +279,8 @@ mod tests {
 
     #[test]
     fn reserved_names_are_refused() {
-        for name in [
-            "sequence_id",
-            "sequence_start",
-            "sequence_end",
-            "priority",
-            "timeout",
-            "binary_data_output",
-            "headers",
-            "triton_x",
-        ] {
+        let names = "sequence_id sequence_start sequence_end priority timeout binary_data_output";
+        for name in names.split(' ').chain(["headers", "triton_x"]) {
             let error = forward(".*", Protocol::Http, &[(name, b"1")], Parameters::new());
             let error = error.unwrap_err();
             let says = format!(

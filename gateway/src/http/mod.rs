@@ -222,8 +222,8 @@ async fn dispatch(
         Route::TraceUpdate { model } => page(trace::write(shared, model.as_deref(), &body)?),
         Route::V1(route) => v1::handle(shared, route, headers, &body, trace).await,
         Route::Generate { model, version, stream } => {
-            let version = version.as_deref();
-            generate::handle(shared, &model, version, headers, &body, stream, trace).await
+            generate::handle(shared, &model, version.as_deref(), headers, &body, stream, trace)
+                .await
         }
         Route::Metrics => Ok(metrics(shared.clone(), Exposition::accepted(headers)).await),
         Route::OpenApi => Ok(openapi::document()),

@@ -217,12 +217,19 @@ fn settings_win_over_the_configuration() {
 
 // === Against the graph ===
 
+/// Asserts that configurations are refused for their graphs in such words. `$x` is the name and
+/// the datatype of the graph "scale"'s input.
+fn assert_all_refused(refusals: &[(&str, &str, &[&str])]) {
+    for (graph, config, says) in refusals {
+        let config = config.replace("$x", "name: \"x\" data_type: TYPE_FP32");
+        assert_refused(graph, &config, says);
+    }
+}
+
 #[test]
-fn a_configuration_that_is_not_the_graphs_is_refused() {
-    let x = "name: \"x\" data_type: TYPE_FP32";
-    let with = |text: &str| text.replace("$x", x);
-    for (graph, config, says) in [
-        ("scale", "input { name: \"z\" }", &["input \"z\"", "the graph has only x"][..]),
+fn names_and_datatypes_that_are_not_the_graphs_are_refused() {
+    assert_all_refused(&[
+        ("scale", "input { name: \"z\" }", &["input \"z\"", "the graph has only x"]),
         ("scale", "output { name: \"z\" }", &["output \"z\"", "the graph has only y"]),
         ("scale", "input [ { $x }, { $x } ]", &["input \"x\": the configuration has it twice"]),
         ("pair", "input { name: \"a\" }", &["input \"b\"", "the configuration has only a"]),
@@ -236,6 +243,12 @@ fn a_configuration_that_is_not_the_graphs_is_refused() {
             "output { name: \"name_out\" data_type: TYPE_BOOL }",
             &["output \"name_out\"", "says TYPE_BOOL, the graph has TYPE_STRING"],
         ),
+    ]);
+}
+
+#[test]
+fn dims_that_are_not_the_graphs_are_refused() {
+    assert_all_refused(&[
         (
             "scale",
             "max_batch_size: 8 input { $x dims: 3 }",
@@ -277,6 +290,12 @@ fn a_configuration_that_is_not_the_graphs_is_refused() {
         ),
         ("scale", "input { $x format: FORMAT_NCHW }", &["the shape is [-1, 2]"]),
         ("scale", "max_batch_size: 8 input { $x format: FORMAT_NHWC }", &["the shape is [-1, 2]"]),
+    ]);
+}
+
+#[test]
+fn what_cannot_be_served_so_is_refused() {
+    assert_all_refused(&[
         ("scale", "input { $x optional: true }", &["\"x\"", "the graph has no value of its own"]),
         ("shift", "input [ { $x }, { name: \"factor\" } ]", &["\"factor\"", "say optional: true"]),
         (
@@ -288,9 +307,11 @@ fn a_configuration_that_is_not_the_graphs_is_refused() {
         ("scale", "sequence_batching { }", &["sequence_batching cannot be served"]),
         ("scale", "dynamic_batching { preferred_batch_size: -1 }", &["must be positive"]),
         ("scale", "output { name: \"y\" label_filename: \"l\" }", &["\"y\"", "file \"l\""]),
-    ] {
-        assert_refused(graph, &with(config), says);
-    }
+    ]);
+}
+
+#[test]
+fn a_file_of_another_name_is_missing() {
     let mut misnamed = candidate("scale", Some("default_model_filename: \"a.onnx\""));
     misnamed.files = candidate("scale", None).files;
     let error = load_candidate(&misnamed).map(|_| ()).unwrap_err().to_string();

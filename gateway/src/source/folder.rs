@@ -3,8 +3,6 @@
 //! versions of it are wanted, and the candidates that come of them.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::Read;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
@@ -12,6 +10,7 @@ use sluice_protocol::grpc::ModelConfig;
 use sluice_protocol::grpc::model_version_policy::PolicyChoice;
 use sluice_protocol::{ModelName, ModelVersion};
 
+use super::files::{check_regular, files_below, is_gone, read_files, read_regular};
 use super::settings_file::{self, Stamp, unreadable};
 use crate::error::LoadError;
 use crate::load::{Candidate, DeploymentSettings};
@@ -23,10 +22,6 @@ const DEPLOYMENT_FILE: &str = "deployment.toml";
 const MOST_CONFIG: u64 = 16 << 20;
 /// What the files that a configuration names may have together, in bytes.
 const MOST_NAMED: u64 = 256 << 20;
-/// Files and folders in a version, and folders inside each other.
-const MOST_FILES: usize = 10_000;
-const MOST_DEEP: usize = 32;
-
 /// What every file that decides how a version is served looks like from outside.
 pub(crate) type Fingerprint = Vec<(PathBuf, Stamp)>;
 
@@ -254,98 +249,6 @@ fn read_named(folder: &Path, config: &ModelConfig) -> Result<BTreeMap<String, By
     Ok(files)
 }
 
-/// A version's files by their path inside it, joined by `/`.
-fn read_files(folder: &Path) -> Result<BTreeMap<String, Bytes>, LoadError> {
-    let mut files = BTreeMap::new();
-    for path in files_below(folder).map_err(|error| unreadable(folder, &error))? {
-        let bytes = std::fs::read(&path).map_err(|error| unreadable(&path, &error))?;
-        files.insert(inside(folder, &path), bytes.into());
-    }
-    Ok(files)
-}
-
-/// Where `path` lies in `folder`, joined by `/`.
-fn inside(folder: &Path, path: &Path) -> String {
-    let inside = path.strip_prefix(folder).unwrap_or(path);
-    let parts: Vec<_> = inside.iter().map(|part| part.to_string_lossy()).collect();
-    parts.join("/")
-}
-
-/// All files below `folder`, sorted, without hidden ones. A link back to a folder that it lies in
-/// leads nowhere new. What is neither file nor folder is an error, since reading it might not end.
-fn files_below(folder: &Path) -> std::io::Result<Vec<PathBuf>> {
-    let mut files = Vec::new();
-    walk(folder, &mut Vec::new(), &mut 0, &mut files)?;
-    files.sort();
-    Ok(files)
-}
-
-/// Adds the files below `folder`, which lies in the folders `above`, to `files`. `count` is what
-/// was found so far.
-fn walk(
-    folder: &Path,
-    above: &mut Vec<(u64, u64)>,
-    count: &mut usize,
-    files: &mut Vec<PathBuf>,
-) -> std::io::Result<()> {
-    let found = folder.metadata()?;
-    let identity = (found.dev(), found.ino());
-    if above.contains(&identity) {
-        return Ok(());
-    }
-    if above.len() >= MOST_DEEP {
-        let reason = format!("it has more than {MOST_DEEP} folders inside each other");
-        return Err(std::io::Error::other(reason));
-    }
-    above.push(identity);
-    for entry in std::fs::read_dir(folder)? {
-        let entry = entry?;
-        if entry.file_name().as_encoded_bytes().starts_with(b".") {
-            continue;
-        }
-        *count += 1;
-        if *count > MOST_FILES {
-            let reason = format!("it has more than {MOST_FILES} files and folders");
-            return Err(std::io::Error::other(reason));
-        }
-        let path = entry.path();
-        if path.is_dir() {
-            walk(&path, above, count, files)?;
-        } else {
-            check_regular(&path)?;
-            files.push(path);
-        }
-    }
-    above.pop();
-    Ok(())
-}
-
-/// The file at `path`, which may have `most` bytes.
-fn read_regular(path: &Path, most: u64) -> std::io::Result<Vec<u8>> {
-    check_regular(path)?;
-    let mut bytes = Vec::new();
-    let file = std::fs::File::open(path)?;
-    let is_larger = file.metadata()?.len() > most
-        // It may grow meanwhile.
-        || file.take(most.saturating_add(1)).read_to_end(&mut bytes)? as u64 > most;
-    if is_larger {
-        return Err(std::io::Error::other(format!("it is larger than {most} bytes")));
-    }
-    Ok(bytes)
-}
-
-/// Refuses what is there and is no file, such as a pipe, which would be waited for without end.
-fn check_regular(path: &Path) -> std::io::Result<()> {
-    match path.metadata() {
-        Ok(found) if !found.is_file() => {
-            let name = path.file_name().unwrap_or_default().to_string_lossy();
-            Err(std::io::Error::other(format!("{name} is no regular file")))
-        }
-        // What cannot be looked at is told of by who reads it.
-        Ok(_) | Err(_) => Ok(()),
-    }
-}
-
 /// A folder that would be a version's if its name were one, and what is wrong with it.
 fn misnamed_version(path: PathBuf) -> Option<(PathBuf, String)> {
     let name = path.file_name()?.to_str()?;
@@ -368,11 +271,6 @@ pub(super) fn name_of<T: std::str::FromStr>(path: &Path) -> Option<T> {
     path.file_name()?.to_str()?.parse().ok()
 }
 
-/// Whether nothing has this name any more, not even a link that leads nowhere.
-pub(super) fn is_gone(path: &Path) -> bool {
-    path.symlink_metadata().is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound)
-}
-
 fn fingerprint_file(path: PathBuf) -> (PathBuf, Stamp) {
     let stamp = settings_file::stamp(&path);
     (path, stamp)
@@ -387,9 +285,10 @@ mod tests {
     use sluice_protocol::ModelVersion;
     use sluice_protocol::grpc::ModelConfig;
 
-    use super::{Faults, MOST_DEEP, MOST_NAMED, ModelFolder, wanted};
+    use super::{Faults, MOST_NAMED, ModelFolder, wanted};
     use crate::error::LoadError;
     use crate::load::Candidate;
+    use crate::source::files::MOST_DEEP;
 
     #[test]
     fn a_version_policy_chooses_among_what_is_there() {

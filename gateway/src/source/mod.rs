@@ -1,6 +1,7 @@
 //! Where models come from. A source loads what is new, puts it into the catalog by one swap,
 //! and takes out what is gone; a version that is refused changes nothing for the others.
 
+mod files;
 mod folder;
 mod given;
 mod package_cache;

@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 
 use sluice_protocol::{ModelName, ModelVersion};
 
-use super::folder::{Faults, ModelFolder, is_gone, misnamed_model, name_of, settings};
+use super::files::is_gone;
+use super::folder::{Faults, ModelFolder, misnamed_model, name_of, settings};
 use super::given::Given;
 use super::{install, prepare, refuse, settle};
 use crate::catalog::Model;

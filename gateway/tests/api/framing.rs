@@ -11,7 +11,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 
-use crate::grpc_v2::serve_rounds;
+use crate::grpc_busy::serve_rounds;
 use crate::raw_call::a_while;
 use crate::support::{Caller, Process, Running, serve, serve_with, wait_until, within};
 
@@ -110,49 +110,50 @@ async fn impatient(models: &[(&str, u64, &str)]) -> Running {
     serve_with(models, |settings| settings.request_timeout = Some(Duration::from_millis(500))).await
 }
 
+/// Headers that two readers could read differently.
+const TWO_WAYS: [&str; 32] = [
+    "Content-Length: 5\r\nTransfer-Encoding: chunked\r\n",
+    "Transfer-Encoding: chunked\r\nContent-Length: 5\r\n",
+    "Content-Length: 5\r\nContent-Length: 6\r\n",
+    "Content-Length: 5\r\nContent-Length: 5\r\n",
+    "Content-Length: 5, 5\r\n",
+    "Content-Length: +5\r\n",
+    "Content-Length: -5\r\n",
+    "Content-Length: 5 5\r\n",
+    "Content-Length: 0x5\r\n",
+    "Content-Length: \r\n",
+    "Content-Length : 5\r\n",
+    "Content-Length: 99999999999999999999999\r\n",
+    "Transfer-Encoding: chunked, identity\r\n",
+    "Transfer-Encoding: identity, chunked\r\n",
+    "Transfer-Encoding: gzip, chunked\r\n",
+    "Transfer-Encoding: identity\r\n",
+    "Transfer-Encoding: xchunked\r\n",
+    "Transfer-Encoding: \"chunked\"\r\n",
+    "Transfer-Encoding : chunked\r\n",
+    "Transfer-Encoding:\x0bchunked\r\n",
+    " Transfer-Encoding: chunked\r\n",
+    "Transfer-Encoding: chunked\r\nTransfer-Encoding: identity\r\n",
+    "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n",
+    "A: b\n",
+    "A: b\r",
+    "A: b\rTransfer-Encoding: chunked\r\n",
+    "A: b\r\n folded\r\n",
+    "A: b\r\n\tTransfer-Encoding: chunked\r\n",
+    "A: \0\r\n",
+    "A\0: b\r\n",
+    "no colon\r\n",
+    ": no name\r\n",
+];
+
 /// What two readers could read differently is answered once, by 400, and nothing behind it is read.
 #[tokio::test]
 async fn what_can_be_read_in_two_ways_is_refused() {
     let running = Process::start(&[("scale", 1, "scale.onnx")], &[]).await;
     let others = Others::begin(&running);
     let chunked = "0\r\n\r\n";
-    let mut messages: Vec<String> = [
-        "Content-Length: 5\r\nTransfer-Encoding: chunked\r\n",
-        "Transfer-Encoding: chunked\r\nContent-Length: 5\r\n",
-        "Content-Length: 5\r\nContent-Length: 6\r\n",
-        "Content-Length: 5\r\nContent-Length: 5\r\n",
-        "Content-Length: 5, 5\r\n",
-        "Content-Length: +5\r\n",
-        "Content-Length: -5\r\n",
-        "Content-Length: 5 5\r\n",
-        "Content-Length: 0x5\r\n",
-        "Content-Length: \r\n",
-        "Content-Length : 5\r\n",
-        "Content-Length: 99999999999999999999999\r\n",
-        "Transfer-Encoding: chunked, identity\r\n",
-        "Transfer-Encoding: identity, chunked\r\n",
-        "Transfer-Encoding: gzip, chunked\r\n",
-        "Transfer-Encoding: identity\r\n",
-        "Transfer-Encoding: xchunked\r\n",
-        "Transfer-Encoding: \"chunked\"\r\n",
-        "Transfer-Encoding : chunked\r\n",
-        "Transfer-Encoding:\x0bchunked\r\n",
-        " Transfer-Encoding: chunked\r\n",
-        "Transfer-Encoding: chunked\r\nTransfer-Encoding: identity\r\n",
-        "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n",
-        "A: b\n",
-        "A: b\r",
-        "A: b\rTransfer-Encoding: chunked\r\n",
-        "A: b\r\n folded\r\n",
-        "A: b\r\n\tTransfer-Encoding: chunked\r\n",
-        "A: \0\r\n",
-        "A\0: b\r\n",
-        "no colon\r\n",
-        ": no name\r\n",
-    ]
-    .iter()
-    .map(|headers| with_body(headers, chunked))
-    .collect();
+    let mut messages: Vec<String> =
+        TWO_WAYS.iter().map(|headers| with_body(headers, chunked)).collect();
     messages.extend([
         LIVE.replace("\r\n", "\n"),
         LIVE.replace("HTTP/1.1\r\n", "HTTP/1.1\n"),

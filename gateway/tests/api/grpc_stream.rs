@@ -10,7 +10,8 @@ use sluice_protocol::grpc::{ModelInferRequest, ModelStreamInferResponse};
 use tokio::sync::mpsc;
 use tonic::{Code, Request, Status, Streaming};
 
-use crate::grpc_v2::{BATCHES, LONG, ones, queued, rounds, serve_rounds};
+use crate::grpc_busy::{BATCHES, LONG, queued, rounds, serve_rounds};
+use crate::grpc_v2::ones;
 use crate::inference::connect;
 use crate::raw_call::{RawCaller, STREAM, and_then_silence, framed};
 use crate::support::{Caller, serve, serve_as, serve_with, wait_until, within};

@@ -114,68 +114,60 @@ async fn neighbour(process: &Process) -> tokio::task::JoinHandle<Duration> {
     })
 }
 
+/// Calls, a hundred at a time, each with `more` frames behind its headers.
+fn calls(more: impl Fn(u32) -> Vec<u8> + Send + 'static) -> Flood {
+    let mut stream = 1;
+    Box::new(move || {
+        let mut bytes = Vec::new();
+        for _ in 0..100 {
+            bytes.extend(frame(HEADERS, END_HEADERS, stream, &call_headers()));
+            bytes.extend(more(stream));
+            stream += 2;
+        }
+        bytes
+    })
+}
+
+/// `opening` once, and `more` a hundred times, again and again.
+fn endless(opening: Vec<u8>, more: &[u8]) -> Flood {
+    let (mut opening, more) = (opening, more.repeat(100));
+    Box::new(move || [std::mem::take(&mut opening), more.clone()].concat())
+}
+
+/// What a client can send without an end, and the reason that it is told.
+fn floods() -> [(&'static str, Option<u32>, Flood); 8] {
+    // ENHANCE_YOUR_CALM, of the library's own limits. What only costs is cut off without a word.
+    let calm = Some(11);
+    // PROTOCOL_ERROR: a window of nothing more is against the rules. Some servers reset the stream
+    // for it, over and over; here it ends the connection.
+    let mistaken = Some(1);
+    let question = framed(&ones("scale", 1).encode_to_vec());
+    let broken_off = move |stream| {
+        let asked = frame(DATA, END_STREAM, stream, &question);
+        [asked, frame(RESET, 0, stream, &8u32.to_be_bytes())].concat()
+    };
+    let made_to_reset = |stream| frame(WINDOW_UPDATE, 0, stream, &[0; 4]);
+    let call = frame(HEADERS, END_HEADERS, 1, &call_headers());
+    let unfinished = frame(HEADERS, 0, 1, &call_headers());
+    let header = frame(CONTINUATION, 0, 1, &header("a", &"b".repeat(100)));
+    let again = |frame: Vec<u8>| endless(Vec::new(), &frame);
+    [
+        ("rapid reset", calm, calls(broken_off)),
+        ("made to reset", mistaken, calls(made_to_reset)),
+        ("empty data", calm, endless(call, &frame(DATA, 0, 1, &[]))),
+        ("endless headers", calm, endless(unfinished, &header)),
+        ("pings", None, again(frame(PING, 0, 0, &[7; 8]))),
+        ("settings", None, again(frame(SETTINGS, 0, 0, &[0, 3, 0, 0, 0, 100]))),
+        ("priorities", None, again(frame(PRIORITY, 0, 1, &[0, 0, 0, 3, 1]))),
+        ("windows", None, again(frame(WINDOW_UPDATE, 0, 0, &1u32.to_be_bytes()))),
+    ]
+}
+
 /// Faults 12 and 13.
 #[tokio::test(flavor = "multi_thread")]
 async fn floods_are_cut_off_and_hurt_nobody() {
     let process = Process::start(&[("scale", 1, "scale.onnx")], &[]).await;
-    let question = framed(&ones("scale", 1).encode_to_vec());
-    let broken_off = {
-        let mut stream = 1;
-        move || {
-            let mut bytes = Vec::new();
-            for _ in 0..100 {
-                bytes.extend(frame(HEADERS, END_HEADERS, stream, &call_headers()));
-                bytes.extend(frame(DATA, END_STREAM, stream, &question));
-                bytes.extend(frame(RESET, 0, stream, &8u32.to_be_bytes()));
-                stream += 2;
-            }
-            bytes
-        }
-    };
-    // A window of nothing more is against the rules: some servers reset the stream for it, over and
-    // over. Here it ends the connection.
-    let made_to_reset = {
-        let mut stream = 1;
-        move || {
-            let mut bytes = Vec::new();
-            for _ in 0..100 {
-                bytes.extend(frame(HEADERS, END_HEADERS, stream, &call_headers()));
-                bytes.extend(frame(WINDOW_UPDATE, 0, stream, &[0; 4]));
-                stream += 2;
-            }
-            bytes
-        }
-    };
-    let mut begun = false;
-    let empty_data = move || {
-        let opening = frame(HEADERS, END_HEADERS, 1, &call_headers());
-        let first = if std::mem::replace(&mut begun, true) { Vec::new() } else { opening };
-        [first, frame(DATA, 0, 1, &[]).repeat(100)].concat()
-    };
-    let mut begun = false;
-    let endless_headers = move || {
-        let opening = frame(HEADERS, 0, 1, &call_headers());
-        let first = if std::mem::replace(&mut begun, true) { Vec::new() } else { opening };
-        let more = frame(CONTINUATION, 0, 1, &header("a", &"b".repeat(100)));
-        [first, more.repeat(100)].concat()
-    };
-    let again = |bytes: Vec<u8>| move || bytes.repeat(100);
-    let window = [0, 3, 0, 0, 0, 100];
-    // ENHANCE_YOUR_CALM, of the library's own limits. What only costs is cut off without a word.
-    let calm = Some(11);
-    // PROTOCOL_ERROR.
-    let mistaken = Some(1);
-    let floods: [(&str, Option<u32>, Flood); 8] = [
-        ("rapid reset", calm, Box::new(broken_off)),
-        ("made to reset", mistaken, Box::new(made_to_reset)),
-        ("empty data", calm, Box::new(empty_data)),
-        ("endless headers", calm, Box::new(endless_headers)),
-        ("pings", None, Box::new(again(frame(PING, 0, 0, &[7; 8])))),
-        ("settings", None, Box::new(again(frame(SETTINGS, 0, 0, &window)))),
-        ("priorities", None, Box::new(again(frame(PRIORITY, 0, 1, &[0, 0, 0, 3, 1])))),
-        ("windows", None, Box::new(again(frame(WINDOW_UPDATE, 0, 0, &1u32.to_be_bytes())))),
-    ];
-    for (what, reason, flood) in floods {
+    for (what, reason, flood) in floods() {
         let neighbour = neighbour(&process).await;
         let (begun, before) = (Instant::now(), process.cpu_time());
         let (sent, told) = until_cut_off(open(&process).await, flood).await;

@@ -1,12 +1,10 @@
 //! V2 over HTTP, rule by rule: what a request may be, and what comes back.
 
-use std::time::{Duration, Instant};
-
-use reqwest::{Method, Response};
+use reqwest::Response;
 use serde_json::{Value, json};
 use sluice_gateway::NanForm;
 
-use crate::support::{Caller, Process, answer, place, serve, serve_with, wait_until};
+use crate::support::{Caller, Process, serve, serve_with};
 
 /// Each datatype: a graph that gives back what it gets, elements in JSON, and the same in binary.
 const DATATYPES: [(&str, &str, &str, &[u8]); 12] = [
@@ -44,18 +42,27 @@ fn identities() -> Vec<(&'static str, u64, &'static str)> {
 }
 
 /// A request of one input, its data as text, with more keys.
-fn request(datatype: &str, shape: &str, data: &str, more: &str) -> String {
+pub(crate) fn request(datatype: &str, shape: &str, data: &str, more: &str) -> String {
     format!(
         r#"{{"inputs":[{{"name":"INPUT0","datatype":"{datatype}","shape":{shape},"data":{data}}}]{more}}}"#
     )
 }
 
-async fn infer(caller: &Caller, model: &str, body: impl Into<reqwest::Body>) -> (u16, Value) {
+pub(crate) async fn infer(
+    caller: &Caller,
+    model: &str,
+    body: impl Into<reqwest::Body>,
+) -> (u16, Value) {
     caller.post(&format!("/v2/models/{model}/infer"), body).await
 }
 
 /// Posts JSON and binary data behind it.
-async fn post_binary(caller: &Caller, model: &str, json: &str, binary: &[u8]) -> Response {
+pub(crate) async fn post_binary(
+    caller: &Caller,
+    model: &str,
+    json: &str,
+    binary: &[u8],
+) -> Response {
     caller
         .client
         .post(caller.url(&format!("/v2/models/{model}/infer")))
@@ -67,7 +74,7 @@ async fn post_binary(caller: &Caller, model: &str, json: &str, binary: &[u8]) ->
 }
 
 /// An answer's JSON, and the binary data if the header says that there is some.
-async fn parts(response: Response) -> (Value, Option<Vec<u8>>) {
+pub(crate) async fn parts(response: Response) -> (Value, Option<Vec<u8>>) {
     let length = response.headers().get("inference-header-content-length");
     let length: Option<usize> = length.map(|length| length.to_str().unwrap().parse().unwrap());
     let octets = response.headers()["content-type"] == "application/octet-stream";
@@ -77,7 +84,7 @@ async fn parts(response: Response) -> (Value, Option<Vec<u8>>) {
     (serde_json::from_slice(json).unwrap(), length.map(|_| binary.to_vec()))
 }
 
-fn check(answered: &(u16, Value), status: u16, says: &str, what: &str) {
+pub(crate) fn check(answered: &(u16, Value), status: u16, says: &str, what: &str) {
     let (found, body) = answered;
     assert_eq!(*found, status, "{what}: {body}");
     let keys: Vec<_> =
@@ -411,175 +418,68 @@ async fn inputs_that_do_not_fit_the_model() {
     assert_eq!((status, &body["outputs"][1]["data"]), (200, &json!(vec![0; 32])), "{body}");
 }
 
+/// An answer of `add_sub` for 5 and 2, with such outputs and parameters asked for.
+async fn add_sub(caller: &Caller, outputs: &Value, parameters: &Value) -> Response {
+    let input = |name: &str, value: i32| json!({"name": name, "datatype": "INT32", "shape": [1, 16], "data": vec![value; 16]});
+    let inputs = [input("INPUT0", 5), input("INPUT1", 2)];
+    let body = json!({"inputs": inputs, "outputs": outputs, "parameters": parameters});
+    let asked = caller.client.post(caller.url("/v2/models/add_sub/infer"));
+    asked.body(body.to_string()).send().await.unwrap()
+}
+
 /// In the model's order, whatever order they are asked in; binary data in that order, too.
 #[tokio::test]
 async fn which_outputs_come_back_and_how() {
     let running = serve(&[("add_sub", 1, "add_sub.onnx")]).await;
-    let input = |name: &str, value: i32| json!({"name": name, "datatype": "INT32", "shape": [1, 16], "data": vec![value; 16]});
-    let inputs = json!([input("INPUT0", 5), input("INPUT1", 2)]);
-    let ask = async |outputs: Value, parameters: Value| {
-        let body = json!({"inputs": inputs, "outputs": outputs, "parameters": parameters});
-        running
-            .client
-            .post(running.url("/v2/models/add_sub/infer"))
-            .body(body.to_string())
-            .send()
-            .await
-            .unwrap()
-    };
-    let name = |name: &str| json!({"name": name});
-    let binary =
+    let named = |name: &str| json!({"name": name});
+    let as_binary =
         |name: &str, binary: bool| json!({"name": name, "parameters": {"binary_data": binary}});
-    let all = json!({"binary_data_output": true});
+    let (plain, all) = (json!({}), json!({"binary_data_output": true}));
+    let none = json!({"binary_data_output": false});
     let seven = 7i32.to_le_bytes().repeat(16);
     let three = 3i32.to_le_bytes().repeat(16);
-    for (outputs, parameters, json_outputs, raw) in [
-        (Value::Null, json!({}), vec![("OUTPUT0", true), ("OUTPUT1", true)], None),
-        (json!([]), json!({}), vec![("OUTPUT0", true), ("OUTPUT1", true)], None),
+    let both = [seven.clone(), three].concat();
+    // Which outputs come, whether their data are JSON, and the binary data.
+    let (json0, json1) = (("OUTPUT0", true), ("OUTPUT1", true));
+    let (raw0, raw1) = (("OUTPUT0", false), ("OUTPUT1", false));
+    for (outputs, parameters, expected, binary) in [
+        (Value::Null, &plain, vec![json0, json1], None),
+        (json!([]), &plain, vec![json0, json1], None),
+        (Value::Null, &all, vec![raw0, raw1], Some(both.clone())),
+        (json!([]), &all, vec![raw0, raw1], Some(both.clone())),
+        (json!([named("OUTPUT1")]), &all, vec![json1], None),
         (
-            Value::Null,
-            all.clone(),
-            vec![("OUTPUT0", false), ("OUTPUT1", false)],
-            Some([seven.clone(), three.clone()].concat()),
+            json!([named("OUTPUT1"), as_binary("OUTPUT0", true)]),
+            &plain,
+            vec![raw0, json1],
+            Some(seven),
         ),
         (
-            json!([]),
-            all.clone(),
-            vec![("OUTPUT0", false), ("OUTPUT1", false)],
-            Some([seven.clone(), three.clone()].concat()),
+            json!([as_binary("OUTPUT1", true), as_binary("OUTPUT0", true)]),
+            &none,
+            vec![raw0, raw1],
+            Some(both),
         ),
-        (json!([name("OUTPUT1")]), all.clone(), vec![("OUTPUT1", true)], None),
-        (
-            json!([name("OUTPUT1"), binary("OUTPUT0", true)]),
-            json!({}),
-            vec![("OUTPUT0", false), ("OUTPUT1", true)],
-            Some(seven.clone()),
-        ),
-        (
-            json!([binary("OUTPUT1", true), binary("OUTPUT0", true)]),
-            json!({"binary_data_output": false}),
-            vec![("OUTPUT0", false), ("OUTPUT1", false)],
-            Some([seven, three].concat()),
-        ),
-        (json!([binary("OUTPUT0", false)]), all, vec![("OUTPUT0", true)], None),
+        (json!([as_binary("OUTPUT0", false)]), &all, vec![json0], None),
     ] {
-        let what = format!("{outputs} {parameters}");
-        let (json, found) = parts(ask(outputs, parameters).await).await;
-        let listed = json["outputs"].as_array().unwrap();
+        let (json, found) = parts(add_sub(&running, &outputs, parameters).await).await;
+        let listed = json["outputs"].as_array().unwrap().iter();
         let listed: Vec<_> = listed
-            .iter()
             .map(|output| (output["name"].as_str().unwrap(), output.get("data").is_some()))
             .collect();
-        assert_eq!((listed, found), (json_outputs, raw), "{what}");
-    }
-    for (outputs, says) in [
-        (json!([name("OUTPUT0"), name("OUTPUT0")]), "\"OUTPUT0\" is asked twice"),
-        (
-            json!([name("OTHER")]),
-            "\"OTHER\" is no output of model add_sub; its outputs are OUTPUT0, OUTPUT1",
-        ),
-    ] {
-        let response = ask(outputs, json!({})).await;
-        let status = response.status().as_u16();
-        check(&(status, response.json().await.unwrap()), 400, says, says);
+        assert_eq!((listed, found), (expected, binary), "{outputs} {parameters}");
     }
 }
 
 #[tokio::test]
-async fn the_binary_parts_length_is_exact() {
-    let running = Process::start(&[("FP32", 1, "identity/FP32.onnx")], &[]).await;
-    let json = r#"{"inputs":[{"name":"INPUT0","datatype":"FP32","shape":[1,1],"parameters":{"binary_data_size":4}}]}"#;
-    let length = json.len().to_string();
-    let body = [json.as_bytes(), &[0; 4]].concat();
-    for (header, says) in [
-        ("-1", "is no length within"),
-        ("+99", "is no length within"),
-        ("x", "is no length within"),
-        ("1e2", "is no length within"),
-        ("", "is no length within"),
-        ("2147483648", "is no length within"),
-        ("18446744073709551616", "is no length within"),
-        ("1000", "is no length within"),
-        ("10", "request body is no infer request"),
-    ] {
-        let asked = running.client.post(running.url("/v2/models/FP32/infer"));
-        let asked = asked.header("Inference-Header-Content-Length", header).body(body.clone());
-        check(&answer(asked).await, 400, says, header);
-    }
-    let asked = running.client.post(running.url("/v2/models/FP32/infer"));
-    let twice = asked
-        .header("Inference-Header-Content-Length", &length)
-        .header("inference-header-content-length", &length);
-    check(&answer(twice.body(body.clone())).await, 400, "more than once", "two headers");
-    for (binary, says) in [
-        (&[0; 3][..], "needs 4 bytes of binary data, 3 are left"),
-        (&[0; 5], "1 bytes of binary data are left over"),
-    ] {
-        let response = post_binary(&running, "FP32", json, binary).await;
-        let status = response.status().as_u16();
-        check(&(status, response.json().await.unwrap()), 400, says, says);
-    }
-    check(
-        &infer(&running, "FP32", body).await,
-        400,
-        "request body is no infer request",
-        "no header",
-    );
-    running.end_without_an_error().await;
-}
-
-#[tokio::test]
-async fn a_binary_output_of_no_bytes_needs_no_header() {
-    let running = serve(&[("FP32", 1, "identity/FP32.onnx")]).await;
-    let text = request("FP32", "[1,0]", "[]", r#","parameters":{"binary_data_output":true}"#);
-    let asked = running.client.post(running.url("/v2/models/FP32/infer")).body(text);
-    let (json, binary) = parts(asked.send().await.unwrap()).await;
-    let output = json!({"name": "OUTPUT0", "datatype": "FP32", "shape": [1, 0], "parameters": {"binary_data_size": 0}});
-    assert_eq!((json["outputs"].clone(), binary), (json!([output]), None));
-}
-
-/// A header of 0: the body is the only input.
-#[tokio::test]
-async fn raw_binary_requests() {
-    let models = [
-        ("FP32", 1, "identity/FP32.onnx"),
-        ("BYTES", 1, "identity/BYTES.onnx"),
-        ("patch", 1, "patch.onnx"),
-        ("parse", 1, "parse.onnx"),
-        ("add_sub", 1, "add_sub.onnx"),
-    ];
-    let running = serve(&models).await;
-    let ask = async |model: &str, body: &[u8]| {
-        let asked = running.client.post(running.url(&format!("/v2/models/{model}/infer")));
-        asked
-            .header("Inference-Header-Content-Length", "0")
-            .body(body.to_vec())
-            .send()
-            .await
-            .unwrap()
-    };
-    let (json, binary) = parts(ask("FP32", &[1; 12]).await).await;
-    assert_eq!((&json["outputs"][0]["shape"], binary), (&json!([1, 3]), Some(vec![1; 12])));
-    let (json, binary) = parts(ask("parse", b"1.5").await).await;
-    assert_eq!(
-        (&json["outputs"][0]["shape"], binary),
-        (&json!([1]), Some(1.5f32.to_le_bytes().to_vec()))
-    );
-    let (json, binary) = parts(ask("BYTES", "né".as_bytes()).await).await;
-    assert_eq!(
-        (&json["outputs"][0]["shape"], binary),
-        (&json!([1, 1]), Some(b"\x03\0\0\0n\xc3\xa9".to_vec()))
-    );
-    for (model, body, says) in [
-        ("FP32", &[0; 5][..], "no whole number of FP32"),
-        ("patch", &[0; 64], "several variable dimensions"),
-        (
-            "add_sub",
-            &[0; 64],
-            "a raw binary request brings one input, and model add_sub takes several",
-        ),
-    ] {
-        let response = ask(model, body).await;
+async fn outputs_are_asked_for_once_and_by_their_names() {
+    let running = serve(&[("add_sub", 1, "add_sub.onnx")]).await;
+    let unknown = "\"OTHER\" is no output of model add_sub; its outputs are OUTPUT0, OUTPUT1";
+    for (names, says) in
+        [(&["OUTPUT0", "OUTPUT0"][..], "\"OUTPUT0\" is asked twice"), (&["OTHER"], unknown)]
+    {
+        let outputs: Vec<_> = names.iter().map(|name| json!({"name": name})).collect();
+        let response = add_sub(&running, &json!(outputs), &json!({})).await;
         let status = response.status().as_u16();
         check(&(status, response.json().await.unwrap()), 400, says, says);
     }
@@ -699,130 +599,4 @@ async fn texts_of_any_bytes() {
         check(&(status, response.json().await.unwrap()), 400, "is cut off", "cut off");
     }
     running.end_without_an_error().await;
-}
-
-#[tokio::test]
-async fn paths_and_methods() {
-    let running = Process::start(&[("scale", 2, "scale.onnx")], &["--base-path=/in/ner/"]).await;
-    let ask = async |method: &str, path: &str| {
-        let method = Method::from_bytes(method.as_bytes()).unwrap();
-        running.client.request(method, running.url(path)).send().await.unwrap()
-    };
-    for path in [
-        "/v2/nothing",
-        "/v2/",
-        "/v2/models/",
-        "//v2",
-        "/V2",
-        "/v2/models/scale/",
-        "/v2/models/scale/versions/x",
-        "/v2/models/scale/versions/2a/ready",
-        "/v2/models/scale/versions/-2",
-        "/v2/models/scale/versions/%32x",
-        "/v2/models/scale/%zz",
-        "/in/ner2/v2",
-        "/in/ner/in/ner/v2",
-    ] {
-        let response = ask("GET", path).await;
-        assert_eq!(response.headers()["content-type"], "application/json");
-        let status = response.status().as_u16();
-        check(&(status, response.json().await.unwrap()), 404, "Not Found", path);
-    }
-    for path in [
-        "/v2/models/..%2f..%2fetc%2fpasswd",
-        "/v2/models/%2fetc%2fpasswd/ready",
-        "/v2/models/scale%00",
-        "/v2/models/sc%D0%B0le",
-        "/v2/models/SCALE",
-        "/v2/models/scale%20",
-        "/v2/models/%2573cale",
-    ] {
-        let answered = running.get(path).await;
-        check(&answered, 404, "Request for unknown model", path);
-    }
-    for (path, says) in [
-        ("/v2/models/scale/versions/9", "version 9 is not found; available: 2"),
-        ("/v2/models/scale/versions/02", "version 02 is not found"),
-        ("/v2/models/scale/versions/99999999999999999999999", "is not found"),
-    ] {
-        check(&running.get(path).await, 404, says, path);
-    }
-    for (method, path, allowed) in [
-        ("GET", "/v2/models/scale/infer", "POST"),
-        ("HEAD", "/v2/models/scale/infer", "POST"),
-        ("PUT", "/v2/models/scale/infer", "POST"),
-        ("POST", "/v2/health/live", "GET"),
-        ("DELETE", "/v2/models/scale", "GET"),
-        ("OPTIONS", "/v2", "GET"),
-        ("get", "/v2", "GET"),
-    ] {
-        let response = ask(method, path).await;
-        assert_eq!(response.headers()["allow"], allowed, "{method} {path}");
-        assert_eq!(response.headers()["content-type"], "application/json");
-        let status = response.status().as_u16();
-        let body = response.bytes().await.unwrap();
-        assert_eq!((status, body.is_empty()), (405, method == "HEAD"), "{method} {path}");
-        if method != "HEAD" {
-            check(&(status, serde_json::from_slice(&body).unwrap()), 405, "is not allowed", path);
-        }
-    }
-    for path in
-        ["/v2", "/v2/health/live", "/v2/models/scale", "/v2/models/%73cale?a=/b#c", "/in/ner/v2"]
-    {
-        let (got, headed) = (ask("GET", path).await, ask("HEAD", path).await);
-        assert_eq!((got.status().as_u16(), headed.status().as_u16()), (200, 200), "{path}");
-        assert_eq!(got.headers()["content-length"], headed.headers()["content-length"], "{path}");
-        assert_eq!(
-            (got.text().await.unwrap().is_empty(), headed.text().await.unwrap().as_str()),
-            (false, "")
-        );
-    }
-    assert_eq!(running.get("/in/ner").await, (200, json!({"status": "alive"})));
-    let text =
-        json!({"inputs": [{"name": "x", "datatype": "FP32", "shape": [1, 2], "data": [1, 2]}]})
-            .to_string();
-    for path in ["/v2/models/scale/infer?x=1", "/in/ner/v2/models/scale/versions/2/infer"] {
-        assert_eq!(running.post(path, text.clone()).await.0, 200, "{path}");
-    }
-    let metrics = running.metrics().await;
-    assert!(!metrics.contains("passwd") && !metrics.contains("SCALE"), "{metrics}");
-    running.end_without_an_error().await;
-}
-
-#[tokio::test]
-async fn health_tells_what_can_answer() {
-    let running = serve(&[("scale", 1, "scale.onnx")]).await;
-    place(running.folder.path(), "broken", 3, b"no graph");
-    wait_until("the refusal", async || running.get("/v2/models/broken/ready").await.0 != 404).await;
-    for (path, expected) in [
-        ("/v2/health/live", (200, json!({"live": true}))),
-        ("/v2/health/ready", (200, json!({"ready": true, "live": true}))),
-        ("/v2/models/scale/ready", (200, json!({"name": "scale", "ready": true}))),
-        ("/v2/models/scale/versions/1/ready", (200, json!({"name": "scale", "ready": true}))),
-    ] {
-        assert_eq!(running.get(path).await, expected, "{path}");
-    }
-    for path in ["/v2/models/broken/ready", "/v2/models/broken/versions/3/ready"] {
-        let (status, body) = running.get(path).await;
-        assert_eq!((status, &body["name"], &body["ready"]), (503, &json!("broken"), &json!(false)));
-        assert!(body["error"].as_str().unwrap().contains("cannot be opened"), "{body}");
-    }
-    check(&running.get("/v2/models/other/ready").await, 404, "Request for unknown model", "other");
-    check(
-        &running.get("/v2/models/scale/versions/2/ready").await,
-        404,
-        "version 2 is not found",
-        "version",
-    );
-    check(&running.get("/v2/models/broken").await, 404, "has no available versions", "broken");
-    let fastest = async {
-        let mut fastest = Duration::MAX;
-        for _ in 0..100 {
-            let begun = Instant::now();
-            assert_eq!(running.get("/v2/health/ready").await.0, 200);
-            fastest = fastest.min(begun.elapsed());
-        }
-        fastest
-    };
-    assert!(fastest.await < Duration::from_secs(1), "a kubelet waits a second by default");
 }

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use serde_json::json;
 
 use crate::drain::place_long;
-use crate::grpc_v2::BATCHES;
+use crate::grpc_busy::BATCHES;
 use crate::support::{Running, graph_bytes, place, serve, start, value, wait_until, within};
 
 const ASK: &str = r#"{"instances": [[1, 2]]}"#;

@@ -6,7 +6,7 @@ use sluice_protocol::grpc::model_infer_request::InferInputTensor;
 use sluice_protocol::grpc::{InferTensorContents, ModelInferRequest};
 use tonic::Code;
 
-use crate::grpc_v2::rounds;
+use crate::grpc_busy::rounds;
 use crate::inference::connect;
 use crate::raw_call::{RawCaller, framed};
 use crate::support::{Process, answer, within};

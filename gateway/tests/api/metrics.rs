@@ -3,7 +3,7 @@
 use serde_json::json;
 use sluice_gateway::MetricNames;
 
-use crate::grpc_v2::{LONG, busy, queued, rounds, serve_rounds};
+use crate::grpc_busy::{LONG, busy, queued, rounds, serve_rounds};
 use crate::support::{Running, answer, serve_with, value};
 
 /// What the exposition text has for a series, spelt with its labels.

@@ -7,7 +7,7 @@ use sluice_gateway::OverloadStatus;
 use sluice_protocol::grpc::model_infer_request::InferInputTensor;
 use sluice_protocol::grpc::{InferTensorContents, ModelInferRequest};
 
-use crate::grpc_v2::{BATCHES, HOUR, rounds};
+use crate::grpc_busy::{BATCHES, HOUR, rounds};
 use crate::inference::connect;
 use crate::support::{Process, Running, answer, serve_as, wait_until, within};
 

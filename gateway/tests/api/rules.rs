@@ -14,7 +14,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tonic::Code;
 
-use crate::grpc_v2::{ones, rounds};
+use crate::grpc_busy::rounds;
+use crate::grpc_v2::ones;
 use crate::inference::connect;
 use crate::raw_call::{RawCaller, framed};
 use crate::support::{serve, serve_as, serve_with, within};

@@ -10,7 +10,7 @@ use sluice_protocol::grpc::model_infer_request::InferInputTensor;
 use sluice_protocol::grpc::{InferParameter, InferTensorContents, ModelInferRequest};
 use tonic::Code;
 
-use crate::grpc_v2::{LONG, busy, queued, rounds, serve_rounds_with};
+use crate::grpc_busy::{LONG, busy, queued, rounds, serve_rounds_with};
 use crate::inference::connect;
 use crate::support::{Running, serve, serve_as, wait_until};
 

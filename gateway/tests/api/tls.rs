@@ -243,81 +243,92 @@ async fn certificates_change_under_load_without_a_lost_request() {
     assert!(asked.load(Ordering::Relaxed) > 100);
 }
 
-#[test]
-fn what_is_wrong_with_the_files_is_told_at_the_start() {
-    let folder = tempfile::tempdir().unwrap();
-    let write = |name: &str, text: &str| {
-        let path = folder.path().join(name);
-        std::fs::write(&path, text).unwrap();
-        path.to_str().unwrap().to_owned()
-    };
-    let authority = Authority::new();
-    let signed = authority.sign(Usage::Server);
-    let certificate = write("tls.crt", &signed.certificate);
-    let key = write("tls.key", &signed.key);
-    let other_key = write("other.key", &authority.sign(Usage::Server).key);
-    let text = write("text", "no certificate\n");
-    let broken = write("broken", &signed.certificate.replace("MII", "M!I"));
-    let not_der = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
-    let not_der = write("not-der", not_der);
-    let encrypted = signed.key.replace("PRIVATE KEY", "ENCRYPTED PRIVATE KEY");
-    let encrypted = write("encrypted", &encrypted);
-    let header = "PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\nDEK-Info: AES-256-CBC,00\n\n";
-    let traditional =
-        signed.key.replacen("PRIVATE KEY-----\n", header, 1).replace("PRIVATE", "EC PRIVATE");
-    let traditional = write("traditional", &traditional);
-    let truncated = write("truncated", &signed.certificate[..signed.certificate.len() - 40]);
-    let models = folder.path().to_str().unwrap();
-    for (flags, says) in [
-        (vec![("certificate", &*certificate), ("key", &key)], vec![]),
-        (vec![("certificate", &certificate)], vec!["--tls-certificate asks for --tls-key"]),
-        (vec![("key", &key)], vec!["--tls-key asks for --tls-certificate"]),
-        (vec![("client-ca", &certificate)], vec!["--tls-client-ca asks for --tls-certificate"]),
-        (
-            vec![("certificate", "/gone.crt"), ("key", "/gone.key"), ("client-ca", "/gone.ca")],
-            vec![
-                "--tls-certificate /gone.crt: No such file",
-                "--tls-key /gone.key: No such file",
-                "--tls-client-ca /gone.ca: No such file",
-            ],
-        ),
-        (
-            vec![("certificate", &text), ("key", &text), ("client-ca", &text)],
-            vec![
-                "text: there is no certificate in PEM",
-                "text: there is no private key in PEM",
-                "--tls-client-ca",
-            ],
-        ),
-        (vec![("certificate", &key), ("key", &key)], vec!["tls.key: there is no certificate"]),
-        (vec![("certificate", &broken), ("key", &key)], vec!["broken: its certificate in PEM"]),
-        (vec![("certificate", &not_der), ("key", &key)], vec!["not-der: the certificate cannot"]),
-        (vec![("certificate", &certificate), ("key", &encrypted)], vec!["key is encrypted"]),
-        (vec![("certificate", &certificate), ("key", &traditional)], vec!["key is encrypted"]),
-        (
-            vec![("certificate", &truncated), ("key", &key)],
-            vec![
-                "truncated: its certificate in PEM is cut off: there is no line -----END CERTIFICATE-----",
-            ],
-        ),
-        (
-            vec![("certificate", &certificate), ("key", &other_key)],
-            vec!["other.key: the key does not fit --tls-certificate", "tls.crt"],
-        ),
-        (
-            vec![("certificate", &certificate), ("key", &key), ("client-ca", &not_der)],
-            vec!["--tls-client-ca", "not-der: a certificate cannot be used"],
-        ),
-    ] {
-        let flags: Vec<String> =
-            flags.into_iter().map(|(flag, file)| format!("--tls-{flag}={file}")).collect();
-        let mut arguments = vec!["--model-repository", models];
+/// Files for TLS in a folder, fine ones and broken ones, under the names that they have there.
+struct Files {
+    folder: tempfile::TempDir,
+    /// A part of the key that must not be told.
+    secret: String,
+}
+
+impl Files {
+    fn new() -> Self {
+        let authority = Authority::new();
+        let signed = authority.sign(Usage::Server);
+        let (certificate, key) = (&signed.certificate, &signed.key);
+        let not_der = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
+        let header = "PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\nDEK-Info: AES-256-CBC,00\n\n";
+        let traditional = key.replacen("PRIVATE KEY-----\n", header, 1);
+        let folder = tempfile::tempdir().unwrap();
+        for (name, text) in [
+            ("tls.crt", certificate.clone()),
+            ("tls.key", key.clone()),
+            ("other.key", authority.sign(Usage::Server).key),
+            ("text", "no certificate\n".to_owned()),
+            ("broken", certificate.replace("MII", "M!I")),
+            ("not-der", not_der.to_owned()),
+            ("encrypted", key.replace("PRIVATE KEY", "ENCRYPTED PRIVATE KEY")),
+            ("traditional", traditional.replace("PRIVATE", "EC PRIVATE")),
+            ("truncated", certificate[..certificate.len() - 40].to_owned()),
+        ] {
+            std::fs::write(folder.path().join(name), text).unwrap();
+        }
+        Self { folder, secret: key[40..60].to_owned() }
+    }
+
+    /// What the start says to `--tls-*` flags, each with its file; nothing when it is fine.
+    fn refusal(&self, flags: &[(&str, &str)]) -> Option<String> {
+        let models = self.folder.path();
+        let flags: Vec<_> = flags
+            .iter()
+            .map(|(flag, file)| format!("--tls-{flag}={}", models.join(file).display()))
+            .collect();
+        let mut arguments = vec!["--model-repository", models.to_str().unwrap()];
         arguments.extend(flags.iter().map(String::as_str));
         let (fine, said) = check(&arguments, &[]);
-        assert_eq!(fine, says.is_empty(), "{flags:?}: {said}");
+        assert!(!said.contains(&self.secret), "{said}");
+        (!fine).then_some(said)
+    }
+}
+
+#[test]
+fn what_is_wrong_with_the_files_is_told_at_the_start() {
+    let files = Files::new();
+    assert_eq!(files.refusal(&[("certificate", "tls.crt"), ("key", "tls.key")]), None);
+    let missing = [
+        "--tls-certificate /gone.crt: No such file",
+        "--tls-key /gone.key: No such file",
+        "--tls-client-ca /gone.ca: No such file",
+    ];
+    let no_pem = [
+        "text: there is no certificate in PEM",
+        "text: there is no private key in PEM",
+        "--tls-client-ca",
+    ];
+    let cut_off =
+        "truncated: its certificate in PEM is cut off: there is no line -----END CERTIFICATE-----";
+    let other_key = ["other.key: the key does not fit --tls-certificate", "tls.crt"];
+    let other_authority = ["--tls-client-ca", "not-der: a certificate cannot be used"];
+    for (certificate, key, client_ca, says) in [
+        ("tls.crt", "", "", &["--tls-certificate asks for --tls-key"][..]),
+        ("", "tls.key", "", &["--tls-key asks for --tls-certificate"]),
+        ("", "", "tls.crt", &["--tls-client-ca asks for --tls-certificate"]),
+        ("/gone.crt", "/gone.key", "/gone.ca", &missing),
+        ("text", "text", "text", &no_pem),
+        ("tls.key", "tls.key", "", &["tls.key: there is no certificate"]),
+        ("broken", "tls.key", "", &["broken: its certificate in PEM"]),
+        ("not-der", "tls.key", "", &["not-der: the certificate cannot"]),
+        ("tls.crt", "encrypted", "", &["key is encrypted"]),
+        ("tls.crt", "traditional", "", &["key is encrypted"]),
+        ("truncated", "tls.key", "", &[cut_off]),
+        ("tls.crt", "other.key", "", &other_key),
+        ("tls.crt", "tls.key", "not-der", &other_authority),
+    ] {
+        let flags = [("certificate", certificate), ("key", key), ("client-ca", client_ca)];
+        let flags = flags.map(|flag| (!flag.1.is_empty()).then_some(flag));
+        let flags: Vec<_> = flags.into_iter().flatten().collect();
+        let said = files.refusal(&flags).unwrap_or_else(|| panic!("{flags:?} are fine"));
         for says in says {
             assert!(said.contains(says), "{flags:?}: {said}");
         }
-        assert!(!said.contains(&signed.key[40..60]), "{said}");
     }
 }

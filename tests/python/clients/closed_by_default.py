@@ -4,12 +4,8 @@ Loading and unloading, the log, traces and shared memory belong to operators: on
 they are refused, in words that say so, and nothing has changed afterwards.
 """
 
-import tritonclient.grpc
-import tritonclient.grpc.aio
-import tritonclient.http
-import tritonclient.http.aio
-from support import GRPC, HTTP, bits, main
-from triton import Form, TritonCase, pair
+from support import bits, main
+from triton import TritonCase, in_all_forms, pair
 
 
 class Closed(TritonCase):
@@ -47,13 +43,4 @@ class Closed(TritonCase):
         self.assertTrue(self.client.get_model_repository_index())
 
 
-FORMS = [
-    (tritonclient.http, HTTP),
-    (tritonclient.http.aio, HTTP),
-    (tritonclient.grpc, GRPC),
-    (tritonclient.grpc.aio, GRPC),
-]
-main(
-    "closed_by_default",
-    *(type(f"Closed to {module.__name__}", (Closed,), {"form": Form(module, address)}) for module, address in FORMS),
-)
+main("closed_by_default", *in_all_forms(Closed))

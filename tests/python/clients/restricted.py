@@ -2,12 +2,8 @@
 that of a plugin, and without.
 """
 
-import tritonclient.grpc
-import tritonclient.grpc.aio
-import tritonclient.http
-import tritonclient.http.aio
-from support import GRPC, HTTP, bits, main
-from triton import Form, TritonCase, pair
+from support import bits, main
+from triton import TritonCase, in_all_forms, pair
 from tritonclient._plugin import InferenceServerClientPlugin
 
 # As the gateway is told with --restrict.
@@ -47,13 +43,4 @@ class Restricted(TritonCase):
         self.closed(headers={})
 
 
-FORMS = [
-    (tritonclient.http, HTTP),
-    (tritonclient.http.aio, HTTP),
-    (tritonclient.grpc, GRPC),
-    (tritonclient.grpc.aio, GRPC),
-]
-main(
-    "restricted",
-    *(type(f"Restricted to {module.__name__}", (Restricted,), {"form": Form(module, address)}) for module, address in FORMS),
-)
+main("restricted", *in_all_forms(Restricted))

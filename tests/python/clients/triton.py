@@ -1,13 +1,14 @@
 """The cases that all four forms of tritonclient share. Each suite gives them its form."""
 
 import base64
+import importlib
 import json
 import os
 import pathlib
 import threading
 
 import numpy
-from support import CALLS, VALUES, Case, Noted, bits, run_rounds, wait
+from support import CALLS, GRPC, HTTP, VALUES, Case, Noted, bits, run_rounds, wait
 from tritonclient.utils import InferenceServerException, np_to_triton_dtype, serialize_byte_tensor
 from tritonclient.utils import shared_memory
 
@@ -53,6 +54,14 @@ class Form:
 
         is_async = self.module.__name__.endswith(".aio")
         return Noted(wait(make()) if is_async else self.kind(address or self.address, **options))
+
+
+def in_all_forms(kind):
+    """One class of `kind`'s cases for each form."""
+    for name in ("http", "http.aio", "grpc", "grpc.aio"):
+        module = importlib.import_module(f"tritonclient.{name}")
+        form = Form(module, GRPC if "grpc" in name else HTTP)
+        yield type(f"{kind.__name__} to {module.__name__}", (kind,), {"form": form})
 
 
 class TritonCase(Case):

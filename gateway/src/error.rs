@@ -162,7 +162,8 @@ pub enum GatewayError {
     Unsupported(String),
     /// A call for operators, on a port that has none.
     #[error(
-        "{0} is not answered on this port; call the administration port (--admin), or start the gateway with --serve-control {0}"
+        "{0} is not answered on this port; call the administration port (--admin), or start the gateway with --serve-control {0}{also}",
+        also = flag_beside(*.0)
     )]
     NotExposed(ControlGroup),
     /// Nobody may load and unload models by calls.
@@ -288,6 +289,15 @@ impl GatewayError {
     /// An input whose shape and elements disagree.
     pub(crate) fn shape(name: &str, error: &ShapeError) -> Self {
         Self::input(name, error.to_string())
+    }
+}
+
+/// What else a group of calls asks for where it is not turned on.
+const fn flag_beside(group: ControlGroup) -> &'static str {
+    match group {
+        ControlGroup::ModelRepository => " and --model-control explicit",
+        ControlGroup::SharedMemory => " and --shared-memory",
+        ControlGroup::Logging | ControlGroup::Trace => "",
     }
 }
 

@@ -154,6 +154,7 @@ mod tests {
             }
         }
         for (template, methods) in listed {
+            // Who may read may ask for the head alone; the document leaves that out.
             for method in ["GET", "POST", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE", "X"] {
                 let method = Method::from_bytes(method.as_bytes()).unwrap();
                 let path = filled(&template);
@@ -166,7 +167,8 @@ mod tests {
                 let GatewayError::MethodNotAllowed { allowed, .. } = error else {
                     panic!("{method} {template}: {error}");
                 };
-                let allowed: BTreeSet<_> = allowed.split(", ").map(str::to_owned).collect();
+                let allowed = allowed.split(", ").filter(|&method| method != "HEAD");
+                let allowed: BTreeSet<_> = allowed.map(str::to_owned).collect();
                 assert_eq!(allowed, methods, "{method} {template}");
             }
         }

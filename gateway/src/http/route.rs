@@ -96,9 +96,10 @@ impl<'p> Route<'p> {
         let own = route.method();
         if method != own && !(method == Method::HEAD && own == "GET") {
             let (method, path) = (method.to_string(), clip(path).to_owned());
-            // Two routes have such a path.
             let allowed = match route {
-                Self::LogSettings | Self::TraceSettings { .. } => "GET, POST",
+                // Two routes have such a path.
+                Self::LogSettings | Self::TraceSettings { .. } => "GET, HEAD, POST",
+                _ if own == "GET" => "GET, HEAD",
                 _ => own,
             };
             return Err(GatewayError::MethodNotAllowed { method, path, allowed });

@@ -319,7 +319,9 @@ async fn a_model_that_is_unknown_is_told_in_triton_s_words() {
         ("sc\u{430}le", "", Code::NotFound, "Request for unknown model"),
         ("scale", "9", Code::NotFound, "Request for unknown model: 'scale' version 9"),
         ("scale", "../1", Code::InvalidArgument, "model version \"../1\" is no number"),
-        ("scale", "99999999999999999999", Code::InvalidArgument, "is no number"),
+        ("scale", "99999999999999999999", Code::NotFound, "version 99999999999999999999 is not"),
+        ("scale", "01", Code::NotFound, "version 01 is not found"),
+        ("scale", "0", Code::NotFound, "version 0 is not found"),
     ] {
         let request =
             ModelInferRequest { model_version: version.to_owned(), ..ones(model_name, 1) };

@@ -78,10 +78,10 @@ async fn each_path_has_its_methods() {
         ("GET", "/v2/models/scale/infer", "POST"),
         ("HEAD", "/v2/models/scale/infer", "POST"),
         ("PUT", "/v2/models/scale/infer", "POST"),
-        ("POST", "/v2/health/live", "GET"),
-        ("DELETE", "/v2/models/scale", "GET"),
-        ("OPTIONS", "/v2", "GET"),
-        ("get", "/v2", "GET"),
+        ("POST", "/v2/health/live", "GET, HEAD"),
+        ("DELETE", "/v2/models/scale", "GET, HEAD"),
+        ("OPTIONS", "/v2", "GET, HEAD"),
+        ("get", "/v2", "GET, HEAD"),
     ] {
         let response = ask(&running, method, path).await;
         assert_eq!(response.headers()["allow"], allowed, "{method} {path}");

@@ -83,6 +83,8 @@ async fn a_mistake_leaves_everything_as_it_was() {
             vec!["line 2: unknown key \"max_bdy\"; is \"max_body\" meant?", "line 3: nan: invalid"],
         ),
         ("max_body = 1000\nnan = \"zero\"\n", vec!["zero"]),
+        // Or the port would be open from now on.
+        ("max_body = 1000\nadmin_token = \"t\"\n", vec!["is \"admin_token_file\" meant?"]),
         (
             "max_body = 1000\nrequest_timeout = \"0s\"\nadmin_token_file = \"/gone\"\n\
              tls_key = \"/gone\"\nrestrict = {x = \"a:b\"}\n",

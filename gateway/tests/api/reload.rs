@@ -137,10 +137,10 @@ async fn other_headers_are_forwarded_at_once() {
     let running = serve_by(&config).await;
     let status = async || {
         let request = running.client.post(running.url("/v1/models/m:predict")).body(PREDICT);
-        answer(request.header("priority", "1")).await.0
+        answer(request.header("triton_x", "1")).await.0
     };
     assert_eq!(status().await, 200);
-    write(folder.path(), "http_header_forward_pattern = \"^prio\"\n");
+    write(folder.path(), "http_header_forward_pattern = \"^triton\"\n");
     let changed = json!({"changed": ["http_header_forward_pattern"], "restart": []});
     assert_eq!(reload(&running).await, (200, changed.clone()));
     assert_eq!(status().await, 400);

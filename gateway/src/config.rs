@@ -203,6 +203,7 @@ fn http(settings: &Settings, complaints: &mut Vec<String>) -> HttpOptions {
         compress_replies,
         cloud_events,
         serve_metrics: settings.serve_metrics.unwrap_or_default(),
+        on_loopback: Addresses::of(settings).http.ip().to_canonical().is_loopback(),
     }
 }
 

@@ -23,6 +23,9 @@ const GRPC: &str = "grpc-";
 const BINARY: &str = "-bin";
 /// Metadata that Triton's clients send for the server, and whose name its parameters have.
 const GRPC_ERROR: &str = "triton_grpc_error";
+/// What browsers and proxies say of an answer's urgency (RFC 9218): nothing of the request's own
+/// priority.
+const PRIORITY: &str = "priority";
 /// Base64 with its padding or without, as gRPC wants it to be read.
 const BASE64: GeneralPurpose = GeneralPurpose::new(
     &base64::alphabet::STANDARD,
@@ -77,8 +80,7 @@ impl ForwardingSettings {
         let mut complaints = Vec::new();
         let mut compile = |protocol, written: &Option<String>| {
             let written = written.as_deref().filter(|pattern| !pattern.is_empty())?;
-            // Names of headers are ASCII.
-            let pattern = RegexBuilder::new(written).unicode(false).case_insensitive(true).build();
+            let pattern = RegexBuilder::new(written).case_insensitive(true).build();
             pattern
                 .map_err(|error| {
                     let error = error.to_string();
@@ -113,7 +115,10 @@ impl Forwarding {
         let stays = |name: &HeaderName| {
             is_secret(name)
                 || restrictions.names(name)
-                || (protocol == Protocol::Grpc && is_grpc_s_own(name))
+                || match protocol {
+                    Protocol::Http => name == PRIORITY,
+                    Protocol::Grpc => is_grpc_s_own(name),
+                }
         };
         let matching = headers
             .iter()
@@ -231,6 +236,7 @@ mod tests {
             ("^x-a$", vec!["x-a=1"]),
             ("^(y|x-a-b)$", vec!["x-a-b=", "y=3"]),
             (r"-\w$", vec!["x-a=1", "x-a-b="]),
+            (r"-\p{L}$", vec!["x-a=1", "x-a-b="]),
             (".*", vec!["not-x-a-whole=2", "x-a=1", "x-a-b=", "y=3"]),
             ("^nothing", vec![]),
             ("", vec![]),
@@ -272,6 +278,9 @@ mod tests {
         assert!(found.is_empty(), "{found:?}");
         let found = forward(".*", Protocol::Grpc, &all, Parameters::new()).unwrap();
         assert_eq!(found, ["user-agent=a"]);
+        let urgency: &[(&str, &[u8])] = &[("priority", b"u=1, i"), ("x-a", b"1")];
+        let found = forward(".*", Protocol::Http, urgency, Parameters::new()).unwrap();
+        assert_eq!(found, ["x-a=1"]);
         let found =
             forward("^(te|grpc-timeout)$", Protocol::Http, &grpc[1..3], Parameters::new()).unwrap();
         assert_eq!(found, ["grpc-timeout=1S", "te=trailers"]);
@@ -279,7 +288,7 @@ mod tests {
 
     #[test]
     fn reserved_names_are_refused() {
-        let names = "sequence_id sequence_start sequence_end priority timeout binary_data_output";
+        let names = "sequence_id sequence_start sequence_end timeout binary_data_output";
         for name in names.split(' ').chain(["headers", "triton_x"]) {
             let error = forward(".*", Protocol::Http, &[(name, b"1")], Parameters::new());
             let error = error.unwrap_err();
@@ -288,6 +297,8 @@ mod tests {
             );
             assert_eq!(error, says);
         }
+        let error = forward(".*", Protocol::Grpc, &[("priority", b"1")], Parameters::new());
+        assert!(error.unwrap_err().contains("that name is reserved"));
     }
 
     #[test]

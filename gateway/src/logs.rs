@@ -23,6 +23,7 @@ const BUFFERED_LINES: usize = 8192;
 
 /// What is logged, and how.
 #[derive(Debug, Clone, Args)]
+#[command(mut_args = crate::settings::unless_empty)]
 pub struct LogSettings {
     /// Levels to log: `info`, or by part as in `warn,sluice_gateway=debug`
     #[arg(long, value_name = "FILTER", env = "SLUICE_LOG", global = true)]

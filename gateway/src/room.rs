@@ -20,6 +20,8 @@ pub(crate) struct Room {
     left: Cell<usize>,
     /// Whether more was wanted than there was.
     exceeded: Cell<bool>,
+    /// Whether bare words were put as numbers in the text that is read.
+    words: Cell<bool>,
 }
 
 /// Room that is taken for as long as this lives.
@@ -37,7 +39,8 @@ impl Room {
 
     /// Room of so many bytes.
     pub(crate) const fn of_bytes(whole: usize) -> Self {
-        Self { whole, left: Cell::new(whole), exceeded: Cell::new(false) }
+        let (exceeded, words) = (Cell::new(false), Cell::new(false));
+        Self { whole, left: Cell::new(whole), exceeded, words }
     }
 
     /// Takes `bytes` for good, or refuses the request.
@@ -63,6 +66,16 @@ impl Room {
         count: usize,
     ) -> Result<(), GatewayError> {
         self.take(count.saturating_mul(datatype.size().unwrap_or(size_of::<Bytes>())))
+    }
+
+    /// Notes that the text that is read is one in which bare words were put as numbers.
+    pub(crate) fn note_words(&self) {
+        self.words.set(true);
+    }
+
+    /// Whether that was noted: only then does a number of ours stand for infinity.
+    pub(crate) fn holds_words(&self) -> bool {
+        self.words.get()
     }
 
     /// What comes of `reading`. Nothing stays taken if it fails.

@@ -5,12 +5,14 @@ mod file;
 pub(crate) mod list;
 mod size;
 mod source_flags;
+mod unknown;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Args, ValueEnum};
+use clap::builder::Resettable;
+use clap::{Arg, Args, ValueEnum};
 use serde::{Deserialize, Serialize};
 
 use crate::config::Config;
@@ -30,6 +32,7 @@ use source_flags::SourceFlags;
 /// Everything that can be set. What is absent has a default.
 #[derive(Debug, Clone, Default, Args, Deserialize, Serialize)]
 #[serde(default)]
+#[command(mut_args = unless_empty)]
 pub struct Settings {
     // First: what is read after it is taken out of the matches.
     #[command(flatten)]
@@ -256,4 +259,21 @@ impl Settings {
 /// The list that is said first.
 fn or<T>(first: Vec<T>, second: Vec<T>) -> Vec<T> {
     if first.is_empty() { second } else { first }
+}
+
+/// `argument` without its environment variable if that is empty, as manifests have one that is to say
+/// nothing. One that is to close a door stays, so that nothing is left open by what was forgotten.
+pub(crate) fn unless_empty(argument: Arg) -> Arg {
+    let variable = argument.get_env().and_then(std::env::var_os);
+    let is_unset = variable.is_some_and(|value| value.is_empty())
+        && !keys_of(&SecuritySettings::default()).iter().any(|key| argument.get_id() == &**key);
+    if is_unset { argument.env(Resettable::Reset) } else { argument }
+}
+
+/// The keys of a settings file that `settings` are read from.
+fn keys_of(settings: &impl Serialize) -> Vec<String> {
+    match serde_json::to_value(settings) {
+        Ok(serde_json::Value::Object(table)) => table.into_iter().map(|(key, _)| key).collect(),
+        _ => Vec::new(),
+    }
 }

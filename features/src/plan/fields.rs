@@ -83,6 +83,12 @@ impl Field {
         let convert = |row: usize| match (column.value(row), self.data_type) {
             (Value::Null, _) => Ok(self.default.clone()),
             (value, data_type) if value.data_type() == Some(data_type) => Ok(value),
+            (Value::Float64(number), DataType::Int64)
+                if number.is_finite() && is_inexact(number) =>
+            {
+                Err(self
+                    .invalid(row, &format!("{number}, which floats hold for its neighbours too,")))
+            }
             (value, data_type) => {
                 convert(&value, data_type).ok_or_else(|| self.invalid(row, &shown(&value)))
             }
@@ -101,6 +107,13 @@ impl Field {
     }
 }
 
+/// Whether a whole float may be what is left of another whole number: 2^53 is, of the one behind it.
+fn is_inexact(number: f64) -> bool {
+    const EXACT_BELOW: f64 = 9_007_199_254_740_992.0;
+    number.abs() >= EXACT_BELOW
+}
+
+/// A value as another type, none where that would not be the same. Floats are known to be exact.
 fn convert(value: &Value, to: DataType) -> Option<Value> {
     match (value, to) {
         (Value::Float64(number), DataType::Int64) if number.fract() == 0.0 => {

@@ -162,6 +162,8 @@ fn wrong_values_are_named_with_field_and_row() {
         ("date", whole(&[20250115; 2]), "field \"date\", row 0: 20250115 is not a DATE"),
         ("promo", texts(&["1", "1"]), "field \"promo\", row 0: \"1\" is not an INT64"),
         ("promo", floats(0.5), "row 1: 0.5 is not an INT64"),
+        ("store_id", floats(9_007_199_254_740_992.0), "row 1: 9007199254740992, which floats hold"),
+        ("store_id", floats(-1e300), "which floats hold for its neighbours too, is not an INT64"),
         ("promo", floats(f64::NAN), "row 1: NaN is not an INT64"),
         ("promo", Column::nulls(DataType::Int64, 2), "row 0: null is not an INT64"),
         ("store_id", texts(&["1", "2"]), "field \"store_id\", row 0: \"1\" is not an INT64"),

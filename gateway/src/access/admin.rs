@@ -7,7 +7,7 @@ use axum::extract::{Request, State};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::Response;
 
-use super::origin;
+use super::{HEALTH_PATHS, origin};
 use crate::admin;
 use crate::error::GatewayError;
 use crate::shared::Shared;
@@ -39,12 +39,20 @@ impl Door {
     fn check(&self, request: &Request) -> Result<(), GatewayError> {
         let live = self.shared.live();
         live.access.check_admin(request.uri().path(), request.headers())?;
-        let asks_who =
-            live.access.admin.is_some() || live.tls.as_ref().is_some_and(Tls::asks_clients);
-        if asks_who {
+        if live.access.admin.is_some() {
             return Ok(());
         }
-        origin::check(request.method(), request.headers(), self.on_loopback)
+        // A browser connects by TLS only to a name that the certificate has, so that no page's own
+        // name leads here.
+        let asks_clients = live.tls.as_ref().is_some_and(Tls::asks_clients);
+        let of_this_machine =
+            self.on_loopback && !asks_clients && !is_for_everybody(request.uri().path());
+        origin::check(request.method(), request.headers(), of_this_machine)
             .map_err(GatewayError::PermissionDenied)
     }
+}
+
+/// Whether what a path tells may be read by every page.
+fn is_for_everybody(path: &str) -> bool {
+    HEALTH_PATHS.contains(&path) || path == "/metrics"
 }

@@ -2,7 +2,7 @@
 //! say which API a request is for; the rule is the same.
 
 mod admin;
-mod origin;
+pub(crate) mod origin;
 mod restriction;
 mod tokens;
 
@@ -95,6 +95,15 @@ impl Access {
             }
             _ => Ok(()),
         }
+    }
+
+    /// Whether everybody may change something with `api`: no token is asked for, and no header that
+    /// web pages have no way to know.
+    pub(crate) fn leaves_open(&self, api: Api) -> bool {
+        api.demand == Demand::Control
+            && self.inference.is_none()
+            && self.admin.is_none()
+            && self.restrictions.of(api.group).is_none()
     }
 
     /// Whether `headers` are those of one who may use models.

@@ -1,5 +1,6 @@
-//! Web pages and the admin port. A browser lets every page send requests to this machine, so where
-//! neither tokens nor certificates say who asks, what it says of the page decides.
+//! Web pages and calls that change what is served. A browser lets every page send requests to this
+//! machine, with the certificate of whoever sits before it; so where no tokens say who asks, what the
+//! browser says of the page decides.
 
 use std::net::IpAddr;
 
@@ -11,14 +12,24 @@ use http::{HeaderMap, Method};
 const WAY_OUT: &str = "; with --admin-token-file, tokens say who may ask";
 
 /// Refuses what a page of another site makes a browser send: a request that changes something and
-/// was begun elsewhere than at the address that it is for. On loopback that address must be one of
-/// this machine, since any name can be made to lead here.
-pub(super) fn check(method: &Method, headers: &HeaderMap, on_loopback: bool) -> Result<(), String> {
+/// was begun elsewhere than at the address that it is for. With `of_this_machine`, which is for ports
+/// on loopback, that address must be one of this machine, also to read: any name can be made to lead
+/// here, and then its page may read what it is answered.
+pub(crate) fn check(
+    method: &Method,
+    headers: &HeaderMap,
+    of_this_machine: bool,
+) -> Result<(), String> {
+    let host = headers.get(HOST).map(|value| value.as_bytes());
+    if of_this_machine && !host.is_none_or(is_of_this_machine) {
+        return Err(format!(
+            "this port is on loopback, where the host is localhost or an IP address{WAY_OUT}"
+        ));
+    }
     if matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS) {
         return Ok(());
     }
     let text = |name: &str| headers.get(name).map(|value| value.as_bytes());
-    let host = headers.get(HOST).map(|value| value.as_bytes());
     let is_own = |origin: &[u8]| {
         let authority = origin.splitn(2, |&byte| byte == b':').nth(1);
         let authority = authority.and_then(|rest| rest.strip_prefix(b"//"));
@@ -28,11 +39,6 @@ pub(super) fn check(method: &Method, headers: &HeaderMap, on_loopback: bool) -> 
     let site = text("sec-fetch-site");
     if of_another_origin || site.is_some_and(|site| !matches!(site, b"same-origin" | b"none")) {
         return Err(format!("pages of other origins may not change what is served{WAY_OUT}"));
-    }
-    if on_loopback && !host.is_none_or(is_of_this_machine) {
-        return Err(format!(
-            "the admin port is on loopback, where the host is localhost or an IP address{WAY_OUT}"
-        ));
     }
     Ok(())
 }
@@ -51,14 +57,14 @@ mod tests {
 
     use super::check;
 
-    fn is_let_in(method: &Method, headers: &[(&str, &str)], on_loopback: bool) -> bool {
+    fn is_let_in(method: &Method, headers: &[(&str, &str)], of_this_machine: bool) -> bool {
         let headers: HeaderMap = headers
             .iter()
             .map(|(name, value)| {
                 (name.parse::<HeaderName>().unwrap(), HeaderValue::from_str(value).unwrap())
             })
             .collect();
-        check(method, &headers, on_loopback).is_ok()
+        check(method, &headers, of_this_machine).is_ok()
     }
 
     #[test]
@@ -78,13 +84,10 @@ mod tests {
             (vec![host, ("sec-fetch-site", "same-origin")], true),
             (vec![host, ("sec-fetch-site", "none")], true),
         ] {
-            for on_loopback in [true, false] {
-                assert_eq!(
-                    is_let_in(&Method::POST, &headers, on_loopback),
-                    expected,
-                    "{headers:?}"
-                );
-                assert!(is_let_in(&Method::GET, &headers, on_loopback), "{headers:?}");
+            for of_this_machine in [true, false] {
+                let post = is_let_in(&Method::POST, &headers, of_this_machine);
+                assert_eq!(post, expected, "{headers:?}");
+                assert!(is_let_in(&Method::GET, &headers, of_this_machine), "{headers:?}");
             }
         }
     }
@@ -112,7 +115,11 @@ mod tests {
             let page = [("host", host), ("origin", &origin)];
             assert_eq!(is_let_in(&Method::POST, &page, true), expected, "{host}");
             assert!(is_let_in(&Method::POST, &headers, false), "{host}");
-            assert!(is_let_in(&Method::GET, &headers, true), "{host}");
+            // Such a page reads answers, as one of the very address.
+            for method in [Method::GET, Method::HEAD, Method::OPTIONS] {
+                assert_eq!(is_let_in(&method, &headers, true), expected, "{method} {host}");
+                assert!(is_let_in(&method, &headers, false), "{method} {host}");
+            }
         }
     }
 }

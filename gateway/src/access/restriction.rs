@@ -49,6 +49,14 @@ impl ApiGroup {
             Self::Logging => "logging",
         }
     }
+
+    fn named(name: &str) -> Result<Self, String> {
+        let known = Self::ALL.into_iter().find(|known| known.name() == name);
+        known.ok_or_else(|| {
+            let names = Self::ALL.map(Self::name).join(", ");
+            format!("{name:?} is no group; the groups are {names}")
+        })
+    }
 }
 
 /// A header that a group of routes is restricted to.
@@ -81,13 +89,52 @@ impl Restriction {
     }
 }
 
+/// A restriction as it is written, in our form or in Triton's.
+#[derive(Debug, Clone, Copy)]
+struct Written<'t> {
+    groups: &'t str,
+    /// What stands behind the groups: `=`, or `:` in Triton's form.
+    mark: char,
+    /// The header's name and value.
+    header: &'t str,
+}
+
+impl<'t> Written<'t> {
+    /// The first mark says which form it is; the value may have both.
+    fn split(text: &'t str) -> Option<Self> {
+        let (groups, header) = text.split_once(['=', ':'])?;
+        let mark = if text[groups.len()..].starts_with(':') { ':' } else { '=' };
+        Some(Self { groups, mark, header })
+    }
+
+    fn restriction(self) -> Result<Restriction, String> {
+        let Self { groups, mark, header } = self;
+        let (form, mark) = match mark {
+            ':' => ("write GROUP[,GROUP...]:HEADER=VALUE", '='),
+            _ => ("write GROUP[,GROUP...]=HEADER:VALUE", ':'),
+        };
+        let (name, value) = header.split_once(mark).ok_or_else(|| format!("{groups}: {form}"))?;
+        let (name, value) = (name.trim(), value.trim());
+        let header = |prefix: &str| {
+            HeaderName::from_bytes(format!("{prefix}{name}").as_bytes())
+                .map_err(|_| format!("{groups}: {name:?} is no name of a header"))
+        };
+        let mut value = HeaderValue::from_str(value)
+            .ok()
+            .filter(|value| !value.is_empty())
+            .ok_or_else(|| format!("{groups}: the value of {name:?} cannot be a header's"))?;
+        value.set_sensitive(true);
+        Ok(Restriction { http: header("")?, grpc: header(GRPC_PREFIX)?, value })
+    }
+}
+
 /// The restrictions in force, by group.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Restrictions([Option<Restriction>; ApiGroup::ALL.len()]);
 
 impl Restrictions {
-    /// Reads what was written as `GROUP[,GROUP...]=HEADER:VALUE`. Gives every complaint; none of
-    /// them repeats a value.
+    /// Reads what was written as `GROUP[,GROUP...]=HEADER:VALUE`, or in Triton's form,
+    /// `GROUP[,GROUP...]:HEADER=VALUE`. Gives every complaint; none of them repeats a value.
     pub(crate) fn parse<'t>(
         written: impl IntoIterator<Item = &'t str>,
     ) -> Result<Self, Vec<String>> {
@@ -103,17 +150,19 @@ impl Restrictions {
 
     /// What is written in `first`, and of `second` what it says of other groups.
     pub(crate) fn over(first: Vec<String>, second: Vec<String>) -> Vec<String> {
-        let groups = |text: &str| -> Vec<String> {
-            let (groups, _) = text.split_once('=').unwrap_or_default();
+        let named = |groups: &str| -> Vec<String> {
             groups.split(',').map(|group| group.trim().to_owned()).collect()
         };
-        let said: Vec<String> = first.iter().flat_map(|text| groups(text)).collect();
+        let said = first.iter().filter_map(|text| Written::split(text));
+        let said: Vec<String> = said.flat_map(|written| named(written.groups)).collect();
         let left = second.into_iter().filter_map(|text| {
             // What is wrong is complained about where it is read.
-            let Some((_, header)) = text.split_once('=') else { return Some(text) };
+            let Some(Written { groups, mark, header }) = Written::split(&text) else {
+                return Some(text);
+            };
             let left: Vec<_> =
-                groups(&text).into_iter().filter(|group| !said.contains(group)).collect();
-            (!left.is_empty()).then(|| format!("{}={header}", left.join(",")))
+                named(groups).into_iter().filter(|group| !said.contains(group)).collect();
+            (!left.is_empty()).then(|| format!("{}{mark}{header}", left.join(",")))
         });
         let left: Vec<String> = left.collect();
         first.into_iter().chain(left).collect()
@@ -121,31 +170,15 @@ impl Restrictions {
 
     fn add(&mut self, text: &str) -> Result<(), String> {
         let form = "write GROUP[,GROUP...]=HEADER:VALUE";
-        let parts = text.split_once('=');
-        // Written the other way round, the secret would stand where the groups are.
-        let parts = parts.filter(|(groups, _)| !groups.contains(':'));
-        let (groups, header) = parts.ok_or_else(|| form.to_owned())?;
-        let (name, value) = header.split_once(':').ok_or_else(|| format!("{groups}: {form}"))?;
-        let (name, value) = (name.trim(), value.trim());
-        let header = |prefix: &str| {
-            HeaderName::from_bytes(format!("{prefix}{name}").as_bytes())
-                .map_err(|_| format!("{groups}: {name:?} is no name of a header"))
-        };
-        let mut value = HeaderValue::from_str(value)
-            .ok()
-            .filter(|value| !value.is_empty())
-            .ok_or_else(|| format!("{groups}: the value of {name:?} cannot be a header's"))?;
-        value.set_sensitive(true);
-        let restriction = Restriction { http: header("")?, grpc: header(GRPC_PREFIX)?, value };
-        for group in groups.split(',').map(str::trim) {
-            let known = ApiGroup::ALL.into_iter().find(|known| known.name() == group);
-            let known = known.ok_or_else(|| {
-                let names = ApiGroup::ALL.map(ApiGroup::name).join(", ");
-                format!("{group:?} is no group; the groups are {names}")
-            })?;
-            let place = &mut self.0[known as usize];
+        let written = Written::split(text).ok_or_else(|| form.to_owned())?;
+        // First: where a value stands in the wrong place, the groups are seldom right either.
+        let known = written.groups.split(',').map(|group| ApiGroup::named(group.trim()));
+        let known = known.collect::<Result<Vec<_>, _>>()?;
+        let restriction = written.restriction()?;
+        for group in known {
+            let place = &mut self.0[group as usize];
             if place.is_some() {
-                return Err(format!("{group} is restricted twice"));
+                return Err(format!("{} is restricted twice", group.name()));
             }
             *place = Some(restriction.clone());
         }
@@ -199,6 +232,20 @@ mod tests {
     }
 
     #[test]
+    fn triton_s_form_is_read_as_well() {
+        let written = ["model-repository, logging:Admin-Key=a:b=c", "health=x:y=1"];
+        let all = Restrictions::parse(written).unwrap();
+        for (group, name, value) in [
+            (ApiGroup::ModelRepository, "admin-key", "a:b=c"),
+            (ApiGroup::Logging, "triton-grpc-protocol-admin-key", "a:b=c"),
+            (ApiGroup::Health, "x", "y=1"),
+        ] {
+            let met = all.of(group).unwrap().is_met(&headers(name, value), Protocol::Grpc);
+            assert!(met, "{group:?}");
+        }
+    }
+
+    #[test]
     fn what_is_said_first_wins_by_group() {
         let texts = |all: &[&str]| all.iter().map(|&text| text.to_owned()).collect::<Vec<_>>();
         let over =
@@ -206,6 +253,8 @@ mod tests {
         assert_eq!(over(&["health=a:1"], &["logging=b:2"]), ["health=a:1", "logging=b:2"]);
         let (first, second) = (["health, trace=a:1=1"], ["logging,health =b:2=x,y", "trace=c:3"]);
         assert_eq!(over(&first, &second), ["health, trace=a:1=1", "logging=b:2=x,y"]);
+        let (first, second) = (["health:a=1:1"], ["logging,health:b=2=x,y", "trace,health=c:3"]);
+        assert_eq!(over(&first, &second), ["health:a=1:1", "logging:b=2=x,y", "trace=c:3"]);
         // What is wrong is left for whoever reads it.
         assert_eq!(over(&["health=a:1"], &["logging"]), ["health=a:1", "logging"]);
         assert_eq!(over(&[], &["health=a:1"]), ["health=a:1"]);
@@ -222,6 +271,10 @@ mod tests {
             "health=x:hidden",
             "metadata,health=y:hidden",
             "x:hidden=health",
+            "health:x",
+            "models:x=hidden",
+            "trace:a b=hidden",
+            "hidden and more",
         ];
         let complaints = Restrictions::parse(written).unwrap_err();
         let says = [
@@ -231,6 +284,10 @@ mod tests {
             "\"a b\" is no name of a header",
             "the value of \"x\"",
             "health is restricted twice",
+            "\"x\" is no group",
+            "health: write GROUP[,GROUP...]:HEADER=VALUE",
+            "\"models\" is no group",
+            "\"a b\" is no name of a header",
             "write GROUP",
         ];
         assert_eq!(complaints.len(), says.len(), "{complaints:?}");

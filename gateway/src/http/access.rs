@@ -1,23 +1,32 @@
 //! Which API a route belongs to, and whether a request may ask for it. The route is what was found
 //! in the path, so that no way of writing a path gets around this.
 
-use http::{HeaderMap, Response};
+use http::{HeaderMap, Method, Response};
 use serde_json::json;
 
 use super::route::Route;
 use super::{Body, reply, v1};
-use crate::access::{Api, ApiGroup, Demand, Protocol};
+use crate::access::{Api, ApiGroup, Demand, Protocol, origin};
 use crate::error::GatewayError;
 use crate::shared::Shared;
+use crate::tls::Tls;
 
-/// Whether whoever sent `headers` may ask for `route`.
+/// Whether whoever sent a request of this method and `headers` may ask for `route`.
 pub(super) fn check(
     shared: &Shared,
     route: &Route<'_>,
+    method: &Method,
     headers: &HeaderMap,
 ) -> Result<(), GatewayError> {
     let live = shared.live();
-    live.access.check(api(route), headers, Protocol::Http).map_err(GatewayError::from)
+    let api = api(route);
+    live.access.check(api, headers, Protocol::Http)?;
+    if live.access.leaves_open(api) {
+        let asks_clients = live.tls.as_ref().is_some_and(Tls::asks_clients);
+        let of_this_machine = shared.http.on_loopback && !asks_clients;
+        origin::check(method, headers, of_this_machine).map_err(GatewayError::PermissionDenied)?;
+    }
+    Ok(())
 }
 
 /// What a model's readiness is answered with. Everybody may ask for it, and is told no more than

@@ -98,8 +98,8 @@ fn decode(
         .map_err(|error| invalid(&error.to_string()))?;
     let inputs = asked.inputs.iter().map(|(input, value)| {
         let is_own = deployment.inputs.iter().any(|spec| spec.name == input.name);
-        let most = elements::take_room(room, input.datatype, value.get())?;
-        let tensor = one_row(input, deployment.batches || !is_own, value.get(), most)
+        let bounds = elements::take_room(room, input.datatype, value.get())?;
+        let tensor = one_row(input, deployment.batches || !is_own, value.get(), bounds)
             .map_err(|reason| GatewayError::input(&input.name, reason))?;
         Ok(NamedTensor { name: input.name.clone(), tensor })
     });
@@ -179,10 +179,14 @@ impl<'j> Visitor<'j> for Entries<'_, '_, 'j> {
 }
 
 /// The value of an input for one row. Its list need not be nested as the input is; if it is, it
-/// must be nested in the same way. `by_row` says that the input's first dimension is rows, `most`
-/// how many elements there are at most.
-fn one_row(input: &ListedTensor, by_row: bool, text: &str, most: usize) -> Result<Tensor, String> {
-    let parsed = elements::parse(text, input.datatype, most)?;
+/// must be nested in the same way. `by_row` says that the input's first dimension is rows.
+fn one_row(
+    input: &ListedTensor,
+    by_row: bool,
+    text: &str,
+    bounds: elements::Bounds,
+) -> Result<Tensor, String> {
+    let parsed = elements::parse(text, input.datatype, bounds)?;
     let found = parsed.shape.ok_or("has lists of different shapes")?;
     let found: Vec<i64> = found.into_iter().map(|n| i64::try_from(n).unwrap_or(i64::MAX)).collect();
     let count = i64::try_from(parsed.data.len()).unwrap_or(i64::MAX);

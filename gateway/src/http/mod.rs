@@ -60,6 +60,8 @@ pub(crate) struct HttpOptions {
     pub(crate) cloud_events: CloudEvents,
     /// Whether /metrics is answered too.
     pub(crate) serve_metrics: bool,
+    /// Whether only this machine reaches the port.
+    pub(crate) on_loopback: bool,
 }
 
 /// Answers one request. It never fails: an error is an answer too.
@@ -119,7 +121,7 @@ async fn receive<'p>(
     incoming: &mut Incoming,
 ) -> Result<(Route<'p>, Bytes), GatewayError> {
     let route = Route::parse(&head.method, path)?;
-    access::check(shared, &route, &head.headers)?;
+    access::check(shared, &route, &head.method, &head.headers)?;
     if let Some(group) = route.group() {
         shared.exposed().check(group, Port::Serving)?;
     }

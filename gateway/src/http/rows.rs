@@ -114,7 +114,11 @@ fn column_to_tensor(
     let values: Vec<Value> = serde_json::from_str(text).map_err(|error| {
         // serde_json's own words for one past the range of FP64.
         let is_large = error.to_string().starts_with("number out of range");
-        let reason = "has a number that is out of the range of FP64";
+        let reason = if room.holds_words() && text.contains(elements::INFINITY) {
+            "has infinity, which is no value of a field"
+        } else {
+            "has a number that is out of the range of FP64"
+        };
         if is_large { GatewayError::input(name, reason) } else { no_list() }
     })?;
     let fields = deployment.features.iter().flat_map(|features| features.plan.request_fields());
@@ -177,8 +181,8 @@ fn tensor(
     room: &Room,
 ) -> Result<NamedTensor, GatewayError> {
     let refuse = |reason: String| GatewayError::input(name, reason);
-    let most = elements::take_room(room, datatype, text)?;
-    let parsed = elements::parse_or_base64(text, datatype, most).map_err(refuse)?;
+    let bounds = elements::take_room(room, datatype, text)?;
+    let parsed = elements::parse_or_base64(text, datatype, bounds).map_err(refuse)?;
     let shape = parsed.shape.ok_or_else(|| refuse("has rows of different shapes".to_owned()))?;
     named(name, &shape, parsed.data)
 }
@@ -222,11 +226,40 @@ fn json_datatype(name: &str, column: &[Value], optional: bool) -> Result<Datatyp
             }
         };
     }
-    match (null, found) {
-        (None, found) => Ok(found.unwrap_or(Datatype::Fp64)),
-        (Some(_), Some(Datatype::Int64 | Datatype::Fp64)) if optional => Ok(Datatype::Fp64),
-        (Some(index), _) => Err(GatewayError::input(name, format!("is null in instance {index}"))),
+    let datatype = match (null, found) {
+        (None, found) => found.unwrap_or(Datatype::Fp64),
+        (Some(_), Some(Datatype::Int64 | Datatype::Fp64)) if optional => Datatype::Fp64,
+        (Some(index), _) => {
+            return Err(GatewayError::input(name, format!("is null in instance {index}")));
+        }
+    };
+    if datatype == Datatype::Fp64 {
+        check_exact(name, column)?;
     }
+    Ok(datatype)
+}
+
+/// Refuses whole numbers that are others as floats: an entity key would be another entity's.
+fn check_exact(name: &str, column: &[Value]) -> Result<(), GatewayError> {
+    let is_exact = |magnitude: u64| {
+        magnitude.leading_zeros() + magnitude.trailing_zeros() >= u64::BITS - f64::MANTISSA_DIGITS
+    };
+    for (index, value) in column.iter().enumerate() {
+        let Value::Number(number) = value else { continue };
+        let whole = number.as_i64().map(i64::unsigned_abs).or_else(|| number.as_u64());
+        if !whole.is_none_or(is_exact) {
+            let reason = if number.is_i64() {
+                "which cannot be held exactly beside fractions and missing values"
+            } else {
+                "which is out of the range of INT64"
+            };
+            return Err(GatewayError::input(
+                name,
+                format!("has {number} in instance {index}, {reason}"),
+            ));
+        }
+    }
+    Ok(())
 }
 
 /// Reads `text` by `seed`. Its errors' places are in `text` and not in the body, so they are
@@ -483,6 +516,32 @@ mod tests {
         let error = column(&json!(["a", null]), Some(&text)).unwrap_err();
         assert!(error.contains("\"f\": is null in instance 1"), "{error}");
         assert_eq!(column(&json!([null]), Some(&text)), Ok(None));
+    }
+
+    #[test]
+    fn whole_numbers_stay_what_they_are_or_are_refused() {
+        const LARGE: i64 = 9_007_199_254_740_993;
+        let seven = field(DataType::Int64, sluice_features::Value::Int64(7));
+        let none = field(DataType::Int64, sluice_features::Value::Null);
+        for (values, optional, expected) in [
+            (json!([LARGE, 1]), None, TensorData::Int64(vec![LARGE, 1])),
+            (json!([LARGE, null]), Some(&seven), TensorData::Int64(vec![LARGE, 7])),
+            (json!([i64::MIN]), None, TensorData::Int64(vec![i64::MIN])),
+            (json!([3, 0.5]), None, TensorData::Fp64(vec![3.0, 0.5])),
+            (json!([1_u64 << 63]), None, TensorData::Fp64(vec![9_223_372_036_854_775_808.0])),
+        ] {
+            assert_eq!(column(&values, optional), Ok(Some(expected)), "{values}");
+        }
+        let beside = "has 9007199254740993 in instance 0, which cannot be held exactly beside";
+        for (values, optional, says) in [
+            (json!([LARGE, 1.0]), None, beside),
+            (json!([LARGE, null]), Some(&none), beside),
+            (json!([-LARGE, 0.5]), None, "has -9007199254740993 in instance 0"),
+            (json!([1, u64::MAX]), None, "in instance 1, which is out of the range of INT64"),
+        ] {
+            let error = column(&values, optional).unwrap_err();
+            assert!(error.contains(says), "{values}: {error}");
+        }
     }
 
     #[test]

@@ -45,8 +45,10 @@ impl CloudEvents {
 }
 
 impl CloudEventSettings {
-    /// These, and where they say nothing, what KServe's own variables say.
+    /// These, and where they say nothing, what KServe's own variables say. Its manifests have them
+    /// empty, too, where they are to say nothing.
     pub(super) fn or_kserve(self, variable: impl Fn(&str) -> Option<String>) -> Self {
+        let variable = |name: &str| variable(name).filter(|text| !text.is_empty());
         let merge = || variable("CE_MERGE").map(|text| text.eq_ignore_ascii_case("true"));
         Self {
             ce_type: self.ce_type.or_else(|| variable("CE_TYPE")),
@@ -86,7 +88,7 @@ impl CloudEventSettings {
 
 #[cfg(test)]
 mod tests {
-    use super::CloudEventSettings;
+    use super::{CloudEventSettings, CloudEvents};
 
     #[test]
     fn our_own_names_win_over_those_of_kserve() {
@@ -96,6 +98,11 @@ mod tests {
             _ => None,
         };
         let ours = |text: &str| Some(text.to_owned());
+        let file = CloudEventSettings { ce_merge: Some(true), ..Default::default() };
+        let empty = CloudEventSettings::default().or_kserve(|_| Some(String::new())).over(file);
+        let resolved = empty.resolve().unwrap();
+        let defaults = CloudEvents { merge: true, ..Default::default() };
+        assert_eq!(resolved, defaults);
         let given = CloudEventSettings { ce_type: ours("ours"), ..Default::default() };
         let resolved = given.clone().or_kserve(kserve).resolve().unwrap();
         assert_eq!((&*resolved.kind, resolved.merge), ("ours", true));

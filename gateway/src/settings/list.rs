@@ -1,4 +1,4 @@
-//! Lists of a settings file. One that holds a single text may be that text alone, as its flag is.
+//! Lists of a settings file. Instead of one there may be a text, with commas as its flag has it.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -6,7 +6,7 @@ use std::marker::PhantomData;
 use serde::de::value::StrDeserializer;
 use serde::de::{Deserialize, Deserializer, Error, SeqAccess, Visitor};
 
-/// Reads a list, or the only text of one.
+/// Reads a list, or the text that stands for one.
 pub(crate) fn deserialize<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
     deserializer: D,
 ) -> Result<Vec<T>, D::Error> {
@@ -30,7 +30,7 @@ impl<'de, T: Deserialize<'de>> Visitor<'de> for List<T> {
     }
 
     fn visit_str<E: Error>(self, text: &str) -> Result<Vec<T>, E> {
-        Ok(vec![T::deserialize(StrDeserializer::new(text))?])
+        text.split(',').map(|part| T::deserialize(StrDeserializer::new(part))).collect()
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Vec<T>, A::Error> {

@@ -60,7 +60,7 @@ enum NoCollector {
 
 /// What of a request is traced, in Triton's words.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Deserialize, Serialize)]
-#[serde(rename_all = "UPPERCASE")]
+#[serde(rename_all = "UPPERCASE", try_from = "String")]
 #[value(rename_all = "UPPER")]
 pub enum TraceLevel {
     /// Nothing.
@@ -69,6 +69,16 @@ pub enum TraceLevel {
     Timestamps,
     /// The names, datatypes and shapes of its tensors.
     Tensors,
+}
+
+/// In any case, as the flag has it.
+impl TryFrom<String> for TraceLevel {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        let expected = "expected one of `OFF`, `TIMESTAMPS`, `TENSORS`";
+        Self::from_str(&text, true).map_err(|_| format!("unknown variant `{text}`, {expected}"))
+    }
 }
 
 impl TraceLevel {

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use reqwest::header::{CONTENT_ENCODING, HOST, ORIGIN};
 use serde_json::json;
+use sluice_gateway::ControlGroup;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
@@ -148,6 +149,59 @@ async fn web_pages_change_nothing() {
     assert_eq!(answer(forwarded).await.0, 200);
     let unrouted = "sluice_unrouted_requests_total{code=\"permission_denied\"}";
     assert_eq!(value(&running.metrics().await, unrouted), Some(16.0));
+}
+
+/// Any name can be made to lead to this machine, and its page would read what it is answered.
+#[tokio::test]
+async fn on_loopback_other_names_read_nothing_but_metrics_and_health() {
+    let running = serve(Duration::from_secs(30)).await;
+    for (path, status) in [
+        ("/models", 403),
+        ("/v2/logging", 403),
+        ("/openapi.json", 403),
+        ("/metrics", 200),
+        ("/v2/health/live", 200),
+        ("/v2/health/ready", 200),
+    ] {
+        let get = |host| running.client.get(running.admin(path)).header(HOST, host);
+        assert_eq!(get("evil.example:8082").send().await.unwrap().status(), status, "{path}");
+        assert_eq!(get("localhost:8082").send().await.unwrap().status(), 200, "{path}");
+    }
+}
+
+/// Where calls that change something are answered on a serving port, pages are kept from them; models
+/// may be used from anywhere.
+#[tokio::test]
+async fn web_pages_change_nothing_on_a_serving_port() {
+    for restricted in [false, true] {
+        let running = serve_with(&[("m", 1, "scale.onnx")], |settings| {
+            settings.serve_control = vec![ControlGroup::Logging];
+            if restricted {
+                settings.security.restrict = vec!["logging=key:v".to_owned()];
+            }
+        })
+        .await;
+        let post = |path: &str| {
+            running.client.post(running.url(path)).header("key", "v").body("{}".to_owned())
+        };
+        let get = |path: &str| running.client.get(running.url(path)).header("key", "v");
+        for (request, of_page) in [
+            (post("/v2/logging").header(ORIGIN, "http://evil.example"), 403),
+            (post("/v2/logging").header("sec-fetch-site", "cross-site"), 403),
+            (post("/v2/logging").header(HOST, "evil.example"), 403),
+            (get("/v2/logging").header(HOST, "evil.example"), 403),
+            (get("/v2/logging").header(ORIGIN, "http://evil.example"), 200),
+            (post("/v2/logging"), 200),
+            (get("/v2/models/m").header(HOST, "evil.example"), 200),
+            (post("/v2/repository/index").header(ORIGIN, "http://evil.example"), 200),
+        ] {
+            let shown = format!("{request:?}");
+            // No page can send a header that nobody tells it of.
+            let expected = if restricted { 200 } else { of_page };
+            let (status, told) = answer(request).await;
+            assert_eq!(status, expected, "{restricted} {shown}: {told}");
+        }
+    }
 }
 
 /// A page does not know them.

@@ -83,6 +83,8 @@ async fn a_mistake_leaves_everything_as_it_was() {
             vec!["line 2: unknown key \"max_bdy\"; is \"max_body\" meant?", "line 3: nan: invalid"],
         ),
         ("max_body = 1000\nnan = \"zero\"\n", vec!["zero"]),
+        // Or the port would be open from now on.
+        ("max_body = 1000\nadmin_token = \"t\"\n", vec!["is \"admin_token_file\" meant?"]),
         (
             "max_body = 1000\nrequest_timeout = \"0s\"\nadmin_token_file = \"/gone\"\n\
              tls_key = \"/gone\"\nrestrict = {x = \"a:b\"}\n",
@@ -135,10 +137,10 @@ async fn other_headers_are_forwarded_at_once() {
     let running = serve_by(&config).await;
     let status = async || {
         let request = running.client.post(running.url("/v1/models/m:predict")).body(PREDICT);
-        answer(request.header("priority", "1")).await.0
+        answer(request.header("triton_x", "1")).await.0
     };
     assert_eq!(status().await, 200);
-    write(folder.path(), "http_header_forward_pattern = \"^prio\"\n");
+    write(folder.path(), "http_header_forward_pattern = \"^triton\"\n");
     let changed = json!({"changed": ["http_header_forward_pattern"], "restart": []});
     assert_eq!(reload(&running).await, (200, changed.clone()));
     assert_eq!(status().await, 400);

@@ -61,6 +61,7 @@ fn what_events_are_signed_with_must_fit_into_a_header() {
         (&models[..], vec![("CE_TYPE", "io.example"), ("CE_MERGE", "True")], None),
         (&merge, vec![], None),
         (&flag, vec![], Some("--ce-source \"a\\nb\" must be printable ASCII")),
+        (&models[..], vec![("CE_TYPE", "")], None),
         (&models, vec![("CE_TYPE", "é")], Some("--ce-type")),
         (&models, vec![("CE_TYPE", "é"), ("SLUICE_CE_TYPE", "io.example")], None),
     ] {
@@ -101,7 +102,7 @@ fn the_file_says_how_to_log_unless_a_flag_or_the_environment_does() {
 
 /// A key that nothing reads would leave a door open that its writer has closed.
 #[test]
-fn a_key_that_is_unknown_is_a_mistake() {
+fn a_key_that_looks_like_a_known_one_is_a_mistake() {
     let folder = tempfile::tempdir().unwrap();
     for (text, says) in [
         (
@@ -112,6 +113,8 @@ fn a_key_that_is_unknown_is_a_mistake() {
             "[tls]\ncertificate = \"c\"",
             "line 2: unknown key \"tls\"; keys are not grouped in tables: write tls_certificate",
         ),
+        ("admin_token = \"t\"", "unknown key \"admin_token\"; is \"admin_token_file\" meant?"),
+        ("colour = \"blue\"", ""),
         ("trace_level = \"ALL\"", "line 2: trace_level: unknown variant `ALL`"),
         ("metric_names = [\"triton\", \"sluice\"]\ntrace_level = \"OFF\"", ""),
         ("metric_names = \"prometheus\"", "line 2: metric_names: unknown variant `prometheus`"),
@@ -121,6 +124,35 @@ fn a_key_that_is_unknown_is_a_mistake() {
         assert_eq!(fine, says.is_empty(), "{text}: {said}");
         assert!(said.contains(says), "{text}: {said}");
     }
+}
+
+/// As manifests have them that fill some of them in. What closes doors must be said or left out.
+#[test]
+fn an_empty_variable_says_nothing_unless_it_closes_a_door() {
+    let registry = ["--registry=http://localhost:5000"];
+    for variable in [
+        "CE_TYPE",
+        "CE_SOURCE",
+        "CE_MERGE",
+        "SLUICE_CE_TYPE",
+        "SLUICE_CORES",
+        "SLUICE_MODEL_REPOSITORY",
+        "SLUICE_CONFIG",
+        "SLUICE_METRICS",
+        "SLUICE_SERVE_CONTROL",
+        "SLUICE_MAX_BODY",
+        "SLUICE_LOG",
+        "SLUICE_LOG_FORMAT",
+    ] {
+        let (fine, said) = check(&registry, &[(variable, "")]);
+        assert!(fine && !said.contains("WARN"), "{variable}: {said}");
+    }
+    for variable in ["SLUICE_ADMIN_TOKEN_FILE", "SLUICE_INFERENCE_TOKEN_FILE", "SLUICE_TLS_KEY"] {
+        let (fine, said) = check(&registry, &[(variable, "")]);
+        assert!(!fine, "{variable}: {said}");
+    }
+    // With a value they are what they were.
+    assert!(!check(&registry, &[("SLUICE_CORES", "two")]).0);
 }
 
 #[test]

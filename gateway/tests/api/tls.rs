@@ -188,6 +188,31 @@ async fn clients_need_a_certificate_of_the_authority() {
     }
 }
 
+/// A browser shows the certificate of whoever sits before it to every server that asks for one,
+/// whatever page sends the request.
+#[tokio::test]
+async fn pages_change_nothing_with_the_certificate_of_a_browser() {
+    let folder = tempfile::tempdir().unwrap();
+    let authority = Authority::new();
+    let client_ca = folder.path().join("ca.crt");
+    std::fs::write(&client_ca, authority.pem()).unwrap();
+    let running = serve_tls(folder.path(), &authority.sign(Usage::Server), |security| {
+        security.tls_client_ca = Some(client_ca);
+    })
+    .await;
+    let browser = TlsClient::new(&[&authority], Some(&authority.sign(Usage::Client)));
+    for (headers, expected) in [
+        ("Origin: http://evil.example\r\nA:", 403),
+        ("Sec-Fetch-Site: cross-site\r\nA:", 403),
+        ("Origin: https://localhost\r\nA:", 200),
+        ("A:", 200),
+    ] {
+        let request = format!("POST /v2/logging HTTP/1.1\r\n{headers}");
+        let (status, told) = browser.ask(running.addresses.admin, &request, "{}").await.unwrap();
+        assert_eq!(status, expected, "{headers}: {told}");
+    }
+}
+
 /// Clients that ask on connections of their own, one a request and one for all of them.
 #[tokio::test(flavor = "multi_thread")]
 async fn certificates_change_under_load_without_a_lost_request() {

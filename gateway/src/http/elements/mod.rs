@@ -6,7 +6,7 @@ use crate::error::GatewayError;
 mod parse;
 mod write;
 
-pub(super) use parse::{INFINITY, parse, parse_or_base64, take_room, text_length};
+pub(super) use parse::{Bounds, INFINITY, parse, parse_or_base64, take_room, text_length};
 pub(super) use write::{has_json_form, no_json_form, size_hint, write};
 
 /// Refuses a model of which an output has no JSON form, before it is run, where an answer has no

@@ -17,8 +17,17 @@ use crate::room::Room;
 /// How deep arrays may be nested, since every level is followed.
 const MAX_NESTING: usize = 100;
 
-/// How infinity is spelt among JSON's numbers, which have none: as nobody spells another number.
-pub(in crate::http) const INFINITY: &str = "9e+999999";
+/// How infinity is spelt among JSON's numbers, which have none, where a bare word stood for it.
+pub(in crate::http) const INFINITY: &str = "9e999";
+
+/// What a text may hold that is parsed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::http) struct Bounds {
+    /// Elements at most.
+    pub(in crate::http) elements: usize,
+    /// Whether [`INFINITY`] is infinity. In a caller's own text it is a number out of range.
+    pub(in crate::http) infinity: bool,
+}
 
 /// Elements in row-major order and, when the arrays are regular, their nested shape.
 #[derive(Debug, PartialEq)]
@@ -58,12 +67,12 @@ impl Extent {
     }
 }
 
-/// Takes the room for what [`parse`] makes of `text`. Gives how many elements that are at most.
+/// Takes the room for what [`parse`] makes of `text`, and gives its bounds.
 pub(in crate::http) fn take_room(
     room: &Room,
     datatype: Datatype,
     text: &str,
-) -> Result<usize, GatewayError> {
+) -> Result<Bounds, GatewayError> {
     let extent = Extent::of(text);
     room.take_elements(datatype, extent.elements)?;
     if datatype == Datatype::Bytes {
@@ -72,22 +81,21 @@ pub(in crate::http) fn take_room(
         let buffers = extent.longest_escaped.saturating_mul(3).saturating_add(extent.longest);
         drop(room.lend(buffers)?);
     }
-    Ok(extent.elements)
+    Ok(Bounds { elements: extent.elements, infinity: room.holds_words() })
 }
 
-/// Parses the JSON array (or single value) `text` as elements of `datatype`, which are `most` at
-/// most.
+/// Parses the JSON array (or single value) `text` as elements of `datatype`.
 pub(in crate::http) fn parse(
     text: &str,
     datatype: Datatype,
-    most: usize,
+    bounds: Bounds,
 ) -> Result<Elements, String> {
-    let capacity = most.min(text.len());
+    let capacity = bounds.elements.min(text.len());
     macro_rules! floats {
         ($variant:ident, $float:ty) => {{
             let mut values = Vec::with_capacity(capacity);
             let shape = scan(text, |rest| float::<$float>(rest, datatype), &mut values)?;
-            check_range(text, datatype, &values)?;
+            check_range(text, datatype, bounds, &values)?;
             Elements { data: TensorData::$variant(values), shape }
         }};
     }
@@ -122,12 +130,12 @@ pub(in crate::http) fn parse(
 pub(in crate::http) fn parse_or_base64(
     text: &str,
     datatype: Datatype,
-    most: usize,
+    bounds: Bounds,
 ) -> Result<Elements, String> {
     if datatype != Datatype::Bytes {
-        return parse(text, datatype, most);
+        return parse(text, datatype, bounds);
     }
-    let mut values = Vec::with_capacity(most.min(text.len()));
+    let mut values = Vec::with_capacity(bounds.elements.min(text.len()));
     let shape = scan(
         text,
         |rest| if rest.starts_with('{') { from_base64(rest) } else { string(rest, datatype) },
@@ -233,6 +241,7 @@ fn float<T: fast_float2::FastFloat + From<f32>>(
 fn check_range<T: fast_float2::FastFloat + From<f32> + PartialEq>(
     text: &str,
     datatype: Datatype,
+    bounds: Bounds,
     values: &[T],
 ) -> Result<(), String> {
     let infinities = [T::from(f32::INFINITY), T::from(f32::NEG_INFINITY)];
@@ -244,7 +253,8 @@ fn check_range<T: fast_float2::FastFloat + From<f32> + PartialEq>(
     let element = |rest: &str| {
         let (value, length) = float::<T>(rest, datatype)?;
         let number = &rest[..length];
-        if is_infinite(&value) && number.trim_start_matches('-') != INFINITY {
+        let is_word = bounds.infinity && number.trim_start_matches('-') == INFINITY;
+        if is_infinite(&value) && !is_word {
             let number: String = number.chars().take(40).collect();
             return Err(format!("element {number} is out of the range of {datatype}"));
         }
@@ -309,31 +319,37 @@ mod tests {
     use proptest::prelude::*;
     use sluice_protocol::{Datatype, TensorData};
 
-    use super::{parse, parse_or_base64, take_room};
+    use super::{Bounds, Elements, parse_or_base64, take_room};
     use crate::error::GatewayError;
     use crate::room::Room;
+
+    const ANY: Bounds = Bounds { elements: 4, infinity: false };
+
+    fn parse(text: &str, datatype: Datatype) -> Result<Elements, String> {
+        super::parse(text, datatype, ANY)
+    }
 
     #[test]
     fn bytes_may_come_in_base64_where_they_may() {
         let text = r#"[["a", {"b64": "/w=="}], [{ "b64" : "" }, "{\"b64\"}"]]"#;
-        let elements = parse_or_base64(text, Datatype::Bytes, 4).unwrap();
+        let elements = parse_or_base64(text, Datatype::Bytes, ANY).unwrap();
         let values: [&'static [u8]; 4] = [b"a", b"\xff", b"", b"{\"b64\"}"];
         let values = values.into_iter().map(bytes::Bytes::from_static).collect();
         assert_eq!(elements.data, TensorData::Bytes(values));
         assert_eq!(elements.shape, Some(vec![2, 2]));
-        assert!(parse(text, Datatype::Bytes, 4).unwrap_err().contains("is no BYTES"));
+        assert!(parse(text, Datatype::Bytes).unwrap_err().contains("is no BYTES"));
         for (text, datatype, says) in [
             (r#"[{"b64": "*"}]"#, Datatype::Bytes, "Unable to base64 decode"),
             (r#"[{"b64": "", "a": 1}]"#, Datatype::Bytes, "not of the one key \"b64\""),
             (r#"[{"b64": ""}]"#, Datatype::Fp32, "is no FP32"),
         ] {
-            let error = parse_or_base64(text, datatype, 1).unwrap_err();
+            let error = parse_or_base64(text, datatype, ANY).unwrap_err();
             assert!(error.contains(says), "{text}: {error}");
         }
     }
 
     fn check(text: &str, datatype: Datatype, data: TensorData, shape: Option<&[usize]>) {
-        let elements = parse(text, datatype, 4).unwrap();
+        let elements = parse(text, datatype).unwrap();
         assert_eq!(elements.data, data, "{text}");
         assert_eq!(elements.shape.as_deref(), shape, "{text}");
     }
@@ -370,12 +386,13 @@ mod tests {
             ("[1e39]", Datatype::Fp32, "element 1e39 is out of the range of FP32"),
             ("[0,-3.5E38]", Datatype::Fp32, "element -3.5E38 is out of the range of FP32"),
             ("[1e309]", Datatype::Fp64, "element 1e309 is out of the range of FP64"),
+            ("[9e999]", Datatype::Fp64, "element 9e999 is out of the range of FP64"),
             ("[1e999]", Datatype::Fp64, "element 1e999 is out of the range of FP64"),
             ("[1]", Datatype::Bool, "element 1 is no BOOL"),
             ("[{\"a\": 1}]", Datatype::Fp64, "is no FP64"),
             ("[1]", Datatype::Fp16, "no JSON form"),
         ] {
-            let error = parse(text, datatype, 1).unwrap_err();
+            let error = parse(text, datatype).unwrap_err();
             assert!(error.contains(says), "{text}: {error}");
         }
     }
@@ -389,13 +406,13 @@ mod tests {
         let text = "[1.7976931348623157e308,-1.7976931348623157e308]";
         check(text, Datatype::Fp64, TensorData::Fp64(vec![f64::MAX, f64::MIN]), Some(&[2]));
         let long = format!("[{}]", "9".repeat(400));
-        let error = parse(&long, Datatype::Fp64, 1).unwrap_err();
+        let error = parse(&long, Datatype::Fp64).unwrap_err();
         assert_eq!(error, format!("element {} is out of the range of FP64", "9".repeat(40)));
     }
 
     #[test]
     fn null_is_a_missing_float() {
-        let elements = parse("[[1, null], [null,2]]", Datatype::Fp64, 4).unwrap();
+        let elements = parse("[[1, null], [null,2]]", Datatype::Fp64).unwrap();
         let TensorData::Fp64(values) = elements.data else { panic!("FP64 was asked for") };
         assert_eq!(
             values.iter().map(|value| value.is_nan()).collect::<Vec<_>>(),
@@ -407,8 +424,8 @@ mod tests {
     #[test]
     fn nesting_is_bounded() {
         let nested = |depth| "[".repeat(depth) + &"]".repeat(depth);
-        assert!(parse(&nested(100), Datatype::Fp32, 1).is_ok());
-        let error = parse(&nested(1_000_000), Datatype::Fp32, 1).unwrap_err();
+        assert!(parse(&nested(100), Datatype::Fp32).is_ok());
+        let error = parse(&nested(1_000_000), Datatype::Fp32).unwrap_err();
         assert_eq!(error, "has lists nested more than 100 deep");
     }
 
@@ -425,7 +442,7 @@ mod tests {
             (&escaped, Datatype::Bytes, 1, 32 + 1004 + 1002 + 3 * 1002),
         ] {
             let taken = take_room(&Room::of_bytes(bytes), datatype, text);
-            assert_eq!(taken.unwrap(), elements, "{text}");
+            assert_eq!(taken.unwrap(), Bounds { elements, infinity: false }, "{text}");
             let error = take_room(&Room::of_bytes(bytes - 1), datatype, text).unwrap_err();
             assert!(matches!(error, GatewayError::NoRoom { .. }), "{text}: {error}");
         }
@@ -437,8 +454,8 @@ mod tests {
             if serde_json::from_str::<serde_json::Value>(&text).is_ok() {
                 let most = take_room(&Room::new(10_000), Datatype::Bytes, &text).unwrap();
                 for datatype in [Datatype::Fp32, Datatype::Bytes] {
-                    if let Ok(elements) = parse(&text, datatype, most) {
-                        prop_assert!(elements.data.len() <= most);
+                    if let Ok(elements) = parse(&text, datatype) {
+                        prop_assert!(elements.data.len() <= most.elements);
                     }
                 }
             }
@@ -447,14 +464,14 @@ mod tests {
         #[test]
         fn floats_round_trip(values in prop::collection::vec(any::<f32>().prop_filter("finite", |x| x.is_finite()), 0..40)) {
             let text = serde_json::to_string(&values).unwrap();
-            prop_assert_eq!(parse(&text, Datatype::Fp32, values.len()).unwrap().data, TensorData::Fp32(values));
+            prop_assert_eq!(parse(&text, Datatype::Fp32).unwrap().data, TensorData::Fp32(values));
         }
 
         #[test]
         fn any_json_is_parsed_or_refused(text in "\\PC{0,40}") {
             if serde_json::from_str::<serde_json::Value>(&text).is_ok() {
                 for datatype in [Datatype::Fp32, Datatype::Int8, Datatype::Bool, Datatype::Bytes] {
-                    let _either = parse(&text, datatype, 10);
+                    let _either = parse(&text, datatype);
                 }
             }
         }

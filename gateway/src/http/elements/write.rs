@@ -118,7 +118,7 @@ mod tests {
 
     use super::{size_hint, write};
     use crate::dialect::NanForm;
-    use crate::http::elements::parse;
+    use crate::http::elements::{Bounds, parse};
 
     fn written(data: &TensorData, nan: NanForm) -> Result<String, String> {
         let mut out = Vec::new();
@@ -167,7 +167,8 @@ mod tests {
                 if !matches!(data, TensorData::Bytes(_)) {
                     prop_assert!(list.len() <= size_hint(&data) + 2, "{}", list);
                 }
-                prop_assert_eq!(parse(&list, data.datatype(), data.len()).unwrap().data, data);
+                let bounds = Bounds { elements: data.len(), infinity: false };
+                prop_assert_eq!(parse(&list, data.datatype(), bounds).unwrap().data, data);
             }
         }
     }

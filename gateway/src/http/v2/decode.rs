@@ -147,8 +147,8 @@ fn decode_input(
             return Err(refuse(format!("{reason}, not {sources}")));
         }
         (Some(text), ..) => {
-            let most = elements::take_room(room, datatype, text.get())?;
-            let data = elements::parse(text.get(), datatype, most).map_err(refuse)?.data;
+            let bounds = elements::take_room(room, datatype, text.get())?;
+            let data = elements::parse(text.get(), datatype, bounds).map_err(refuse)?.data;
             Tensor::new(shape, data).map_err(|error| GatewayError::shape(&name, &error))?
         }
         (_, _, Some(region)) => {

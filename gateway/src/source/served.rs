@@ -10,9 +10,10 @@ use bytes::Bytes;
 use sluice_protocol::{Digest, ModelName, ModelVersion};
 use sluice_registry::{Client, RegistryError, Snapshot, SnapshotModel};
 
+use super::fingerprint::Fingerprint;
 use super::package_cache::PackageCache;
 use super::saved::{Saved, SavedModel};
-use super::settings_file::{self, Stamp};
+use super::settings_file;
 use super::{install, refuse};
 use crate::catalog::Model;
 use crate::error::LoadError;
@@ -45,7 +46,7 @@ pub(super) struct Served {
     wanted: BTreeMap<ModelName, Wanted>,
     /// The settings file under which a version was last tried, whatever came of it: a version
     /// does not change, so trying it again under the same settings would not help.
-    tried: BTreeMap<(ModelName, ModelVersion), Stamp>,
+    tried: BTreeMap<(ModelName, ModelVersion), Fingerprint>,
     lacks_files: bool,
 }
 
@@ -151,7 +152,7 @@ impl Served {
     pub(super) async fn settings_changed(&self) {
         let changed = || {
             let mut tried = self.tried.iter();
-            tried.any(|((name, _), stamp)| self.settings_stamp(name) != *stamp)
+            tried.any(|((name, _), file)| self.settings_file(name, Some(file)) != *file)
         };
         while !changed() {
             tokio::time::sleep(LOOK).await;
@@ -258,7 +259,7 @@ impl Served {
         next: &mut SavedModel,
     ) {
         let tried = self.tried.get(&(name.clone(), version));
-        if tried.is_some_and(|stamp| *stamp == self.settings_stamp(name)) {
+        if tried.is_some_and(|file| *file == self.settings_file(name, tried)) {
             return;
         }
         let known = next.versions.get(&version);
@@ -270,7 +271,7 @@ impl Served {
             {
                 Some((files, digests)) => Ok((files, digests.clone())),
                 None => {
-                    self.tried.insert((name.clone(), version), self.settings_stamp(name));
+                    self.note_tried(name, version);
                     return refuse(&self.shared, name, version, INCOMPLETE);
                 }
             },
@@ -355,8 +356,7 @@ impl Served {
         version: ModelVersion,
         files: BTreeMap<String, Bytes>,
     ) -> bool {
-        // Taken before the file is read: a change in between is seen the next time.
-        self.tried.insert((name.clone(), version), self.settings_stamp(name));
+        self.note_tried(name, version);
         let (shared, path) = (self.shared.clone(), self.settings_path(name));
         let model = name.clone();
         let loading = tokio::task::spawn_blocking(move || {
@@ -395,8 +395,20 @@ impl Served {
         Some(state.join("deployments").join(format!("{name}.toml")))
     }
 
-    fn settings_stamp(&self, name: &ModelName) -> Stamp {
-        settings_file::stamp(&self.settings_path(name)?)
+    /// The settings file as it is now, compared with that under which a version was tried.
+    fn settings_file(&self, name: &ModelName, tried: Option<&Fingerprint>) -> Fingerprint {
+        match self.settings_path(name) {
+            Some(path) => Fingerprint::of_file(path, tried),
+            None => Fingerprint::new(Vec::new(), tried),
+        }
+    }
+
+    /// Notes that a version is tried under the settings of now, which are read after this: a
+    /// change in between is seen the next time.
+    fn note_tried(&mut self, name: &ModelName, version: ModelVersion) {
+        let file = self.settings_file(name, None);
+        file.note_contents();
+        self.tried.insert((name.clone(), version), file);
     }
 
     fn saved(&self) -> Option<Saved> {

@@ -61,7 +61,7 @@ impl OnnxRuntime {
     /// Opens a graph on the CPU. `threads` is how many threads one run may use; with more
     /// than one, idle threads sleep instead of spinning.
     pub fn open(&self, graph: &[u8], threads: usize) -> Result<OnnxEngine, EngineError> {
-        let session = self.session(graph, threads).map_err(|e| EngineError::Graph(one_line(&e)))?;
+        let session = self.session(graph, threads).map_err(|error| open_error(&error))?;
         let specs = |kind, outlets: &[Outlet]| {
             let each =
                 outlets.iter().map(|outlet| tensor_spec(kind, outlet.name(), outlet.dtype()));
@@ -193,6 +193,16 @@ fn tensor_spec(
     let datatype =
         value::datatype(element).ok_or_else(|| unsupported(format!("a tensor of {element}")))?;
     Ok(TensorSpec { name, datatype, shape: shape.iter().copied().collect() })
+}
+
+/// What is missing may be weights that nobody looks for.
+fn open_error(error: &ort::Error) -> EngineError {
+    let message = one_line(error);
+    if message.contains(NOWHERE) || message.contains("External data path") {
+        let reason = "it keeps weights in files beside it, which are not read; save it with all weights inside (docs/models.md)";
+        return EngineError::Graph(reason.to_owned());
+    }
+    EngineError::Graph(message)
 }
 
 /// How ONNX Runtime words that there is no memory, for which it has no code either: its arena's

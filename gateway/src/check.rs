@@ -80,7 +80,12 @@ pub fn check_repository(
     };
     let repository = Repository::new(root.to_owned());
     let (found, faults) = repository.scan(models.as_ref()).map_err(unreadable)?;
-    if let Some(missing) = models.iter().flatten().find(|model| !found.contains_key(*model)) {
+    // Where a model has nothing to serve, what is wrong with its folder is the answer.
+    let is_told = |model: &ModelName| {
+        let folder = root.join(model.as_str());
+        found.contains_key(model) || faults.keys().any(|path| path.starts_with(&folder))
+    };
+    if let Some(missing) = models.iter().flatten().find(|model| !is_told(model)) {
         let root = root.display();
         let complaint = format!("--model {missing}: {root} has no version of this model");
         return Err(StartError::Settings(vec![complaint]));

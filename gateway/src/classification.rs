@@ -61,7 +61,7 @@ fn check_size(rows: usize, width: usize, classes: usize) -> Result<usize, String
 }
 
 /// An output's rows on their way to their classes: the `classes` largest values of each row as text,
-/// `value:index` or `value:index:label`, the largest first; of equal ones the first. Rows are the
+/// `value:index`, or `value:index:label` where there is one, the largest first; of equal ones the first. Rows are the
 /// first dimension if the model batches, else the tensor is one row.
 #[derive(Debug)]
 pub(crate) struct Ranking<'t> {
@@ -138,7 +138,8 @@ impl<'t> Ranking<'t> {
             let values = &values[row * self.width..][..self.width];
             for index in largest(values, self.classes, &order) {
                 let value = display(values[index]);
-                let written = match self.labels.get(index) {
+                let label = self.labels.get(index).filter(|label| !label.is_empty());
+                let written = match label {
                     Some(label) => write!(text, "{value}:{index}:{label}"),
                     None => write!(text, "{value}:{index}"),
                 };
@@ -256,6 +257,9 @@ mod tests {
             texts(&ranked),
             ["2.500000:1:dog", "0.100000:0:cat", "8.000000:2", "7.000000:0:cat"]
         );
+        let empty = [String::new(), "dog".to_owned()];
+        let ranked = classify(&scores, true, 2, &empty).unwrap();
+        assert_eq!(texts(&ranked)[..2], ["2.500000:1:dog", "0.100000:0"]);
         let whole = classify(&scores, false, 9, &[]).unwrap();
         assert_eq!(whole.shape(), [6]);
         assert_eq!(texts(&whole)[..2], ["8.000000:5", "7.000000:3"]);

@@ -130,10 +130,13 @@ fn report(candidate: &Candidate, trial: &Trial, costs: &Costs, executor: &str) {
     tracing::info!(%model, %version, executor, %costs, "loaded model version");
 }
 
-/// The graph's bytes, from the file that its configuration names.
+/// The graph's bytes, from the file that its configuration names, or the one of the usual name in
+/// a folder of that name: Triton's form for a graph in several files.
 fn graph(candidate: &Candidate) -> Result<&Bytes, LoadError> {
     let named = candidate.config.as_ref().map(|config| config.default_model_filename.as_str());
-    file(candidate, named.filter(|name| !name.is_empty()).unwrap_or(MODEL_FILE))
+    let named = named.filter(|name| !name.is_empty()).unwrap_or(MODEL_FILE);
+    let inside = || candidate.files.get(&format!("{named}/{MODEL_FILE}"));
+    file(candidate, named).or_else(|missing| inside().ok_or(missing))
 }
 
 fn file<'c>(candidate: &'c Candidate, path: &str) -> Result<&'c Bytes, LoadError> {

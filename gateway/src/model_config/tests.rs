@@ -66,6 +66,20 @@ fn loaded(graph: &str, config: &str) -> Loaded {
     load_candidate(&candidate(graph, Some(config))).unwrap()
 }
 
+/// Triton's form of a graph in several files.
+#[test]
+fn a_graph_may_lie_in_a_folder_of_its_name() {
+    for config in [None, Some("default_model_filename: 'own.onnx'")] {
+        let mut candidate = candidate("scale", config);
+        let (name, graph) = candidate.files.pop_first().unwrap();
+        candidate.files.insert(format!("{name}/other.onnx"), graph.clone());
+        let missing = load_candidate(&candidate).err().unwrap().to_string();
+        assert!(missing.contains(&format!("{name} is missing")), "{missing}");
+        candidate.files.insert(format!("{name}/model.onnx"), graph);
+        assert!(load_candidate(&candidate).is_ok(), "{name}");
+    }
+}
+
 fn floats(name: &str, shape: &[i64], values: &[f32]) -> NamedTensor {
     let tensor = Tensor::new(shape.to_vec(), TensorData::Fp32(values.to_vec())).unwrap();
     NamedTensor { name: name.to_owned(), tensor }

@@ -11,7 +11,8 @@ use sluice_protocol::grpc::model_version_policy::PolicyChoice;
 use sluice_protocol::{ModelName, ModelVersion};
 
 use super::files::{check_regular, files_below, is_gone, read_files, read_regular};
-use super::settings_file::{self, Stamp, unreadable};
+use super::fingerprint::{Fingerprint, Stamp, stamp};
+use super::settings_file::{self, unreadable};
 use crate::error::LoadError;
 use crate::load::{Candidate, DeploymentSettings};
 use crate::model_config::{check_name, named_paths};
@@ -22,8 +23,6 @@ const DEPLOYMENT_FILE: &str = "deployment.toml";
 const MOST_CONFIG: u64 = 16 << 20;
 /// What the files that a configuration names may have together, in bytes.
 const MOST_NAMED: u64 = 256 << 20;
-/// What every file that decides how a version is served looks like from outside.
-pub(crate) type Fingerprint = Vec<(PathBuf, Stamp)>;
 
 /// Files and folders of which nothing is served, there or not, and why.
 pub(crate) type Faults = BTreeMap<PathBuf, String>;
@@ -34,13 +33,16 @@ pub(crate) struct ModelFolder {
     pub(crate) model: ModelName,
     path: PathBuf,
     config: ConfigFile,
-    /// The versions that are wanted.
+    /// The labels of its versions. None when the settings that say so cannot be read.
+    pub(super) labels: Option<BTreeMap<String, ModelVersion>>,
+    /// The versions that are wanted, with every file that decides how each is served.
     pub(crate) versions: BTreeMap<ModelVersion, Fingerprint>,
 }
 
 /// `config.pbtxt` as it was read.
 #[derive(Debug, Clone)]
 struct ConfigFile {
+    /// None when it could not be read too: at the next look it may.
     stamp: Stamp,
     /// None when there is none; else what it says, or what is wrong with it.
     config: Result<Option<ModelConfig>, String>,
@@ -61,9 +63,10 @@ impl ModelFolder {
             Some(config) => ConfigFile { stamp: None, config: Ok(Some(config)) },
             None => ConfigFile::read(model, &path, seen.map(|seen| &seen.config)),
         };
-        let common = config.named().into_iter();
-        let common = common.chain([CONFIG_FILE, DEPLOYMENT_FILE].map(str::to_owned));
-        let common: Fingerprint = common.map(|file| fingerprint_file(path.join(file))).collect();
+        let beside = config.named().into_iter().chain([DEPLOYMENT_FILE.to_owned()]);
+        let mut common: Vec<_> = beside.map(|file| look(path.join(file))).collect();
+        common.push((path.join(CONFIG_FILE), config.stamp));
+        let labels = settings(&path).ok().map(|settings| settings.labels);
         let mut versions = BTreeMap::new();
         for entry in std::fs::read_dir(&path)? {
             let path = entry?.path();
@@ -71,21 +74,21 @@ impl ModelFolder {
                 faults.extend(misnamed_version(path));
                 continue;
             };
+            let seen = seen.and_then(|seen| seen.versions.get(&version));
             let fingerprint = match files_below(&path) {
                 Ok(files) => {
-                    let files = files.into_iter().map(fingerprint_file);
-                    common.iter().cloned().chain(files).collect()
+                    let files = files.into_iter().map(look);
+                    Fingerprint::new(common.iter().cloned().chain(files).collect(), seen)
                 }
                 Err(_) if is_gone(&path) => continue,
                 Err(error) => {
                     faults.insert(path, error.to_string());
-                    let seen = seen.and_then(|seen| seen.versions.get(&version)).cloned();
-                    seen.unwrap_or_else(|| common.clone())
+                    seen.cloned().unwrap_or_else(|| Fingerprint::new(common.clone(), None))
                 }
             };
             versions.insert(version, fingerprint);
         }
-        let mut folder = Self { model: model.clone(), path, config, versions };
+        let mut folder = Self { model: model.clone(), path, config, labels, versions };
         folder.keep_wanted(faults);
         folder.check_labels(faults);
         Ok(folder)
@@ -96,13 +99,9 @@ impl ModelFolder {
         matches!(&self.config.config, Ok(Some(config)) if policy(config).is_some())
     }
 
-    /// The labels of its versions. None when the settings that say so cannot be read.
-    pub(super) fn labels(&self) -> Option<BTreeMap<String, ModelVersion>> {
-        settings(&self.path).ok().map(|settings| settings.labels)
-    }
-
-    /// Reads a version, once.
+    /// Reads a version, once, and notes what it holds.
     pub(crate) fn candidate(&self, version: ModelVersion) -> Result<Candidate, LoadError> {
+        self.versions.get(&version).into_iter().for_each(Fingerprint::note_contents);
         let config = self.config.config.clone().map_err(LoadError::ConfigFile)?;
         let beside = config.as_ref().map(|config| read_named(&self.path, config)).transpose()?;
         Ok(Candidate {
@@ -141,8 +140,8 @@ impl ModelFolder {
 
     /// Tells of labels that name no version that is wanted.
     fn check_labels(&self, faults: &mut Faults) {
-        let labels = self.labels().unwrap_or_default();
-        let dangling = labels.iter().filter(|(_, version)| !self.versions.contains_key(version));
+        let labels = self.labels.iter().flatten();
+        let dangling = labels.filter(|(_, version)| !self.versions.contains_key(version));
         let dangling: Vec<_> = dangling
             .map(|(label, version)| format!("label {label:?} names version {version}"))
             .collect();
@@ -158,16 +157,17 @@ impl ConfigFile {
     fn read(model: &ModelName, folder: &Path, before: Option<&Self>) -> Self {
         let path = folder.join(CONFIG_FILE);
         // Taken before the file is read: a change in between is seen the next time.
-        let stamp = settings_file::stamp(&path);
+        let stamp = stamp(&path);
         if let Some(before) = before.filter(|before| stamp.is_some() && before.stamp == stamp) {
             return before.clone();
         }
-        let config = match read_regular(&path, MOST_CONFIG) {
-            Ok(bytes) => parse(model, bytes).map(Some),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(error.to_string()),
-        };
-        Self { stamp, config }
+        match read_regular(&path, MOST_CONFIG) {
+            Ok(bytes) => Self { stamp, config: parse(model, bytes).map(Some) },
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                Self { stamp, config: Ok(None) }
+            }
+            Err(error) => Self { stamp: None, config: Err(error.to_string()) },
+        }
     }
 
     /// The files that it names, by path in the model's folder.
@@ -222,27 +222,22 @@ pub(super) fn policy(config: &ModelConfig) -> Option<&PolicyChoice> {
 }
 
 /// The contents of the files that a configuration names, as far as they are there, by path in the
-/// model's `folder`. What lies elsewhere is not read, whatever links lead to it.
+/// model's `folder`. Links are followed as those of the graph are.
 fn read_named(folder: &Path, config: &ModelConfig) -> Result<BTreeMap<String, Bytes>, LoadError> {
     let mut files = BTreeMap::new();
     let mut left = MOST_NAMED;
     for name in named_paths(config) {
-        let refuse = |reason: String| LoadError::Configuration(format!("file {name:?}: {reason}"));
-        let found =
-            folder.canonicalize().and_then(|root| Ok((root, folder.join(&name).canonicalize()?)));
-        let path = match found {
-            Ok((root, path)) if path.starts_with(&root) => path,
-            Ok(_) => {
-                return Err(refuse("it is a link that leads out of the model's folder".to_owned()));
-            }
+        let bytes = match read_regular(&folder.join(&name), left) {
+            Ok(bytes) => bytes,
             // Who named it says so.
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
-            Err(error) => return Err(refuse(error.to_string())),
+            Err(error) => {
+                let read_before = left < MOST_NAMED;
+                let together = if read_before { " with those that were read before" } else { "" };
+                let reason = format!("file {name:?}: {error}{together}");
+                return Err(LoadError::Configuration(reason));
+            }
         };
-        let bytes = read_regular(&path, left).map_err(|error| {
-            let together = if left < MOST_NAMED { " with those that were read before" } else { "" };
-            refuse(format!("{error}{together}"))
-        })?;
         left = left.saturating_sub(u64::try_from(bytes.len()).unwrap_or(u64::MAX));
         files.insert(name, bytes.into());
     }
@@ -271,8 +266,8 @@ pub(super) fn name_of<T: std::str::FromStr>(path: &Path) -> Option<T> {
     path.file_name()?.to_str()?.parse().ok()
 }
 
-fn fingerprint_file(path: PathBuf) -> (PathBuf, Stamp) {
-    let stamp = settings_file::stamp(&path);
+fn look(path: PathBuf) -> (PathBuf, Stamp) {
+    let stamp = stamp(&path);
     (path, stamp)
 }
 
@@ -285,7 +280,7 @@ mod tests {
     use sluice_protocol::ModelVersion;
     use sluice_protocol::grpc::ModelConfig;
 
-    use super::{Faults, MOST_NAMED, ModelFolder, wanted};
+    use super::{Faults, MOST_CONFIG, MOST_NAMED, ModelFolder, wanted};
     use crate::error::LoadError;
     use crate::load::Candidate;
     use crate::source::files::MOST_DEEP;
@@ -425,22 +420,41 @@ mod tests {
     }
 
     #[test]
-    fn what_is_named_is_read_inside_the_folder_and_up_to_a_size() {
+    fn what_is_named_is_read_wherever_links_lead_and_up_to_a_size() {
         let (root, folder) = naming("labels.txt");
         let (path, outside) = (folder.join("labels.txt"), root.path().join("outside"));
         assert!(first(&folder).unwrap().beside.is_empty());
-        std::fs::write(folder.join("kept"), "a").unwrap();
-        symlink("kept", &path).unwrap();
-        assert_eq!(first(&folder).unwrap().beside["labels.txt"], "a");
-        std::fs::write(&outside, "secret").unwrap();
-        std::fs::remove_file(&path).unwrap();
+        // So caches of downloads and of data versions lay a model out.
+        std::fs::write(&outside, "a").unwrap();
         symlink(&outside, &path).unwrap();
+        assert_eq!(first(&folder).unwrap().beside["labels.txt"], "a");
+        std::fs::remove_file(&path).unwrap();
+        symlink("labels.txt", &path).unwrap();
         let error = first(&folder).unwrap_err().to_string();
-        assert!(error.contains("file \"labels.txt\": it is a link that leads out"), "{error}");
+        assert!(error.contains("file \"labels.txt\": "), "{error}");
         std::fs::remove_file(&path).unwrap();
         // It takes no room on the disk.
         std::fs::File::create(&path).unwrap().set_len(MOST_NAMED + 1).unwrap();
         let error = first(&folder).unwrap_err().to_string();
         assert!(error.contains("file \"labels.txt\": it is larger than 268435456"), "{error}");
+    }
+
+    /// A file that cannot be read may be readable at the next look, without being touched.
+    #[test]
+    fn a_configuration_is_read_until_that_succeeds() {
+        let (_root, folder) = naming("labels.txt");
+        let (model, path) = ("m".parse().unwrap(), folder.join("config.pbtxt"));
+        let scan = |seen| ModelFolder::scan(&model, folder.clone(), seen, None, &mut Faults::new());
+        let text = std::fs::read(&path).unwrap();
+        std::fs::File::create(&path).unwrap().set_len(MOST_CONFIG + 1).unwrap();
+        let failed = scan(None).unwrap();
+        assert!(failed.candidate(ModelVersion(1)).is_err());
+        let stamp = failed.config.stamp;
+        assert_eq!((stamp, scan(Some(&failed)).unwrap().versions), (None, failed.versions.clone()));
+        std::fs::write(&path, text).unwrap();
+        let found = scan(Some(&failed)).unwrap();
+        assert_ne!(found.versions, failed.versions);
+        assert!(found.candidate(ModelVersion(1)).is_ok());
+        assert_eq!(scan(Some(&found)).unwrap().versions, found.versions);
     }
 }

@@ -2,6 +2,7 @@
 //! and takes out what is gone; a version that is refused changes nothing for the others.
 
 mod files;
+mod fingerprint;
 mod folder;
 mod given;
 mod package_cache;

@@ -112,7 +112,7 @@ impl Repository {
             }
         }
         let labels = match &origin {
-            Origin::Folder(folder) => folder.labels(),
+            Origin::Folder(folder) => folder.labels.clone(),
             // Whoever runs the model says how, whatever it is that is run.
             Origin::Given(_) => {
                 let settings = settings(&self.root.join(model.as_str()));
@@ -285,6 +285,9 @@ fn sync_model(
     folder: &ModelFolder,
     stopped: impl Fn() -> bool,
 ) {
+    let mut is_same = before.is_some_and(|seen| {
+        seen.labels == folder.labels && seen.versions.keys().eq(folder.versions.keys())
+    });
     for (&version, fingerprint) in &folder.versions {
         if stopped() {
             return;
@@ -292,11 +295,15 @@ fn sync_model(
         if before.and_then(|seen| seen.versions.get(&version)) == Some(fingerprint) {
             continue;
         }
+        is_same = false;
         let _refused = !install(shared, &folder.model, version, || folder.candidate(version));
     }
-    let labels = folder.labels();
+    // A new catalog names every model, and each of them is looked at.
+    if is_same {
+        return;
+    }
     let wanted = |version: &ModelVersion| folder.versions.contains_key(version);
-    settle(shared, &folder.model, &[], labels.as_ref(), wanted);
+    settle(shared, &folder.model, &[], folder.labels.as_ref(), wanted);
 }
 
 /// Says that nothing of a model is being loaded any more.
@@ -306,4 +313,46 @@ fn abandon(shared: &Shared, model: &ModelName) {
 
 fn refused(model: &ModelName, reason: String) -> GatewayError {
     GatewayError::LoadRefused { model: model.clone(), reason }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::{Path, PathBuf};
+    use std::sync::Arc;
+
+    use sluice_engine::OnnxRuntime;
+
+    use super::Repository;
+    use crate::catalog::Catalog;
+    use crate::shared::{Options, Shared};
+
+    /// A look at what is as it was: the catalog stays, and with it every version and its counters.
+    #[test]
+    fn what_has_not_changed_is_left_alone() {
+        let root = tempfile::tempdir().unwrap();
+        let (folder, backup) = (root.path().join("m"), root.path().join("backup"));
+        std::fs::create_dir_all(folder.join("1")).unwrap();
+        let scale = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/models/scale.onnx");
+        std::fs::copy(scale, folder.join("1/model.onnx")).unwrap();
+        let library = std::env::var_os("SLUICE_ONNXRUNTIME").map(PathBuf::from);
+        let runtime = OnnxRuntime::load(library.as_deref()).unwrap();
+        let shared = Shared::new(runtime, None, None, Options { cores: 1, ..Options::default() });
+        let mut repository = Repository::new(root.path().to_owned());
+        let mut look = || -> Arc<Catalog> {
+            repository.sync(&shared, None, || false);
+            shared.catalog.snapshot().clone()
+        };
+        let number = |catalog: &Catalog| catalog.resolve("m", None).unwrap().number;
+        let first = look();
+        assert!(Arc::ptr_eq(&first, &look()), "nothing happened");
+        std::fs::hard_link(folder.join("1/model.onnx"), &backup).unwrap();
+        assert!(Arc::ptr_eq(&first, &look()), "somebody made a backup");
+        std::fs::remove_file(backup).unwrap();
+        assert!(Arc::ptr_eq(&first, &look()), "and removed it");
+        std::fs::write(folder.join("deployment.toml"), "format = 1\n[labels]\nstable = 1\n").unwrap();
+        let labelled = look();
+        assert_ne!(number(&labelled), number(&first), "its settings changed");
+        assert!(labelled.resolve_label("m", "stable").is_ok());
+        assert!(Arc::ptr_eq(&labelled, &look()));
+    }
 }

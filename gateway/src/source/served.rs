@@ -10,9 +10,10 @@ use bytes::Bytes;
 use sluice_protocol::{Digest, ModelName, ModelVersion};
 use sluice_registry::{Client, RegistryError, Snapshot, SnapshotModel};
 
+use super::fingerprint::Fingerprint;
 use super::package_cache::PackageCache;
 use super::saved::{Saved, SavedModel};
-use super::settings_file::{self, Stamp};
+use super::settings_file;
 use super::{install, refuse};
 use crate::catalog::Model;
 use crate::error::LoadError;
@@ -26,6 +27,9 @@ const LOOK: Duration = Duration::from_secs(1);
 
 /// Why a version is refused whose files nobody but this gateway had.
 const INCOMPLETE: &str = "its saved package is incomplete";
+/// Why one is not tried whose place is taken.
+const IN_PLACE: &str =
+    "another registry's version of this number answers in its place until the champion can";
 
 /// A version's files by path, and their digests.
 type Package = (BTreeMap<String, Bytes>, BTreeMap<String, Digest>);
@@ -42,7 +46,7 @@ pub(super) struct Served {
     wanted: BTreeMap<ModelName, Wanted>,
     /// The settings file under which a version was last tried, whatever came of it: a version
     /// does not change, so trying it again under the same settings would not help.
-    tried: BTreeMap<(ModelName, ModelVersion), Stamp>,
+    tried: BTreeMap<(ModelName, ModelVersion), Fingerprint>,
     lacks_files: bool,
 }
 
@@ -148,7 +152,7 @@ impl Served {
     pub(super) async fn settings_changed(&self) {
         let changed = || {
             let mut tried = self.tried.iter();
-            tried.any(|((name, _), stamp)| self.settings_stamp(name) != *stamp)
+            tried.any(|((name, _), file)| self.settings_file(name, Some(file)) != *file)
         };
         while !changed() {
             tokio::time::sleep(LOOK).await;
@@ -181,20 +185,18 @@ impl Served {
         wanted: &Wanted,
         before: SavedModel,
     ) -> SavedModel {
+        let answering = self.default_version(name);
         let mut next = before.clone();
-        for &version in &wanted.versions {
-            self.load_version(name, version, wanted, &mut next).await;
-        }
-        let former = before.default.filter(|version| !wanted.versions.contains(version));
-        if let Some(former) = former
-            && self.champion(name, wanted, &next).is_none()
-        {
-            self.load_version(name, former, wanted, &mut next).await;
-        }
-        // The version that answers stays until another one can, whatever the aliases say.
+        self.load_versions(name, wanted, &mut next).await;
+        // The version that answers stays until another one can, whatever the aliases say: that
+        // version, not another registry's of the same number.
+        let is_same = |version: &ModelVersion| {
+            before.foreign.contains(version) == next.foreign.contains(version)
+        };
+        let former = before.default.filter(is_same);
         let loaded = |version: &ModelVersion| self.is_loaded(name, *version);
-        let default = self.champion(name, wanted, &next).or(before.default.filter(loaded));
-        let kept = default.or(before.default);
+        let default = self.champion(name, wanted, &next).or(former.filter(loaded));
+        let kept = default.or(former);
         let keep =
             |version: &ModelVersion| wanted.versions.contains(version) || kept == Some(*version);
         // Another registry's version of the same number answers for a wanted one only as long as
@@ -207,7 +209,6 @@ impl Served {
         next.versions.retain(|version, _| serve(version));
         next.foreign = foreign.iter().copied().filter(serve).collect();
         self.tried.retain(|(model, version), _| model != name || keep(version));
-        let answering = self.default_version(name);
         self.shared.catalog.update(name, |known| {
             known.versions.retain(|version, _| serve(version));
             known.refused.retain(|version, _| keep(version));
@@ -224,6 +225,30 @@ impl Served {
         next
     }
 
+    /// Loads what is wanted of one model into the catalog. A version that has the number of the one
+    /// that answers, which another registry's is, waits until the champion can: whoever names no
+    /// version must not get it meanwhile.
+    async fn load_versions(&mut self, name: &ModelName, wanted: &Wanted, next: &mut SavedModel) {
+        let waits = next.default.filter(|&version| {
+            let is_other = next.foreign.contains(&version) && wanted.names(version);
+            is_other && wanted.champion != Some(version)
+        });
+        for &version in wanted.versions.iter().filter(|version| waits != Some(**version)) {
+            self.load_version(name, version, wanted, next).await;
+        }
+        let champion = self.champion(name, wanted, next);
+        let former = next.default.filter(|version| !wanted.versions.contains(version));
+        if let Some(former) = former.filter(|_| champion.is_none()) {
+            self.load_version(name, former, wanted, next).await;
+        }
+        let Some(waits) = waits else { return };
+        if champion.is_none() && self.is_loaded(name, waits) {
+            return self.tell(name, waits, IN_PLACE);
+        }
+        self.shared.catalog.update(name, |known| known.set_default_version(champion));
+        self.load_version(name, waits, wanted, next).await;
+    }
+
     /// Loads one version, unless it was tried already under the settings of now, and notes in
     /// `next` what it consists of.
     async fn load_version(
@@ -234,7 +259,7 @@ impl Served {
         next: &mut SavedModel,
     ) {
         let tried = self.tried.get(&(name.clone(), version));
-        if tried.is_some_and(|stamp| *stamp == self.settings_stamp(name)) {
+        if tried.is_some_and(|file| *file == self.settings_file(name, tried)) {
             return;
         }
         let known = next.versions.get(&version);
@@ -246,7 +271,7 @@ impl Served {
             {
                 Some((files, digests)) => Ok((files, digests.clone())),
                 None => {
-                    self.tried.insert((name.clone(), version), self.settings_stamp(name));
+                    self.note_tried(name, version);
                     return refuse(&self.shared, name, version, INCOMPLETE);
                 }
             },
@@ -331,8 +356,7 @@ impl Served {
         version: ModelVersion,
         files: BTreeMap<String, Bytes>,
     ) -> bool {
-        // Taken before the file is read: a change in between is seen the next time.
-        self.tried.insert((name.clone(), version), self.settings_stamp(name));
+        self.note_tried(name, version);
         let (shared, path) = (self.shared.clone(), self.settings_path(name));
         let model = name.clone();
         let loading = tokio::task::spawn_blocking(move || {
@@ -352,11 +376,16 @@ impl Served {
     fn miss(&mut self, name: &ModelName, version: ModelVersion, error: &RegistryError) {
         self.lacks_files = true;
         self.tried.remove(&(name.clone(), version));
-        let reason = format!("cannot be fetched: {error}");
+        self.tell(name, version, &format!("cannot be fetched: {error}"));
+    }
+
+    /// Notes why a version is not served, once as long as the reason lasts.
+    fn tell(&self, name: &ModelName, version: ModelVersion, reason: &str) {
         let catalog = self.shared.catalog.snapshot();
-        let noted = catalog.model(name.as_str()).and_then(|known| known.refused.get(&version));
-        if noted != Some(&reason) {
-            refuse(&self.shared, name, version, &reason);
+        let known = catalog.model(name.as_str());
+        let noted = known.and_then(|known| known.refused.get(&version));
+        if noted.map(String::as_str) != Some(reason) {
+            refuse(&self.shared, name, version, reason);
         }
     }
 
@@ -366,8 +395,20 @@ impl Served {
         Some(state.join("deployments").join(format!("{name}.toml")))
     }
 
-    fn settings_stamp(&self, name: &ModelName) -> Stamp {
-        settings_file::stamp(&self.settings_path(name)?)
+    /// The settings file as it is now, compared with that under which a version was tried.
+    fn settings_file(&self, name: &ModelName, tried: Option<&Fingerprint>) -> Fingerprint {
+        match self.settings_path(name) {
+            Some(path) => Fingerprint::of_file(path, tried),
+            None => Fingerprint::new(Vec::new(), tried),
+        }
+    }
+
+    /// Notes that a version is tried under the settings of now, which are read after this: a
+    /// change in between is seen the next time.
+    fn note_tried(&mut self, name: &ModelName, version: ModelVersion) {
+        let file = self.settings_file(name, None);
+        file.note_contents();
+        self.tried.insert((name.clone(), version), file);
     }
 
     fn saved(&self) -> Option<Saved> {

@@ -44,6 +44,13 @@ fn models_may_be_picked_and_must_be_there() {
     place(folder.path(), "b", 1, b"no graph");
     let only = |model: &str| CheckOptions { models: vec![model.to_owned()], ..options() };
     assert_eq!(check_repository(folder.path(), only("a")).unwrap().len(), 1);
+    place(folder.path(), "none", 1, &graph_bytes("scale.onnx"));
+    let policy = "version_policy { specific { versions: 7 } }";
+    std::fs::write(folder.path().join("none/config.pbtxt"), policy).unwrap();
+    let checked = check_repository(folder.path(), only("none")).unwrap();
+    let reasons: Vec<_> = checked.iter().flat_map(|one| one.refused.as_deref()).collect();
+    let wants_none = "version_policy wants none of the versions that are there";
+    assert_eq!(reasons, [wants_none, "version_policy names it, but it is not there"]);
     let unknown = check_repository(folder.path(), only("c")).unwrap_err().to_string();
     assert!(unknown.contains("has no version of this model"), "{unknown}");
     assert!(check_repository(folder.path(), only("../a")).is_err());

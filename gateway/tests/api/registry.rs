@@ -11,12 +11,16 @@ use axum::extract::State;
 use axum::http::Uri;
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
+use tokio::sync::Semaphore;
 use sluice_gateway::{Gateway, Settings};
 use sluice_protocol::Digest;
 
 use crate::support::{answer, graph_bytes, wait_until};
 
 const ASK: &str = r#"{"instances": [[1, 2]]}"#;
+
+/// A graph that is given when the test says so.
+const SLOW: &str = "shift.onnx";
 
 /// A model's graphs by version, and its aliases.
 type Model = (BTreeMap<u64, &'static str>, BTreeMap<&'static str, u64>);
@@ -34,13 +38,18 @@ struct Content {
 struct Registry {
     address: SocketAddr,
     content: Arc<Mutex<Content>>,
+    /// How often `SLOW` was asked for, and may be given.
+    asked: Arc<Semaphore>,
+    given: Arc<Semaphore>,
 }
 
 impl Registry {
     async fn start(name: &'static str) -> Self {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let registry = Self { address, content: Arc::default() };
+        let none = || Arc::new(Semaphore::new(0));
+        let content = Arc::default();
+        let registry = Self { address, content, asked: none(), given: none() };
         registry.replace(name);
         let routes = Router::new().fallback(respond).with_state(registry.clone());
         let _ends_with_its_runtime =
@@ -108,10 +117,15 @@ async fn respond(State(registry): State<Registry>, uri: Uri) -> Response {
     let inside = inside.or_else(|| path.strip_prefix("/api/2.0/mlflow/")).unwrap_or_default();
     if let Some(digest) = inside.strip_prefix("blobs/") {
         // Any other has been lost.
-        let graphs = ["scale.onnx", "center.onnx"].map(graph_bytes);
-        let found = graphs.into_iter().find(|bytes| Digest::of(bytes).to_string() == digest);
+        let graphs = ["scale.onnx", "center.onnx", SLOW].map(|graph| (graph, graph_bytes(graph)));
+        let mut graphs = graphs.into_iter();
+        let found = graphs.find(|(_, bytes)| Digest::of(bytes).to_string() == digest);
+        if found.as_ref().is_some_and(|(graph, _)| *graph == SLOW) {
+            registry.asked.add_permits(1);
+            registry.given.acquire().await.unwrap().forget();
+        }
         let lost = axum::http::StatusCode::NOT_FOUND;
-        return found.map_or_else(|| lost.into_response(), IntoResponse::into_response);
+        return found.map_or_else(|| lost.into_response(), |(_, bytes)| bytes.into_response());
     }
     if inside == "changes" {
         // A follower that is told of nothing asks again at once.
@@ -213,6 +227,33 @@ async fn a_version_of_another_registry_takes_the_place_of_one_when_it_can_be_ser
     assert_eq!(following.predict("m").await, scaled());
     registry.publish("m", 1, "center.onnx", "champion");
     following.wait_for("m", &centred()).await;
+    following.0.drain().await;
+}
+
+/// A candidate that has the number of the version that answers must not answer in its place.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_answers_is_the_same_version_until_the_champion_can() {
+    let state = tempfile::tempdir().unwrap();
+    let registry = Registry::start("first").await;
+    registry.publish("m", 1, "scale.onnx", "champion");
+    let following = Following::start(&registry, state.path()).await;
+    registry.replace("second");
+    registry.publish("m", 1, "center.onnx", "candidate");
+    registry.publish("m", 2, "fixed.onnx", "champion");
+    registry.publish("n", 1, "scale.onnx", "champion");
+    following.wait_for("n", &scaled()).await;
+    assert_eq!(following.predict("m").await, scaled());
+    following.0.drain().await;
+    let following = Following::start(&registry, state.path()).await;
+    assert_eq!(following.predict("m").await, scaled());
+
+    registry.publish("m", 2, SLOW, "champion");
+    registry.asked.acquire().await.unwrap().forget();
+    assert_eq!(following.predict("m").await, scaled(), "its champion is on its way");
+    registry.given.add_permits(1);
+    following.wait_for("m/versions/1", &centred()).await;
+    let shifted = json!([2.0, 4.0]);
+    assert_eq!(following.predict("m").await, shifted, "before the candidate");
     following.0.drain().await;
 }
 

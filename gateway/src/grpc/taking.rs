@@ -20,9 +20,13 @@ use tonic::Status;
 
 use crate::error::GatewayError;
 
-/// In what pieces answers are handed to HTTP/2, in bytes. The next one is when this one's turn has
-/// come, so a client takes one in its time, or is given up.
+/// In what pieces answers are handed to HTTP/2, in bytes. The next one is once the client's windows
+/// have room for all of this one, so a client takes one in its time, or is given up.
 const PIECE: usize = 32 << 10;
+/// What is handed on whole, in bytes, as most answers are: HTTP/2 keeps it for as long as the client's
+/// windows are shut, and nobody counts it. Of what is longer, the last byte waits here until there is
+/// room for all before it.
+const SHORT: usize = 4 << 10;
 /// How many of the largest bodies may wait for one client, as answers.
 const MOST_BODIES: usize = 8;
 
@@ -45,7 +49,7 @@ enum Polled {
 #[derive(Debug)]
 pub(crate) struct GivenUp;
 
-/// What waits for one connection's client, beside what is small.
+/// What waits for one connection's client, beside what is short.
 #[derive(Debug, Clone)]
 pub(crate) struct Untaken(Arc<Account>);
 
@@ -86,18 +90,14 @@ impl Untaken {
         }
     }
 
-    /// Counts a message of so many bytes. A single one may wait whatever its size, and small ones
-    /// are not counted.
-    pub(super) fn hold(&self, bytes: usize) -> Result<Option<Held>, GatewayError> {
-        if bytes <= PIECE {
-            return Ok(None);
-        }
+    /// Counts a message of so many bytes. A single one may wait whatever its size.
+    pub(super) fn hold(&self, bytes: usize) -> Result<Held, GatewayError> {
         let waiting = self.0.bytes.load(Relaxed);
         if waiting > 0 && waiting.saturating_add(bytes) > self.0.most {
             return Err(self.refusal());
         }
         self.0.bytes.fetch_add(bytes, Relaxed);
-        Ok(Some(Held { account: self.clone(), bytes }))
+        Ok(Held { account: self.clone(), bytes })
     }
 
     fn refusal(&self) -> GatewayError {
@@ -119,7 +119,10 @@ impl Answer {
 
     fn next_piece(&mut self) -> Frame<Bytes> {
         LAST.set(Some(Polled::HandedOn));
-        let length = self.rest.len().min(PIECE);
+        let length = match self.rest.len() {
+            short @ ..=SHORT => short,
+            long => PIECE.min(long - 1),
+        };
         Frame::data(self.rest.split_to(length))
     }
 }
@@ -146,7 +149,8 @@ impl Body for Answer {
             Ok(data) => data,
             Err(trailers) => return Poll::Ready(Some(Ok(trailers))),
         };
-        match answer.untaken.hold(data.len()) {
+        let is_short = data.len() <= SHORT;
+        match (!is_short).then(|| answer.untaken.hold(data.len())).transpose() {
             Ok(held) => {
                 answer.held = held;
                 answer.rest = data;
@@ -206,8 +210,7 @@ mod tests {
         let whole = MOST_BODIES * PIECE;
         let large = untaken.hold(10 * whole).unwrap();
         assert!(untaken.check().is_err());
-        assert!(untaken.hold(PIECE + 1).is_err());
-        assert!(untaken.hold(PIECE).unwrap().is_none(), "small ones are not counted");
+        assert!(untaken.hold(1).is_err());
         drop(large);
         let half = untaken.hold(whole / 2).unwrap();
         assert!(untaken.check().is_ok());

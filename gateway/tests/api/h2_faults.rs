@@ -280,10 +280,8 @@ async fn answers_of_which_a_byte_is_taken_are_given_up() {
     while given_up < CALLS {
         let next = within("the end of a call", next_frame(&mut stream)).await;
         let (kind, flags, _, _) = next.expect("the connection goes on");
-        assert!(
-            kind == RESET || flags & END_STREAM == 0,
-            "an answer has not come in three seconds"
-        );
+        let is_late = kind == HEADERS && flags & END_STREAM != 0;
+        assert!(!is_late, "an answer was not there within the timeout");
         given_up += u32::from(kind == RESET);
     }
     process.end_without_an_error().await;
@@ -293,7 +291,7 @@ async fn answers_of_which_a_byte_is_taken_are_given_up() {
 #[tokio::test(flavor = "multi_thread")]
 async fn small_answers_that_wait_on_many_streams_are_bounded() {
     let models = [("fill", 1, "fill.onnx"), ("scale", 1, "scale.onnx")];
-    let flags = ["--max-body=1000000", "--request-timeout=600s", "--cores=1"];
+    let flags = ["--max-body=1000000", "--request-timeout=600s"];
     let process = Process::start(&models, &flags).await;
     let mut stream = open_with_window(&process, 0).await;
     // 18 MB, of which 8 MB may wait.

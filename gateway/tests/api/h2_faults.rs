@@ -284,6 +284,7 @@ async fn answers_of_which_a_byte_is_taken_are_given_up() {
         assert!(!is_late, "an answer was not there within the timeout");
         given_up += u32::from(kind == RESET);
     }
+    drop(stream);
     process.end_without_an_error().await;
 }
 

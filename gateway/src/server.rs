@@ -6,6 +6,7 @@ mod guarded;
 mod open;
 
 use std::convert::Infallible;
+use std::io;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::rc::Rc;
@@ -43,6 +44,8 @@ const QUIET: Duration = Duration::from_millis(500);
 /// long the first one of a client that has just connected may.
 const LAST_READ: Duration = Duration::from_millis(50);
 const LAST_FIRST_READ: Duration = Duration::from_secs(1);
+/// How long descriptors may take to come free for those that have connected by then.
+const LAST_ACCEPTED: Duration = Duration::from_secs(1);
 /// A gRPC call's headers and metadata, in bytes as HTTP/2 counts them.
 const MOST_HEADERS: u32 = 16 * 1024;
 /// Calls that a client may have broken off before they are looked at. One that breaks off more is
@@ -88,7 +91,7 @@ pub(crate) fn listen(
     Ok(sockets)
 }
 
-fn open(address: SocketAddr) -> std::io::Result<std::net::TcpListener> {
+fn open(address: SocketAddr) -> io::Result<std::net::TcpListener> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?;
     socket.set_reuse_port(true)?;
@@ -98,45 +101,64 @@ fn open(address: SocketAddr) -> std::io::Result<std::net::TcpListener> {
     Ok(socket.into())
 }
 
-/// Runs core `index`, which holds `most_connections`, on this thread until `stop` says so and its connections have ended, or
-/// `drain` has passed since. Only a run that is on this thread then can make that longer.
+/// Runs core `index`, which holds `most_connections`, on this thread until `stop` says so and its
+/// connections have ended, or `drain` has passed since. Only a run that is on this thread then can
+/// make that longer.
 pub(crate) fn run_core(
     index: usize,
     shared: Arc<Shared>,
     listeners: Listeners,
     most_connections: usize,
-    stop: watch::Receiver<bool>,
+    mut stop: watch::Receiver<bool>,
     drain: Duration,
-) -> std::io::Result<()> {
+) -> io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     LocalSet::new().block_on(&runtime, async move {
         let _core = Core::start(index);
         let http = TcpListener::from_std(listeners.http)?;
         let grpc = TcpListener::from_std(listeners.grpc)?;
         let mut connections = Connections::new(shared, most_connections);
-        accept(&http, &grpc, &mut connections, stop).await;
+        accept(&http, &grpc, &mut connections, stop.wait_for(|&stop| stop)).await;
         wind_down(http, grpc, connections, Instant::now() + drain).await
     })
 }
 
+/// Accepts connections until `stop`.
 async fn accept(
     http: &TcpListener,
     grpc: &TcpListener,
     connections: &mut Connections,
-    mut stop: watch::Receiver<bool>,
+    stop: impl Future,
 ) {
-    let mut stopped = pin!(stop.wait_for(|&stop| stop));
+    let mut stop = pin!(stop);
     loop {
-        let failed = tokio::select! {
-            _ = &mut stopped => return,
+        let accepted = tokio::select! {
+            _ = &mut stop => return,
             accepted = http.accept() => accepted.map(|(stream, _)| connections.serve_http(stream)),
             accepted = grpc.accept() => accepted.map(|(stream, _)| connections.serve_grpc(stream)),
         };
-        if let Err(error) = failed {
-            connections.open.ask_an_idle_one_to_leave();
-            pause_after(&error).await;
+        match accepted {
+            Err(error) if !is_of_one_connection(&error) => connections.make_room(&error).await,
+            _ => {}
         }
     }
+}
+
+/// Whether only the connection that was to be accepted is lost, and the next one can be at once.
+fn is_of_one_connection(error: &io::Error) -> bool {
+    use io::ErrorKind::{
+        ConnectionAborted, ConnectionReset, HostUnreachable, Interrupted, NetworkDown,
+        NetworkUnreachable,
+    };
+    matches!(
+        error.kind(),
+        ConnectionAborted
+            | ConnectionReset
+            | HostUnreachable
+            | Interrupted
+            | NetworkDown
+            | NetworkUnreachable
+    )
 }
 
 /// Ends a core's connections without losing a request. For a quiet time new connections are
@@ -148,19 +170,13 @@ async fn wind_down(
     grpc: TcpListener,
     mut connections: Connections,
     deadline: Instant,
-) -> std::io::Result<()> {
+) -> io::Result<()> {
     let left = deadline.saturating_duration_since(Instant::now());
     let quiet = tokio::time::sleep(QUIET.min(left / 2));
-    let mut quiet = pin!(quiet);
-    loop {
-        tokio::select! {
-            () = &mut quiet => break,
-            Ok((stream, _)) = http.accept() => connections.serve_http(stream),
-            Ok((stream, _)) = grpc.accept() => connections.serve_grpc(stream),
-        }
-    }
-    accepted_last(http)?.for_each(|stream| connections.serve_http(stream));
-    accepted_last(grpc)?.for_each(|stream| connections.serve_grpc(stream));
+    accept(&http, &grpc, &mut connections, quiet).await;
+    let late = Instant::now() + LAST_ACCEPTED.min(left / 4);
+    accept_last(http, late, &mut connections, Connections::serve_http).await?;
+    accept_last(grpc, late, &mut connections, Connections::serve_grpc).await?;
     // What the last ones have sent already, or are about to send, is read before they are told to
     // finish.
     tokio::time::sleep(LAST_READ.min(left / 4)).await;
@@ -174,9 +190,15 @@ async fn wind_down(
     Ok(())
 }
 
-/// The connections in the queue of a port that is closed. The system resets those that are in the
-/// queue when it goes, so first nobody more is let in.
-fn accepted_last(listener: TcpListener) -> std::io::Result<impl Iterator<Item = TcpStream>> {
+/// Closes a port and takes in the connections in its queue, until `late` where descriptors must come
+/// free for them. The system resets those that are in the queue when it goes, so first nobody more is
+/// let in.
+async fn accept_last(
+    listener: TcpListener,
+    late: Instant,
+    connections: &mut Connections,
+    serve: impl Fn(&mut Connections, TcpStream),
+) -> io::Result<()> {
     /// A program for the system's packet filter: return, and of the packet nothing.
     const NOTHING: SockFilter = SockFilter::new(0x06, 0, 0, 0);
     // Asked directly: the runtime would only tell of those that it has noticed.
@@ -184,14 +206,23 @@ fn accepted_last(listener: TcpListener) -> std::io::Result<impl Iterator<Item = 
     if let Err(error) = SockRef::from(&listener).attach_filter(&[NOTHING]) {
         tracing::debug!(%error, "connections may come in while the port is closed");
     }
-    Ok(std::iter::from_fn(move || {
-        let (stream, _) = listener.accept().ok()?;
-        stream.set_nonblocking(true).and_then(|()| TcpStream::from_std(stream)).ok()
-    }))
+    loop {
+        let accepted = listener.accept().and_then(|(stream, _)| {
+            stream.set_nonblocking(true)?;
+            TcpStream::from_std(stream)
+        });
+        match accepted {
+            Ok(stream) => serve(connections, stream),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+            Err(error) if is_of_one_connection(&error) => {}
+            Err(_) if Instant::now() >= late => return Ok(()),
+            Err(error) => connections.make_room(&error).await,
+        }
+    }
 }
 
 /// Out of file descriptors, usually: trying again at once would only burn the core.
-pub(crate) async fn pause_after(error: &std::io::Error) {
+pub(crate) async fn pause_after(error: &io::Error) {
     tracing::warn!(%error, "cannot accept a connection");
     tokio::time::sleep(Duration::from_millis(50)).await;
 }
@@ -206,6 +237,12 @@ struct Connections {
 impl Connections {
     fn new(shared: Arc<Shared>, most: usize) -> Self {
         Self { shared, open: Open::new(most), handshakes: Handshakes::default() }
+    }
+
+    /// Lets a descriptor come free after `error`, of which the lack of one is the usual cause.
+    async fn make_room(&mut self, error: &io::Error) {
+        self.open.ask_an_idle_one_to_leave();
+        pause_after(error).await;
     }
 
     fn serve_http(&mut self, stream: TcpStream) {
@@ -358,8 +395,8 @@ mod tests {
     use tokio::task::LocalSet;
     use tokio::time::{sleep, timeout};
 
-    use super::http_connection;
     use super::open::Open;
+    use super::{http_connection, is_of_one_connection};
     use crate::shared::{Options, Shared};
     use crate::tls::Port;
 
@@ -421,6 +458,18 @@ mod tests {
             assert!(idle >= Duration::from_secs(500), "closed after {idle:?}");
         };
         local.run_until(asking).await;
+    }
+
+    #[test]
+    fn a_connection_that_is_gone_already_is_no_lack_of_descriptors() {
+        const EINTR: i32 = 4;
+        const ENFILE: i32 = 23;
+        const EMFILE: i32 = 24;
+        const ENETUNREACH: i32 = 101;
+        const ECONNABORTED: i32 = 103;
+        let is = |code| is_of_one_connection(&std::io::Error::from_raw_os_error(code));
+        assert!([EINTR, ENETUNREACH, ECONNABORTED].into_iter().all(is));
+        assert!(![ENFILE, EMFILE].into_iter().any(is));
     }
 
     #[tokio::test]

@@ -33,13 +33,15 @@ const EARNED_A_SECOND: u128 = 1000;
 pub(crate) struct FloodGuard<I> {
     inner: I,
     frames: Frames,
-    /// Until the client has begun to speak.
+    /// Until the client has begun to speak: what it must send first, and a frame's header.
     opening: Option<Pin<Box<Sleep>>>,
 }
 
 /// Where in the frames the connection is, and what it may still send.
 #[derive(Debug)]
 struct Frames {
+    /// Whether a frame has begun.
+    begun: bool,
     /// Bytes that are of no interest.
     skip: usize,
     header: [u8; HEADER],
@@ -59,7 +61,8 @@ impl<I> FloodGuard<I> {
 impl Frames {
     fn new() -> Self {
         let header = [0; HEADER];
-        Self { skip: PREFACE, header, filled: 0, left: ALLOWED, since: Instant::now() }
+        let since = Instant::now();
+        Self { begun: false, skip: PREFACE, header, filled: 0, left: ALLOWED, since }
     }
 
     /// Looks at what has come; false when that is too much.
@@ -77,6 +80,7 @@ impl Frames {
             bytes = &bytes[read..];
             if self.filled == HEADER {
                 self.filled = 0;
+                self.begun = true;
                 let [high, middle, low, kind, ..] = self.header;
                 self.skip = u32::from_be_bytes([0, high, middle, low]) as usize;
                 if !self.take(kind) {
@@ -137,7 +141,7 @@ impl<I: AsyncRead + Unpin> AsyncRead for FloodGuard<I> {
         if !connection.frames.read(&buffer.filled()[before..]) {
             return Poll::Ready(Err(io::Error::other("too many frames that only cost")));
         }
-        if connection.frames.skip == 0 {
+        if connection.frames.begun {
             connection.opening = None;
         }
         read
@@ -186,9 +190,11 @@ impl<I: AsyncWrite + Unpin> AsyncWrite for FloodGuard<I> {
 mod tests {
     use std::time::Duration;
 
+    use futures::FutureExt;
     use proptest::prelude::*;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
 
-    use super::{ALLOWED, BYTES_TO_EARN, EARNED_BY_FRAME, Frames, PREFACE};
+    use super::{ALLOWED, BYTES_TO_EARN, EARNED_BY_FRAME, FloodGuard, Frames, PREFACE};
 
     const PING: u8 = 6;
     const DATA: u8 = 0;
@@ -236,6 +242,22 @@ mod tests {
         check(pings(&mut frames), 500);
         frames.since -= Duration::from_secs(3600);
         check(pings(&mut frames), ALLOWED);
+    }
+
+    /// However what it has sent is cut: only who says nothing, or not enough, is given up.
+    #[tokio::test]
+    async fn a_client_that_has_begun_to_speak_may_be_slow() {
+        const PATIENCE: Duration = Duration::from_millis(100);
+        let ping = frame(PING, 8);
+        for (frames, begun) in [(&[][..], false), (&ping[..5], false), (&ping[..12], true)] {
+            let (mut client, server) = duplex(1000);
+            let mut server = FloodGuard::new(server, PATIENCE);
+            client.write_all(&[&[0; PREFACE], frames].concat()).await.unwrap();
+            server.read_buf(&mut Vec::with_capacity(1000)).await.unwrap();
+            tokio::time::sleep(2 * PATIENCE).await;
+            let more = server.read_u8().now_or_never();
+            assert_eq!(more.is_none(), begun, "{more:?}");
+        }
     }
 
     proptest! {

@@ -137,11 +137,13 @@ struct Done {
 }
 
 impl Answers {
-    /// Begins with the questions that are there, as far as there is room.
+    /// Begins with the questions that are there, as far as there is room. One is begun with at any
+    /// rate: where there is none, nobody would wake this once there is room.
     fn read(&mut self, context: &mut Context<'_>) {
         while self.running.len() < MOST_RUNNING
             && self.open < MOST_OPEN
             && self.bytes <= self.shared.limits().max_body
+            && (self.open == 0 || self.untaken.check().is_ok())
         {
             let Some(questions) = &mut self.questions else { return };
             match questions.poll_next_unpin(context) {
@@ -181,8 +183,9 @@ impl Answers {
         self.running.push(running.boxed());
     }
 
-    /// Notes what is done, and what can be sent by that.
-    fn collect(&mut self, context: &mut Context<'_>) {
+    /// Notes what is done, and what can be sent by that. Whether something was done.
+    fn collect(&mut self, context: &mut Context<'_>) -> bool {
+        let before = self.running.len();
         while let Poll::Ready(Some(done)) = self.running.poll_next_unpin(context) {
             let Done { model, number, length, outcome } = done;
             let kept = Kept::new(outcome, &self.untaken);
@@ -201,6 +204,7 @@ impl Answers {
                 self.lines.remove(&model);
             }
         }
+        self.running.len() < before
     }
 
     fn next_answer(&mut self) -> Option<Outcome> {
@@ -240,7 +244,7 @@ impl Kept {
     fn new(outcome: Outcome, untaken: &Untaken) -> Self {
         let length = length(&outcome);
         let (outcome, held) = match (outcome, untaken.hold(length)) {
-            (outcome, Ok(held)) => (outcome, held),
+            (outcome, Ok(held)) => (outcome, Some(held)),
             (Err(told), Err(_)) => (Err(told), None),
             (Ok(Reply { message, .. }), Err(error)) => {
                 let ModelInferResponse { model_name, model_version, id, .. } = message;
@@ -266,8 +270,13 @@ impl Stream for Answers {
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let answers = &mut *self;
-        answers.read(context);
-        answers.collect(context);
+        // What is done may have made room for questions, of which nobody would tell again.
+        loop {
+            answers.read(context);
+            if !answers.collect(context) || !answers.ready.is_empty() {
+                break;
+            }
+        }
         if let Some(outcome) = answers.next_answer() {
             let message = answers.message(outcome);
             if message.is_err() {

@@ -20,9 +20,13 @@ use tonic::Status;
 
 use crate::error::GatewayError;
 
-/// In what pieces answers are handed to HTTP/2, in bytes. The next one is when this one's turn has
-/// come, so a client takes one in its time, or is given up.
+/// In what pieces answers are handed to HTTP/2, in bytes. The next one is once the client's windows
+/// have room for all of this one, so a client takes one in its time, or is given up.
 const PIECE: usize = 32 << 10;
+/// What is handed on whole, in bytes, as most answers are: HTTP/2 keeps it for as long as the client's
+/// windows are shut, and nobody counts it. Of what is longer, the last byte waits here until there is
+/// room for all before it.
+const SHORT: usize = 4 << 10;
 /// How many of the largest bodies may wait for one client, as answers.
 const MOST_BODIES: usize = 8;
 
@@ -45,7 +49,7 @@ enum Polled {
 #[derive(Debug)]
 pub(crate) struct GivenUp;
 
-/// What waits for one connection's client, beside what is small.
+/// What waits for one connection's client, beside what is short.
 #[derive(Debug, Clone)]
 pub(crate) struct Untaken(Arc<Account>);
 
@@ -78,26 +82,23 @@ impl Untaken {
         Self(Arc::new(Account { bytes: AtomicUsize::new(0), most }))
     }
 
-    /// Refuses a call that would only add to what waits.
+    /// Refuses a call that would only add to what waits, where that is as good as the most.
     pub(super) fn check(&self) -> Result<(), GatewayError> {
+        let most = self.0.most;
         match self.0.bytes.load(Relaxed) {
-            bytes if bytes >= self.0.most => Err(self.refusal()),
+            bytes if bytes >= most - most / 64 => Err(self.refusal()),
             _ => Ok(()),
         }
     }
 
-    /// Counts a message of so many bytes. A single one may wait whatever its size, and small ones
-    /// are not counted.
-    pub(super) fn hold(&self, bytes: usize) -> Result<Option<Held>, GatewayError> {
-        if bytes <= PIECE {
-            return Ok(None);
-        }
+    /// Counts a message of so many bytes. A single one may wait whatever its size.
+    pub(super) fn hold(&self, bytes: usize) -> Result<Held, GatewayError> {
         let waiting = self.0.bytes.load(Relaxed);
         if waiting > 0 && waiting.saturating_add(bytes) > self.0.most {
             return Err(self.refusal());
         }
         self.0.bytes.fetch_add(bytes, Relaxed);
-        Ok(Some(Held { account: self.clone(), bytes }))
+        Ok(Held { account: self.clone(), bytes })
     }
 
     fn refusal(&self) -> GatewayError {
@@ -119,7 +120,10 @@ impl Answer {
 
     fn next_piece(&mut self) -> Frame<Bytes> {
         LAST.set(Some(Polled::HandedOn));
-        let length = self.rest.len().min(PIECE);
+        let length = match self.rest.len() {
+            short @ ..=SHORT => short,
+            long => PIECE.min(long - 1),
+        };
         Frame::data(self.rest.split_to(length))
     }
 }
@@ -146,7 +150,8 @@ impl Body for Answer {
             Ok(data) => data,
             Err(trailers) => return Poll::Ready(Some(Ok(trailers))),
         };
-        match answer.untaken.hold(data.len()) {
+        let is_short = data.len() <= SHORT;
+        match (!is_short).then(|| answer.untaken.hold(data.len())).transpose() {
             Ok(held) => {
                 answer.held = held;
                 answer.rest = data;
@@ -198,7 +203,37 @@ pub(crate) fn while_taken<F: Future>(
 
 #[cfg(test)]
 mod tests {
-    use super::{MOST_BODIES, PIECE, Untaken};
+    use std::future::poll_fn;
+    use std::pin::Pin;
+
+    use bytes::Bytes;
+    use http_body::Body;
+    use http_body_util::Full;
+
+    use super::{Answer, MOST_BODIES, PIECE, SHORT, Untaken};
+
+    /// Of an answer that is not short, HTTP/2 is handed the last byte when there is room for the rest.
+    #[tokio::test]
+    async fn a_short_answer_is_one_piece_and_a_long_one_ends_in_a_byte() {
+        for (length, expected) in [
+            (1, vec![1]),
+            (SHORT, vec![SHORT]),
+            (SHORT + 1, vec![SHORT, 1]),
+            (PIECE, vec![PIECE - 1, 1]),
+            (PIECE + 1, vec![PIECE, 1]),
+            (2 * PIECE + 5000, vec![PIECE, PIECE, 4999, 1]),
+        ] {
+            let untaken = Untaken::new(PIECE);
+            let whole = tonic::body::Body::new(Full::new(Bytes::from(vec![7; length])));
+            let mut answer = Answer::new(whole, untaken.clone());
+            let mut pieces = Vec::new();
+            while let Some(piece) = poll_fn(|cx| Pin::new(&mut answer).poll_frame(cx)).await {
+                pieces.push(piece.unwrap().into_data().unwrap().len());
+            }
+            assert_eq!(pieces, expected);
+            assert_eq!(untaken.0.bytes.load(super::Relaxed), 0);
+        }
+    }
 
     #[test]
     fn what_waits_for_one_client_is_bounded_and_one_answer_always_may() {
@@ -206,8 +241,7 @@ mod tests {
         let whole = MOST_BODIES * PIECE;
         let large = untaken.hold(10 * whole).unwrap();
         assert!(untaken.check().is_err());
-        assert!(untaken.hold(PIECE + 1).is_err());
-        assert!(untaken.hold(PIECE).unwrap().is_none(), "small ones are not counted");
+        assert!(untaken.hold(1).is_err());
         drop(large);
         let half = untaken.hold(whole / 2).unwrap();
         assert!(untaken.check().is_ok());

@@ -1,12 +1,14 @@
 //! Reads a request's body within its limits of size and time, and undoes its compression.
 
 use std::fmt::Display;
+use std::pin::Pin;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http::HeaderMap;
 use http::header::{CONTENT_LENGTH, EXPECT};
-use http_body::Body;
+use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 
@@ -26,6 +28,42 @@ const SMALL_CHUNK: usize = 64;
 /// long it may make its answer wait.
 const MOST_SKIPPED: usize = 256 << 10;
 const SKIP_TIME: Duration = Duration::from_millis(500);
+
+/// A request's body, which knows whether it was read to its end: one in chunks does not say so of
+/// itself.
+#[derive(Debug)]
+pub(super) struct Tracked {
+    incoming: Incoming,
+    ended: bool,
+}
+
+impl Tracked {
+    pub(super) const fn new(incoming: Incoming) -> Self {
+        Self { incoming, ended: false }
+    }
+}
+
+impl Body for Tracked {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        let frame = Pin::new(&mut self.incoming).poll_frame(context);
+        self.ended |= matches!(frame, Poll::Ready(None));
+        frame
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.ended || self.incoming.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.incoming.size_hint()
+    }
+}
 
 /// The whole body, uncompressed. One that says it is too long is refused unread; one that does not
 /// come in the time that an answer may take is given up.
@@ -55,7 +93,7 @@ where
 
 /// Throws away what has not been read of a body, unless it is long, or waits to be asked for. Whether
 /// nothing is left of it.
-pub(super) async fn skip(headers: &HeaderMap, mut incoming: Incoming) -> bool {
+pub(super) async fn skip(headers: &HeaderMap, mut incoming: Tracked) -> bool {
     if incoming.is_end_stream() {
         return true;
     }

@@ -66,7 +66,8 @@ pub(crate) struct HttpOptions {
 
 /// Answers one request. It never fails: an error is an answer too.
 pub(crate) async fn handle(shared: Arc<Shared>, request: Request<Incoming>) -> Response<Body> {
-    let (head, mut incoming) = request.into_parts();
+    let (head, incoming) = request.into_parts();
+    let mut incoming = body::Tracked::new(incoming);
     let path = route::below(&shared.http.base_path, head.uri.path());
     let arrival = shared.tracer.arrival();
     let answered = match receive(&shared, &head, path, &mut incoming).await {
@@ -118,7 +119,7 @@ async fn receive<'p>(
     shared: &Shared,
     head: &Parts,
     path: &'p str,
-    incoming: &mut Incoming,
+    incoming: &mut body::Tracked,
 ) -> Result<(Route<'p>, Bytes), GatewayError> {
     let route = Route::parse(&head.method, path)?;
     access::check(shared, &route, &head.method, &head.headers)?;

@@ -83,11 +83,12 @@ impl Open {
     /// A place for a connection to `port`. Where all are taken, one that only idles is asked to leave
     /// for it; none when there is no such one.
     pub(super) fn admit(&mut self, port: Port) -> Option<Rc<Place>> {
-        if self.all.count.get() >= self.most {
-            let makes_room = self.ask_an_idle_one_to_leave();
-            if !makes_room || self.all.count.get() >= self.most.saturating_add(MOST_LEAVING) {
-                return None;
-            }
+        let count = self.all.count.get();
+        // Who is refused anyhow costs nobody a connection.
+        if count >= self.most.saturating_add(MOST_LEAVING)
+            || (count >= self.most && !self.ask_an_idle_one_to_leave())
+        {
+            return None;
         }
         if self.places.len() > self.most.saturating_mul(2) {
             self.places.retain(|place| place.strong_count() > 0);
@@ -106,19 +107,36 @@ impl Open {
         Some(place)
     }
 
-    /// Asks the connection that has idled for longest, about, to leave, so that its descriptor comes
-    /// free. False when none that was looked at idles.
+    /// Asks a connection that only idles to leave, so that its descriptor comes free: the first one
+    /// that was not used since it was looked at last, else the first one. False when none that was
+    /// looked at idles.
     pub(super) fn ask_an_idle_one_to_leave(&mut self) -> bool {
-        for _ in 0..MOST_LOOKS.min(self.places.len()) {
-            let Some(place) = self.places.pop_front() else { return false };
+        let mut looks = 0;
+        let mut idle = None;
+        for _ in 0..self.places.len() {
+            if looks == MOST_LOOKS {
+                break;
+            }
+            let Some(place) = self.places.pop_front() else { break };
+            // One that has left is no look, and is passed once.
             let Some(found) = place.upgrade() else { continue };
-            if found.running.get() == 0 && !found.used.take() {
+            looks += 1;
+            let idles = found.running.get() == 0;
+            if idles && !found.used.take() {
                 found.ask_to_leave(Why::ForOthers);
+                self.places.extend(idle.as_ref().map(Rc::downgrade));
                 return true;
             }
-            self.places.push_back(place);
+            if idles && idle.is_none() {
+                idle = Some(found);
+            } else {
+                self.places.push_back(place);
+            }
         }
-        false
+        if let Some(idle) = &idle {
+            idle.ask_to_leave(Why::ForOthers);
+        }
+        idle.is_some()
     }
 
     /// Whether somebody has connected who has not asked yet.
@@ -250,7 +268,7 @@ mod tests {
 
     use futures::FutureExt;
 
-    use super::{MOST_LEAVING, Open, Place};
+    use super::{MOST_LEAVING, MOST_LOOKS, Open, Place};
     use crate::tls::Port;
 
     fn is_asked_to_leave(place: &Place) -> bool {
@@ -279,11 +297,39 @@ mod tests {
         let running: Vec<_> = places.iter().map(Place::begin).collect();
         assert!(open.admit(Port::Grpc).is_none());
         drop(running);
-        // The first look clears that they were used.
-        assert!(open.admit(Port::Grpc).is_none());
-        let (mut open, _places) = full(2 * MOST_LEAVING);
+        let _third = open.admit(Port::Grpc).unwrap();
+        assert!(is_asked_to_leave(&places[0]) && !is_asked_to_leave(&places[1]));
+        let (mut open, places) = full(2 * MOST_LEAVING);
         let more: Vec<_> = std::iter::from_fn(|| open.admit(Port::Grpc)).collect();
         assert_eq!(more.len(), MOST_LEAVING);
+        let all = || places.iter().chain(&more);
+        assert_eq!(all().filter(|place| is_asked_to_leave(place)).count(), MOST_LEAVING);
+        assert!(open.admit(Port::Grpc).is_none());
+        let leaving = all().filter(|place| is_asked_to_leave(place)).count();
+        assert_eq!(leaving, MOST_LEAVING, "who is refused costs nobody a connection");
+    }
+
+    /// Whenever they were used: a pool that has asked once and waits is as idle as one that never did.
+    #[test]
+    fn every_newcomer_finds_a_place_among_many_that_idle() {
+        let (mut open, places) = full(4 * MOST_LOOKS);
+        for place in &places {
+            drop(place.begin());
+        }
+        let new: Vec<_> = std::iter::from_fn(|| open.admit(Port::Http)).collect();
+        assert_eq!(new.len(), MOST_LEAVING);
+        let leaving = places.iter().chain(&new).filter(|place| is_asked_to_leave(place)).count();
+        assert_eq!(leaving, MOST_LEAVING);
+    }
+
+    #[test]
+    fn those_that_have_left_are_no_looks() {
+        let mut open = Open::new(4 * MOST_LOOKS);
+        for _ in 0..2 * MOST_LOOKS {
+            drop(open.admit(Port::Http).unwrap());
+        }
+        let _idle: Vec<_> = (0..4 * MOST_LOOKS).map(|_| open.admit(Port::Http).unwrap()).collect();
+        assert!(open.admit(Port::Http).is_some());
     }
 
     #[test]

@@ -13,7 +13,9 @@ use tokio::task::JoinHandle;
 
 use crate::grpc_busy::serve_rounds;
 use crate::raw_call::a_while;
-use crate::support::{Caller, Process, Running, serve, serve_with, wait_until, within};
+use crate::support::{
+    Caller, Process, Running, serve, serve_with, wait_until, within, within_minutes,
+};
 
 const LIVE: &str = "GET /v2/health/live HTTP/1.1\r\nHost: x\r\n\r\n";
 
@@ -239,6 +241,17 @@ async fn a_client_may_wait_to_be_told_to_go_on() {
     assert_eq!(one_answer(&mut stream).await, "HTTP/1.1 100 Continue\r\n\r\n");
     stream.write_all(body.as_bytes()).await.unwrap();
     assert_eq!(statuses(&one_answer(&mut stream).await), ["200"]);
+    // In chunks it may on the same connection, again and again.
+    let head = with_body("Transfer-Encoding: chunked\r\nExpect: 100-continue\r\n", "");
+    for _ in 0..3 {
+        stream.write_all(head.as_bytes()).await.unwrap();
+        assert_eq!(one_answer(&mut stream).await, "HTTP/1.1 100 Continue\r\n\r\n");
+        let chunks = format!("{:x}\r\n{body}\r\n0\r\n\r\n", body.len());
+        stream.write_all(chunks.as_bytes()).await.unwrap();
+        let reply = one_answer(&mut stream).await;
+        assert_eq!(statuses(&reply), ["200"]);
+        assert!(!reply.contains("Connection: close"), "{reply}");
+    }
     let head = "Content-Length: 1001\r\nExpect: 100-continue\r\n";
     let reply = converse(running.addresses.http, with_body(head, "").as_bytes()).await;
     assert_eq!(statuses(&reply), ["413"], "{reply}");
@@ -386,7 +399,7 @@ async fn a_reader_of_nothing_is_cut_off() {
     let others = Others::begin(&process);
     let bytes = 12 << 20;
     let mut kept = Vec::new();
-    for _ in 0..4 {
+    for _ in 0..2 {
         let mut streams = Vec::new();
         for _ in 0..8 {
             let mut stream = TcpStream::connect(process.addresses.http).await.unwrap();
@@ -411,8 +424,13 @@ async fn a_reader_of_nothing_is_cut_off() {
             }
         });
         for port in ports {
-            let is_cut = async || !is_open(process.addresses.http, port);
-            wait_until("the cut", is_cut).await;
+            let open = async || is_open(process.addresses.http, port);
+            within_minutes("the cut", async {
+                while open().await {
+                    a_while().await
+                }
+            })
+            .await;
         }
         kept.push(process.status("VmRSS") << 10);
         for mut stream in held {
@@ -422,7 +440,7 @@ async fn a_reader_of_nothing_is_cut_off() {
         trickle.abort();
     }
     // What the libraries keep for the next ones is what one round takes, an answer and its tensor each.
-    assert!(kept[3] < 28 * bytes as u64, "{kept:?}");
+    assert!(kept[1] < 28 * bytes as u64, "{kept:?}");
     others.are_unaffected().await;
     process.end_without_an_error().await;
 }

@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures::{StreamExt, stream};
+use http_body_util::BodyExt;
 use prost::Message;
 use sluice_protocol::grpc::infer_parameter::ParameterChoice;
 use sluice_protocol::grpc::{ModelInferRequest, ModelStreamInferResponse};
@@ -132,6 +133,25 @@ async fn a_model_does_not_wait_for_another_one() {
     for id in ["other", "long", "short"] {
         assert_eq!(open.next_id().await, id);
     }
+}
+
+/// Nor for its refusals, which are there sooner than the next question is looked at.
+#[tokio::test]
+async fn a_model_does_not_wait_for_the_refusals_of_another_one() {
+    let models = [("m", 1, "rounds.onnx"), ("scale", 1, "scale.onnx")];
+    let worker = "format = 1\ninstances = 1\nexecutor = \"workers\"\n";
+    let running = serve_as(&models, worker, |_| {}).await;
+    let mut raw = RawCaller::connect(&running).await;
+    let old = ModelInferRequest { model_version: "9".to_owned(), ..rounds(1) };
+    let questions = [named("long", rounds(LONG))].into_iter().chain(vec![old; 200]);
+    let questions = questions.chain([named("other", ones("scale", 1))]);
+    let bytes: Bytes = questions.flat_map(|question| framed(&question.encode_to_vec())).collect();
+    assert!(bytes.len() < 16_384, "all of it comes at once");
+    let response = within("headers", raw.begin(STREAM, &[], and_then_silence(bytes))).await;
+    let mut body = response.into_body();
+    let first = within("an answer", body.frame()).await.unwrap().unwrap().into_data().unwrap();
+    let answer = ModelStreamInferResponse::decode(&first[5..]).unwrap();
+    assert_eq!(answer.infer_response.unwrap().id, "other");
 }
 
 /// A stream may be quiet for as long as it likes; half a message may not.

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use prost::Message;
 use sluice_protocol::grpc::ModelInferRequest;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
@@ -9,7 +10,7 @@ use tokio::net::TcpStream;
 
 use crate::grpc_v2::{input, ones};
 use crate::inference::connect;
-use crate::raw_call::{INFER, framed};
+use crate::raw_call::{INFER, STREAM, framed};
 use crate::support::{Caller, Process, serve_with, within};
 
 const DATA: u8 = 0;
@@ -37,10 +38,15 @@ fn header(name: &str, value: &str) -> Vec<u8> {
 }
 
 fn call_headers() -> Vec<u8> {
+    headers_of(INFER)
+}
+
+/// The headers of a call to the method at `path`.
+fn headers_of(path: &str) -> Vec<u8> {
     let headers = [
         (":method", "POST"),
         (":scheme", "http"),
-        (":path", INFER),
+        (":path", path),
         (":authority", "x"),
         ("content-type", "application/grpc"),
         ("te", "trailers"),
@@ -49,10 +55,38 @@ fn call_headers() -> Vec<u8> {
 }
 
 async fn open(caller: &Caller) -> TcpStream {
+    open_with(caller, &[]).await
+}
+
+/// A connection on which a call's window is so many bytes at first.
+async fn open_with_window(caller: &Caller, window: u8) -> TcpStream {
+    open_with(caller, &[0, 4, 0, 0, 0, window]).await
+}
+
+async fn open_with(caller: &Caller, settings: &[u8]) -> TcpStream {
     let mut stream = TcpStream::connect(caller.addresses.grpc).await.unwrap();
     stream.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await.unwrap();
-    stream.write_all(&frame(SETTINGS, 0, 0, &[])).await.unwrap();
+    stream.write_all(&frame(SETTINGS, 0, 0, settings)).await.unwrap();
     stream
+}
+
+/// A question for an answer of so many bytes.
+fn fill(bytes: i64) -> Bytes {
+    let shape = [1, bytes / 4].map(i64::to_le_bytes).concat();
+    let question = ModelInferRequest {
+        model_name: "fill".to_owned(),
+        inputs: vec![input("shape", "INT64", &[2])],
+        raw_input_contents: vec![shape.into()],
+        ..Default::default()
+    };
+    framed(&question.encode_to_vec())
+}
+
+/// Asks one question.
+async fn ask(stream: &mut TcpStream, stream_id: u32, question: &[u8]) {
+    let headers = frame(HEADERS, END_HEADERS, stream_id, &call_headers());
+    let data = frame(DATA, END_STREAM, stream_id, question);
+    stream.write_all(&[headers, data].concat()).await.unwrap();
 }
 
 /// Makes the bytes that come next.
@@ -199,18 +233,9 @@ async fn answers_that_nobody_takes_are_given_up() {
     let models = [("fill", 1, "fill.onnx"), ("scale", 1, "scale.onnx")];
     let process = Process::start(&models, &flags).await;
     let peak_before = process.status("VmHWM");
-    let mut stream = TcpStream::connect(process.addresses.grpc).await.unwrap();
-    stream.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await.unwrap();
-    stream.write_all(&frame(SETTINGS, 0, 0, &[0, 4, 0, 0, 0, 0])).await.unwrap();
+    let mut stream = open_with_window(&process, 0).await;
     // Answers of 4 MB each, of which 32 MB may wait.
-    let shape = [1i64, 1 << 20].map(i64::to_le_bytes).concat();
-    let question = ModelInferRequest {
-        model_name: "fill".to_owned(),
-        inputs: vec![input("shape", "INT64", &[2])],
-        raw_input_contents: vec![shape.into()],
-        ..Default::default()
-    };
-    let question = framed(&question.encode_to_vec());
+    let question = fill(4 << 20);
     let mut stream_ids = (1..).step_by(2);
     let mut kept = Vec::new();
     for _ in 0..4 {
@@ -219,9 +244,7 @@ async fn answers_that_nobody_takes_are_given_up() {
             // Few at a time: each that runs has its answer in memory, whoever takes it.
             let more = (10 + ended).min(50) - sent;
             for stream_id in stream_ids.by_ref().take(more) {
-                let headers = frame(HEADERS, END_HEADERS, stream_id, &call_headers());
-                let data = frame(DATA, END_STREAM, stream_id, &question);
-                stream.write_all(&[headers, data].concat()).await.unwrap();
+                ask(&mut stream, stream_id, &question).await;
             }
             sent += more;
             let next = within("the end of a call", next_frame(&mut stream)).await;
@@ -241,6 +264,64 @@ async fn answers_that_nobody_takes_are_given_up() {
     assert!(kept[3] < kept[0] + (40 << 20), "{kept:?}");
     let mut neighbour = connect(&process).await;
     neighbour.model_infer(ones("scale", 1)).await.unwrap();
+    process.end_without_an_error().await;
+}
+
+/// Also those of which HTTP/2 would take the last piece for a window of one byte.
+#[tokio::test(flavor = "multi_thread")]
+async fn answers_of_which_a_byte_is_taken_are_given_up() {
+    const CALLS: u32 = 200;
+    let process = Process::start(&[("fill", 1, "fill.onnx")], &["--request-timeout=3s"]).await;
+    let mut stream = open_with_window(&process, 1).await;
+    for number in 0..CALLS {
+        ask(&mut stream, 2 * number + 1, &fill(30_000)).await;
+    }
+    let mut given_up = 0;
+    while given_up < CALLS {
+        let next = within("the end of a call", next_frame(&mut stream)).await;
+        let (kind, flags, _, _) = next.expect("the connection goes on");
+        let is_late = kind == HEADERS && flags & END_STREAM != 0;
+        assert!(!is_late, "an answer was not there within the timeout");
+        given_up += u32::from(kind == RESET);
+    }
+    drop(stream);
+    process.end_without_an_error().await;
+}
+
+/// However small the answers are: what waits on all streams of a connection counts.
+#[tokio::test(flavor = "multi_thread")]
+async fn small_answers_that_wait_on_many_streams_are_bounded() {
+    let models = [("fill", 1, "fill.onnx"), ("scale", 1, "scale.onnx")];
+    let flags = ["--max-body=1000000", "--request-timeout=600s"];
+    let process = Process::start(&models, &flags).await;
+    let mut stream = open_with_window(&process, 0).await;
+    // 18 MB, of which 8 MB may wait.
+    let questions = fill(30_000).repeat(30);
+    let mut stream_ids = (1..).step_by(2);
+    for stream_id in stream_ids.by_ref().take(20) {
+        let headers = frame(HEADERS, END_HEADERS, stream_id, &headers_of(STREAM));
+        let data = frame(DATA, 0, stream_id, &questions);
+        stream.write_all(&[headers, data].concat()).await.unwrap();
+    }
+    let question = framed(&ones("scale", 1).encode_to_vec());
+    let refusal = async {
+        for asked in stream_ids {
+            ask(&mut stream, asked, &question).await;
+            let flags = loop {
+                let next = next_frame(&mut stream).await;
+                let (kind, flags, stream_id, _) = next.expect("the connection goes on");
+                if kind == HEADERS && stream_id == asked {
+                    break flags;
+                }
+            };
+            if flags & END_STREAM != 0 {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    within("a refusal", refusal).await;
+    drop(stream);
     process.end_without_an_error().await;
 }
 

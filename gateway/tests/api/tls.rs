@@ -16,7 +16,7 @@ use tokio::net::TcpStream;
 
 use crate::certificates::{Authority, Signed, TlsClient, Usage, ask, json};
 use crate::settings::check;
-use crate::support::{Running, serve_with, wait_until, within};
+use crate::support::{Running, serve_with, wait_until, within, within_minutes};
 
 const PREDICT: (&str, &str) = ("POST /v1/models/m:predict", r#"{"instances": [[1, 2]]}"#);
 
@@ -143,7 +143,7 @@ async fn a_reader_of_nothing_is_cut_off() {
     let mut stream = client.connect(running.addresses.http, &[]).await.unwrap();
     let questions = "GET /v2 HTTP/1.1\r\nHost: x\r\n\r\n".repeat(1000);
     let asking = async { while stream.write_all(questions.as_bytes()).await.is_ok() {} };
-    within("the cut", asking).await;
+    within_minutes("the cut", asking).await;
 }
 
 #[tokio::test]

@@ -292,7 +292,7 @@ pub(crate) fn value(text: &str, series: &str) -> Option<f64> {
 /// Waits until `done` says so.
 pub(crate) async fn wait_until<F: AsyncFnMut() -> bool>(what: &str, mut done: F) {
     let waiting = async {
-        while !done().await {
+        while !Box::pin(done()).await {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     };

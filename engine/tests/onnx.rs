@@ -173,7 +173,8 @@ fn a_graph_reads_no_file() {
     for name in ["outside/here", "outside/above", "outside/anywhere"] {
         let refused = open_bytes(&graph(name)).unwrap_err();
         assert_eq!(refused.code(), Code::InvalidArgument, "{name}: {refused}");
-        let says = "graph cannot be opened: it keeps weights in files beside it, which are not read";
+        let says =
+            "graph cannot be opened: it keeps weights in files beside it, which are not read";
         assert!(refused.to_string().starts_with(says), "{name}: {refused}");
     }
 }

@@ -349,7 +349,8 @@ mod tests {
         assert!(Arc::ptr_eq(&first, &look()), "somebody made a backup");
         std::fs::remove_file(backup).unwrap();
         assert!(Arc::ptr_eq(&first, &look()), "and removed it");
-        std::fs::write(folder.join("deployment.toml"), "format = 1\n[labels]\nstable = 1\n").unwrap();
+        std::fs::write(folder.join("deployment.toml"), "format = 1\n[labels]\nstable = 1\n")
+            .unwrap();
         let labelled = look();
         assert_ne!(number(&labelled), number(&first), "its settings changed");
         assert!(labelled.resolve_label("m", "stable").is_ok());

@@ -11,9 +11,9 @@ use axum::extract::State;
 use axum::http::Uri;
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
-use tokio::sync::Semaphore;
 use sluice_gateway::{Gateway, Settings};
 use sluice_protocol::Digest;
+use tokio::sync::Semaphore;
 
 use crate::support::{answer, graph_bytes, wait_until};
 

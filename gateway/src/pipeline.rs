@@ -13,7 +13,7 @@ use sluice_protocol::{
 use tokio::sync::oneshot;
 
 use crate::cache::{Key, ResponseCache};
-use crate::classification::{self, Ranking};
+use crate::classification;
 use crate::counters::Nanoseconds;
 use crate::deployment::Deployment;
 use crate::error::{GatewayError, clip};
@@ -183,7 +183,11 @@ async fn deliver(
         };
         if let Some(classes) = wanted.classes {
             let room = Room::new(shared.limits().max_body);
-            output.tensor = classify(deployment, output, classes, room)
+            let spec = deployment.outputs.iter().find(|spec| spec.name == output.name);
+            let labels = spec.and_then(|spec| spec.labels.clone());
+            let batches = deployment.max_batch_size.is_some();
+            let tensor = &mut output.tensor;
+            classification::classify(tensor, batches, classes, labels, room)
                 .await
                 .map_err(|reason| GatewayError::output(&output.name, reason))?;
         }
@@ -196,23 +200,6 @@ async fn deliver(
         }
     }
     Ok(Delivered { outputs, regions })
-}
-
-/// The largest values of `output` in its place. Others have their turn meanwhile.
-async fn classify(
-    deployment: &Deployment,
-    output: &NamedTensor,
-    classes: usize,
-    room: Room,
-) -> Result<Tensor, String> {
-    let spec = deployment.outputs.iter().find(|spec| spec.name == output.name);
-    let labels = spec.and_then(|spec| spec.labels.as_deref()).unwrap_or_default();
-    let has_batch = deployment.max_batch_size.is_some();
-    let mut ranking = Ranking::new(&output.tensor, has_batch, classes, labels, &room)?;
-    while !ranking.advance(&room)? {
-        tokio::task::yield_now().await;
-    }
-    ranking.finish()
 }
 
 fn respond(

@@ -1,6 +1,7 @@
 //! The serving cores: each has its own thread, runtime and listeners, and shares nothing with
 //! the others but the catalog snapshot that a request takes.
 
+mod accepting;
 mod framing;
 mod guarded;
 mod open;
@@ -8,7 +9,6 @@ mod open;
 use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
-use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,7 +20,7 @@ use hyper::rt::Timer;
 use hyper::server::conn::{http1, http2};
 use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use socket2::{Domain, Protocol, SockFilter, SockRef, Socket, Type};
+use socket2::{Domain, Protocol, Socket, Type};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
@@ -33,6 +33,8 @@ use crate::grpc::{Answer, FloodGuard, Untaken, while_taken};
 use crate::http::Body;
 use crate::shared::Shared;
 use crate::tls::{Handshakes, Port, Stream};
+pub(crate) use accepting::pause_after;
+use accepting::{accept, accept_last};
 pub(crate) use guarded::Guarded;
 use open::{Counted, Open, Place};
 
@@ -123,44 +125,6 @@ pub(crate) fn run_core(
     })
 }
 
-/// Accepts connections until `stop`.
-async fn accept(
-    http: &TcpListener,
-    grpc: &TcpListener,
-    connections: &mut Connections,
-    stop: impl Future,
-) {
-    let mut stop = pin!(stop);
-    loop {
-        let accepted = tokio::select! {
-            _ = &mut stop => return,
-            accepted = http.accept() => accepted.map(|(stream, _)| connections.serve_http(stream)),
-            accepted = grpc.accept() => accepted.map(|(stream, _)| connections.serve_grpc(stream)),
-        };
-        match accepted {
-            Err(error) if !is_of_one_connection(&error) => connections.make_room(&error).await,
-            _ => {}
-        }
-    }
-}
-
-/// Whether only the connection that was to be accepted is lost, and the next one can be at once.
-fn is_of_one_connection(error: &io::Error) -> bool {
-    use io::ErrorKind::{
-        ConnectionAborted, ConnectionReset, HostUnreachable, Interrupted, NetworkDown,
-        NetworkUnreachable,
-    };
-    matches!(
-        error.kind(),
-        ConnectionAborted
-            | ConnectionReset
-            | HostUnreachable
-            | Interrupted
-            | NetworkDown
-            | NetworkUnreachable
-    )
-}
-
 /// Ends a core's connections without losing a request. For a quiet time new connections are
 /// still taken, and every HTTP answer asks its client to leave; then nothing more is let into the
 /// queues of connections, they are emptied, the ports are closed, and what is still open is told to
@@ -188,43 +152,6 @@ async fn wind_down(
     drop(handshakes);
     let _forced = tokio::time::timeout_at(deadline, open.end()).await;
     Ok(())
-}
-
-/// Closes a port and takes in the connections in its queue, until `late` where descriptors must come
-/// free for them. The system resets those that are in the queue when it goes, so first nobody more is
-/// let in.
-async fn accept_last(
-    listener: TcpListener,
-    late: Instant,
-    connections: &mut Connections,
-    serve: impl Fn(&mut Connections, TcpStream),
-) -> io::Result<()> {
-    /// A program for the system's packet filter: return, and of the packet nothing.
-    const NOTHING: SockFilter = SockFilter::new(0x06, 0, 0, 0);
-    // Asked directly: the runtime would only tell of those that it has noticed.
-    let listener = listener.into_std()?;
-    if let Err(error) = SockRef::from(&listener).attach_filter(&[NOTHING]) {
-        tracing::debug!(%error, "connections may come in while the port is closed");
-    }
-    loop {
-        let accepted = listener.accept().and_then(|(stream, _)| {
-            stream.set_nonblocking(true)?;
-            TcpStream::from_std(stream)
-        });
-        match accepted {
-            Ok(stream) => serve(connections, stream),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
-            Err(error) if is_of_one_connection(&error) => {}
-            Err(_) if Instant::now() >= late => return Ok(()),
-            Err(error) => connections.make_room(&error).await,
-        }
-    }
-}
-
-/// Out of file descriptors, usually: trying again at once would only burn the core.
-pub(crate) async fn pause_after(error: &io::Error) {
-    tracing::warn!(%error, "cannot accept a connection");
-    tokio::time::sleep(Duration::from_millis(50)).await;
 }
 
 struct Connections {
@@ -395,8 +322,8 @@ mod tests {
     use tokio::task::LocalSet;
     use tokio::time::{sleep, timeout};
 
+    use super::http_connection;
     use super::open::Open;
-    use super::{http_connection, is_of_one_connection};
     use crate::shared::{Options, Shared};
     use crate::tls::Port;
 
@@ -458,18 +385,6 @@ mod tests {
             assert!(idle >= Duration::from_secs(500), "closed after {idle:?}");
         };
         local.run_until(asking).await;
-    }
-
-    #[test]
-    fn a_connection_that_is_gone_already_is_no_lack_of_descriptors() {
-        const EINTR: i32 = 4;
-        const ENFILE: i32 = 23;
-        const EMFILE: i32 = 24;
-        const ENETUNREACH: i32 = 101;
-        const ECONNABORTED: i32 = 103;
-        let is = |code| is_of_one_connection(&std::io::Error::from_raw_os_error(code));
-        assert!([EINTR, ENETUNREACH, ECONNABORTED].into_iter().all(is));
-        assert!(![ENFILE, EMFILE].into_iter().any(is));
     }
 
     #[tokio::test]

@@ -301,17 +301,16 @@ pub(crate) async fn wait_until<F: AsyncFnMut() -> bool>(what: &str, mut done: F)
 
 /// What comes of `wait`, which may take 30 s.
 pub(crate) async fn within<T>(what: &str, wait: impl Future<Output = T>) -> T {
-    within_seconds(30, what, wait).await
+    let Ok(value) = tokio::time::timeout(Duration::from_secs(30), wait).await else {
+        panic!("{what}: did not come about in 30 s");
+    };
+    value
 }
 
 /// The same of what takes half a minute by itself.
 pub(crate) async fn within_minutes<T>(what: &str, wait: impl Future<Output = T>) -> T {
-    within_seconds(180, what, wait).await
-}
-
-async fn within_seconds<T>(seconds: u64, what: &str, wait: impl Future<Output = T>) -> T {
-    let Ok(value) = tokio::time::timeout(Duration::from_secs(seconds), wait).await else {
-        panic!("{what}: did not come about in {seconds} s");
+    let Ok(value) = tokio::time::timeout(Duration::from_secs(180), wait).await else {
+        panic!("{what}: did not come about in three minutes");
     };
     value
 }

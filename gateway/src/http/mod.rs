@@ -12,6 +12,7 @@ pub(crate) mod fuzzing;
 mod generate;
 mod logging;
 mod openapi;
+mod raw_fields;
 mod reply;
 mod repository;
 mod route;

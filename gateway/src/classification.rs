@@ -98,8 +98,8 @@ fn dimensions(tensor: &Tensor, batches: bool) -> (usize, usize) {
 }
 
 /// An output's rows on their way to their classes: the `classes` largest values of each row as text,
-/// `value:index`, or `value:index:label` where there is one, the largest first; of equal ones the first. Rows are the
-/// first dimension if the model batches, else the tensor is one row.
+/// `value:index`, or `value:index:label` where there is one, the largest first; of equal ones the
+/// first. Rows are the first dimension if the model batches, else the tensor is one row.
 #[derive(Debug)]
 struct Ranking<'t> {
     data: &'t TensorData,

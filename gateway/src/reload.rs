@@ -222,8 +222,8 @@ impl Reloader {
 }
 
 impl InForce {
-    /// What is new in `merged` and in the files, against what is in force. With `tls_waits`, TLS waits for a
-    /// restart like an address does.
+    /// What is new in `merged` and in the files, against what is in force. With `tls_waits`, TLS waits
+    /// for a restart like an address does.
     fn compare(&self, merged: &Settings, seen: &Seen, tls_waits: bool) -> Reloaded {
         let (started, current, new) = (table(&self.started), table(&self.current), table(merged));
         let mut live = live_keys();

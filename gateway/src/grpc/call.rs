@@ -140,8 +140,8 @@ fn health_calls(limit: usize) -> Grpc<Plain<HealthCheckResponse, HealthCheckRequ
     Grpc::new(Plain::default()).max_decoding_message_size(limit)
 }
 
-/// How messages with tensors or files are framed: their size and compression. What is sent is bounded where it is
-/// made.
+/// How messages with tensors or files are framed: their size and compression. What is sent is
+/// bounded where it is made.
 fn framed<C: Codec>(codec: C, shared: &Shared, limit: usize) -> Grpc<C> {
     let framed = Grpc::new(codec)
         .max_decoding_message_size(limit)

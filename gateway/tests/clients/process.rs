@@ -19,8 +19,8 @@ const OPENED: &[&str] = &[
     "--grpc-compress-replies",
     // Nobody listens there, which no client may notice.
     "--trace-otlp=http://127.0.0.1:1",
-    "--http-header-forward-pattern=^x-|^priority$",
-    "--grpc-header-forward-pattern=^x-|^priority$",
+    "--http-header-forward-pattern=^x-|^sequence_id$",
+    "--grpc-header-forward-pattern=^x-|^sequence_id$",
 ];
 
 /// Every name that metrics have, for all to see.

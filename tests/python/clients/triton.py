@@ -734,8 +734,9 @@ class Infer(TritonCase):
         for headers in ({"x-tenant": "a"}, {"x-tenant": "a", "other": "b"}, {"authorization": "Bearer a", "x-": ""}):
             result = self.infer("add_sub", arrays, headers=headers, parameters={"x-tenant": 7})
             self.assertEqual(bits(result.as_numpy("OUTPUT0")), bits(expected["OUTPUT0"]))
-        self.refused("invalid", ["priority", "reserved"], lambda: self.infer("add_sub", arrays, headers={"priority": "1"}))
-        result = self.infer("add_sub", arrays, headers={"not-priority": "1"}, priority=1)
+        reserved = {"sequence_id": "1"}
+        self.refused("invalid", ["sequence_id", "reserved"], lambda: self.infer("add_sub", arrays, headers=reserved))
+        result = self.infer("add_sub", arrays, headers={"priority": "u=1, i", "not-sequence_id": "1"}, priority=1)
         self.assertEqual(bits(result.as_numpy("OUTPUT0")), bits(expected["OUTPUT0"]))
 
     def test_classes(self):

@@ -136,7 +136,7 @@ class Stream(Answered):
         self.ask(2)
         self.assertEqual(self.answered(2), {1, 2})
         self.client.stop_stream()
-        self.start(headers={"priority": "1"})
+        self.start(headers={"sequence_id": "1"})
         self.ask(1)
         _, error = self.next()
         self.assertIn("that name is reserved", error.message())

@@ -88,7 +88,7 @@ class Stream(TritonCase):
     def test_forwarded_headers(self):
         answers = self.stream([self.question(1), self.question(2)], headers={"x-tenant": "a"})
         self.assertEqual([error for _, error in answers], [None, None])
-        ((_, error),) = self.stream([self.question(1)], headers={"priority": "1"})
+        ((_, error),) = self.stream([self.question(1)], headers={"sequence_id": "1"})
         self.assertIn("that name is reserved", error.message())
 
     def test_compression(self):

@@ -6,6 +6,7 @@ use std::ops::Range;
 
 use bytes::Bytes;
 use sluice_protocol::{Datatype, Tensor, TensorData};
+use tokio::sync::Semaphore;
 
 use crate::deployment::Output;
 use crate::model_config::Labels;
@@ -20,6 +21,8 @@ const MOST_CLASSES: usize = 1_000_000;
 /// 500 us for all of them. The core's other connections have their turn then. A row of more values
 /// is ranked on a thread aside: a million of them take 15 ms, or 300 ms for all.
 const SLICE: usize = 4096;
+/// Threads that rank wide rows at once; other answers wait for their turn.
+static ASIDE: Semaphore = Semaphore::const_new(2);
 
 /// Refuses what cannot be ranked before it is there, as far as the output's datatype and shape tell.
 /// `rows` is how many rows there will be at least, `batches` whether the first dimension is rows.
@@ -82,7 +85,10 @@ pub(crate) async fn classify(
     }
     let none = Tensor::new(vec![0], TensorData::Uint8(Vec::new()));
     let tensor = std::mem::replace(output, none.map_err(|error| error.to_string())?);
+    let turn = ASIDE.acquire().await.map_err(|error| error.to_string())?;
     let ranked = tokio::task::spawn_blocking(move || {
+        // It is over when the ranking is, whether or not its caller is still there.
+        let _turn = turn;
         let mut ranking = Ranking::new(&tensor, batches, classes, &labels, &room)?;
         while !ranking.advance(&room)? {}
         ranking.finish()

@@ -86,7 +86,7 @@ pub struct Settings {
     /// Serving cores [default: as many as the machine or the container has]
     #[arg(long, value_name = "N", env = "SLUICE_CORES")]
     pub cores: Option<usize>,
-    /// Connections that HTTP and gRPC hold together at most; the oldest idle ones leave for new ones [default: 20000 a core, as far as the limit of open files goes]
+    /// Connections that HTTP and gRPC hold together at most; idle ones leave for new ones [default: 20000 a core, as far as the limit of open files goes]
     #[arg(long, value_name = "N", env = "SLUICE_MAX_CONNECTIONS")]
     pub max_connections: Option<usize>,
     /// Largest request body or message, in bytes or as in 64MiB [default: 64MiB]

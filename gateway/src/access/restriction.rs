@@ -139,8 +139,14 @@ impl Restrictions {
         written: impl IntoIterator<Item = &'t str>,
     ) -> Result<Self, Vec<String>> {
         let (mut all, mut complaints) = (Self::default(), Vec::new());
+        let written: Vec<_> = written.into_iter().map(str::trim).collect();
+        if !written.is_empty() && written.iter().all(|text| text.is_empty()) {
+            // A secret that was not filled in would leave everything open.
+            let complaint = "--restrict is empty; leave it out where nothing is to be restricted";
+            return Err(vec![complaint.to_owned()]);
+        }
         // Several in one variable of the environment have a line each.
-        for text in written.into_iter().map(str::trim).filter(|text| !text.is_empty()) {
+        for text in written.into_iter().filter(|text| !text.is_empty()) {
             if let Err(complaint) = all.add(text) {
                 complaints.push(format!("--restrict: {complaint}"));
             }

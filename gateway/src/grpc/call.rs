@@ -45,8 +45,9 @@ pub(crate) async fn answer(
     request: Request<Incoming>,
     untaken: Untaken,
 ) -> Response<Answer> {
+    let let_in = request.uri().path() == STREAM;
     let reply = reply(shared, request, &untaken).await;
-    reply.map(|body| Answer::new(body, untaken))
+    reply.map(|body| Answer::new(body, untaken, let_in))
 }
 
 async fn reply(shared: Arc<Shared>, request: Request<Incoming>, untaken: &Untaken) -> Reply {

@@ -70,6 +70,8 @@ pub(super) struct Held {
 pub(crate) struct Answer {
     body: tonic::body::Body,
     untaken: Untaken,
+    /// Whether its messages were counted, or refused, before: those of a stream, one by one.
+    let_in: bool,
     /// What is left of a message, and the account of all of it.
     rest: Bytes,
     held: Option<Held>,
@@ -97,8 +99,13 @@ impl Untaken {
         if waiting > 0 && waiting.saturating_add(bytes) > self.0.most {
             return Err(self.refusal());
         }
+        Ok(self.count(bytes))
+    }
+
+    /// Counts bytes that were let in already.
+    fn count(&self, bytes: usize) -> Held {
         self.0.bytes.fetch_add(bytes, Relaxed);
-        Ok(Held { account: self.clone(), bytes })
+        Held { account: self.clone(), bytes }
     }
 
     fn refusal(&self) -> GatewayError {
@@ -113,9 +120,10 @@ impl Drop for Held {
 }
 
 impl Answer {
-    /// The same as `body`, for the client of which `untaken` tells.
-    pub(super) fn new(body: tonic::body::Body, untaken: Untaken) -> Self {
-        Self { body, untaken, rest: Bytes::new(), held: None }
+    /// The same as `body`, for the client of which `untaken` tells. Where its messages were `let_in`,
+    /// none is refused here: it would end those behind it, too.
+    pub(super) fn new(body: tonic::body::Body, untaken: Untaken, let_in: bool) -> Self {
+        Self { body, untaken, let_in, rest: Bytes::new(), held: None }
     }
 
     fn next_piece(&mut self) -> Frame<Bytes> {
@@ -150,8 +158,12 @@ impl Body for Answer {
             Ok(data) => data,
             Err(trailers) => return Poll::Ready(Some(Ok(trailers))),
         };
-        let is_short = data.len() <= SHORT;
-        match (!is_short).then(|| answer.untaken.hold(data.len())).transpose() {
+        let held = match data.len() {
+            ..=SHORT => Ok(None),
+            long if answer.let_in => Ok(Some(answer.untaken.count(long))),
+            long => answer.untaken.hold(long).map(Some),
+        };
+        match held {
             Ok(held) => {
                 answer.held = held;
                 answer.rest = data;
@@ -225,13 +237,25 @@ mod tests {
         ] {
             let untaken = Untaken::new(PIECE);
             let whole = tonic::body::Body::new(Full::new(Bytes::from(vec![7; length])));
-            let mut answer = Answer::new(whole, untaken.clone());
+            let mut answer = Answer::new(whole, untaken.clone(), false);
             let mut pieces = Vec::new();
             while let Some(piece) = poll_fn(|cx| Pin::new(&mut answer).poll_frame(cx)).await {
                 pieces.push(piece.unwrap().into_data().unwrap().len());
             }
             assert_eq!(pieces, expected);
             assert_eq!(untaken.0.bytes.load(super::Relaxed), 0);
+        }
+    }
+
+    #[tokio::test]
+    async fn what_was_let_in_is_sent_however_much_waits() {
+        for (let_in, is_sent) in [(true, true), (false, false)] {
+            let untaken = Untaken::new(PIECE);
+            let _others = untaken.hold(MOST_BODIES * PIECE).unwrap();
+            let whole = tonic::body::Body::new(Full::new(Bytes::from(vec![7; PIECE])));
+            let mut answer = Answer::new(whole, untaken, let_in);
+            let first = poll_fn(|cx| Pin::new(&mut answer).poll_frame(cx)).await.unwrap();
+            assert_eq!(first.unwrap().is_data(), is_sent, "{let_in}");
         }
     }
 

@@ -8,7 +8,7 @@ use super::{Settings, keys_of};
 use crate::security::SecuritySettings;
 
 /// Words that say that a key is about who may connect and ask, whatever else it is called.
-const SECURITY: [&str; 31] = [
+const SECURITY: [&str; 33] = [
     "acl",
     "auth",
     "authentication",
@@ -25,6 +25,8 @@ const SECURITY: [&str; 31] = [
     "key",
     "keys",
     "mtls",
+    "passphrase",
+    "passwd",
     "password",
     "passwords",
     "private",
@@ -87,9 +89,11 @@ impl Unknown {
         {
             return Some(format!("is {nearest:?} meant?"));
         }
+        // Words may be run together, as in `apikey`; what is short is the end of many.
+        let is_about = |word: &str, end: &str| word == end || end.len() > 2 && word.ends_with(end);
         plain
             .split('_')
-            .any(|word| SECURITY.contains(&word))
+            .any(|word| SECURITY.iter().any(|known| is_about(word, known)))
             .then(|| format!("who may connect and ask is said by {}", self.security.join(", ")))
     }
 
@@ -155,6 +159,11 @@ mod tests {
             "[access]\nallow = { tokens = \"t\" }",
             "[[port]]\nname = \"http\"\ntls_key = \"k\"",
             "password = \"hunter2\"",
+            "apikey = \"k\"",
+            "authtoken = \"t\"",
+            "adminTLSCert = \"c\"",
+            "clientcert = \"c\"",
+            "passwd = \"hunter2\"",
         ] {
             let meant = meant(text).unwrap_or_else(|| panic!("{text} is left aside"));
             assert!(!meant.contains("hunter2"), "{meant}");

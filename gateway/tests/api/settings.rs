@@ -147,7 +147,12 @@ fn an_empty_variable_says_nothing_unless_it_closes_a_door() {
         let (fine, said) = check(&registry, &[(variable, "")]);
         assert!(fine && !said.contains("WARN"), "{variable}: {said}");
     }
-    for variable in ["SLUICE_ADMIN_TOKEN_FILE", "SLUICE_INFERENCE_TOKEN_FILE", "SLUICE_TLS_KEY"] {
+    for variable in [
+        "SLUICE_ADMIN_TOKEN_FILE",
+        "SLUICE_INFERENCE_TOKEN_FILE",
+        "SLUICE_TLS_KEY",
+        "SLUICE_RESTRICT",
+    ] {
         let (fine, said) = check(&registry, &[(variable, "")]);
         assert!(!fine, "{variable}: {said}");
     }

@@ -57,7 +57,7 @@ const MOST_RESETS: usize = 200;
 const MOST_SENT_AHEAD: usize = 128 << 10;
 /// How long an HTTP connection may idle. It is longer than pools and balancers keep idle connections
 /// (60 s with many, 600 s at the most), since one that is cut just when a request is sent loses it.
-/// Where there are as many connections as there may be, the oldest idle ones leave sooner. The first
+/// Where there are as many connections as there may be, idle ones leave sooner. The first
 /// head, and one that has begun, must come in the time that an answer may take.
 pub(crate) const IDLE_TIMEOUT: Duration = Duration::from_secs(620);
 /// The largest head of an HTTP request, and the largest trailers, in bytes.

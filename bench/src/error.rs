@@ -32,6 +32,14 @@ pub enum BenchError {
     /// The system refused a thread, a timer or a runtime.
     #[error("start load generator: {0}")]
     Start(#[source] std::io::Error),
+    /// An address that cannot be listened at.
+    #[error("listen on {address}: {source}")]
+    Listen {
+        /// The address.
+        address: std::net::SocketAddr,
+        /// What the system said.
+        source: std::io::Error,
+    },
     /// A report file cannot be written.
     #[error("write {}: {reason}", path.display())]
     Write {
@@ -47,7 +55,7 @@ impl BenchError {
     pub const fn code(&self) -> Code {
         match self {
             Self::Options(_) => Code::InvalidArgument,
-            Self::Remote { .. } => Code::FailedPrecondition,
+            Self::Remote { .. } | Self::Listen { .. } => Code::FailedPrecondition,
             Self::Connect { .. } => Code::Unavailable,
             Self::Start(_) | Self::Write { .. } => Code::Internal,
         }

@@ -14,6 +14,7 @@ mod alarm;
 mod check;
 mod connection;
 mod error;
+mod floor;
 mod latency;
 mod load;
 mod options;
@@ -25,6 +26,7 @@ mod worker;
 
 pub use check::{Check, Failure};
 pub use error::BenchError;
+pub use floor::{Echo, EchoAddresses, RunCost, run_costs};
 pub use latency::Latency;
 pub use load::Load;
 pub use options::LoadOptions;

@@ -1,5 +1,8 @@
 //! `sluice bench`: puts load on a server and reports how it answered.
 
+mod echo;
+mod floor;
+
 use std::io::{IsTerminal as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::pin::pin;
@@ -13,7 +16,7 @@ use sluice_bench::{Check, Load, LoadOptions, Report};
 
 use crate::output::print;
 
-/// Put load on a server and report how it answered.
+/// Put load on servers, and measure what none can go below.
 #[derive(Debug, Args)]
 pub(crate) struct BenchArgs {
     #[command(subcommand)]
@@ -22,7 +25,9 @@ pub(crate) struct BenchArgs {
 
 #[derive(Debug, Subcommand)]
 enum BenchCommand {
-    Run(RunArgs),
+    Run(Box<RunArgs>),
+    Floor(floor::FloorArgs),
+    Echo(echo::EchoArgs),
 }
 
 /// Send requests at a fixed rate and report latencies.
@@ -102,8 +107,16 @@ const EXAMPLES: &str = r#"Examples:
 /// Runs the subcommand.
 pub(crate) fn run(args: BenchArgs) -> anyhow::Result<()> {
     match args.command {
-        BenchCommand::Run(args) => run_load(args),
+        BenchCommand::Run(args) => run_load(*args),
+        BenchCommand::Floor(args) => floor::run(&args),
+        BenchCommand::Echo(args) => echo::run(&args),
     }
+}
+
+/// As many serving cores as the gateway would have here.
+fn cores() -> usize {
+    // It minds a container's quota.
+    std::thread::available_parallelism().map_or(1, usize::from)
 }
 
 fn run_load(args: RunArgs) -> anyhow::Result<()> {
@@ -225,8 +238,10 @@ mod tests {
     fn parse(arguments: &[&str]) -> anyhow::Result<sluice_bench::LoadOptions> {
         let all = ["bench", "run", "--url", "http://localhost:1/x"];
         let command = Command::try_parse_from(all.iter().chain(arguments))?;
-        let BenchCommand::Run(args) = command.bench.command;
-        options(args)
+        let BenchCommand::Run(args) = command.bench.command else {
+            anyhow::bail!("it is another command")
+        };
+        options(*args)
     }
 
     #[test]

@@ -23,8 +23,9 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::runtime::LocalOptions;
 use tokio::sync::watch;
-use tokio::task::{LocalSet, spawn_local};
+use tokio::task::spawn_local;
 use tokio::time::Instant;
 
 use crate::error::StartError;
@@ -40,6 +41,9 @@ use open::{Counted, Open, Place};
 
 /// Pending connections that the kernel keeps for a core.
 const BACKLOG: i32 = 1024;
+/// How often a core's runtime wakes up if nothing else wakes it. Where no timer is nearer than the
+/// time that a request may take, each request's own would wake the runtime by a write to the kernel.
+const PULSE: Duration = Duration::from_secs(1);
 /// How long clients are asked to leave before the ports close.
 const QUIET: Duration = Duration::from_millis(500);
 /// How long a request that is on its way may take to be read, once the ports are closed; and how
@@ -114,15 +118,27 @@ pub(crate) fn run_core(
     mut stop: watch::Receiver<bool>,
     drain: Duration,
 ) -> io::Result<()> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    LocalSet::new().block_on(&runtime, async move {
+    // Its tasks are the runtime's own: those of a LocalSet would wake it by a write to the kernel
+    // for each tick.
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build_local(LocalOptions::default())?;
+    runtime.block_on(async move {
         let _core = Core::start(index);
+        spawn_local(pulse());
         let http = TcpListener::from_std(listeners.http)?;
         let grpc = TcpListener::from_std(listeners.grpc)?;
         let mut connections = Connections::new(shared, most_connections);
         accept(&http, &grpc, &mut connections, stop.wait_for(|&stop| stop)).await;
         wind_down(http, grpc, connections, Instant::now() + drain).await
     })
+}
+
+/// Keeps a timer running that is nearer than those of requests.
+async fn pulse() {
+    loop {
+        tokio::time::sleep(PULSE).await;
+    }
 }
 
 /// Ends a core's connections without losing a request. For a quiet time new connections are

@@ -14,8 +14,9 @@ use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::TcpStream;
+use tokio::runtime::LocalOptions;
 use tokio::sync::watch;
-use tokio::task::{LocalSet, spawn_local};
+use tokio::task::spawn_local;
 
 use super::echo_grpc;
 use crate::error::BenchError;
@@ -100,8 +101,10 @@ fn open(address: SocketAddr) -> io::Result<TcpListener> {
 
 /// Serves one core's listeners until the stop.
 fn serve(http: TcpListener, grpc: TcpListener, mut stop: watch::Receiver<bool>) -> io::Result<()> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    LocalSet::new().block_on(&runtime, async move {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build_local(LocalOptions::default())?;
+    runtime.block_on(async move {
         let http = tokio::net::TcpListener::from_std(http)?;
         let grpc = tokio::net::TcpListener::from_std(grpc)?;
         loop {

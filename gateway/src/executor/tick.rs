@@ -54,7 +54,8 @@ thread_local! {
 }
 
 impl Core {
-    /// Makes this thread serving core `index` and starts its drainer. Call inside a `LocalSet`.
+    /// Makes this thread serving core `index` and starts its drainer. Call inside a
+    /// runtime that runs local tasks.
     pub(crate) fn start(index: usize) -> Rc<Self> {
         let core = Rc::new(Self {
             index,

@@ -12,7 +12,7 @@ use anyhow::{Context as _, bail, ensure};
 use bytes::Bytes;
 use clap::{Args, Subcommand};
 use http::{HeaderName, HeaderValue, Method, Uri};
-use sluice_bench::{Check, Load, LoadOptions, Report};
+use sluice_bench::{Arrivals, Check, Load, LoadOptions, Pace, ProcessTree, Report, Stage};
 
 use crate::output::print;
 
@@ -30,11 +30,13 @@ enum BenchCommand {
     Echo(echo::EchoArgs),
 }
 
-/// Send requests at a fixed rate and report latencies.
+/// Send requests and report latencies.
 ///
 /// The load is open-loop: a request leaves when it is due, whether or not earlier ones have
 /// been answered, and its latency counts from that moment. So a server that stalls is charged
-/// for every request that it held up, as its callers would be.
+/// for every request that it held up, as its callers would be. With --closed each connection
+/// sends its next request when the last one has been answered, which finds the most that a
+/// server gives, and hides what its stalls do.
 ///
 /// At most --connections requests are in flight. Others that are due wait for a free connection,
 /// in order, and their waiting counts; one that waited longer than --timeout is not sent any
@@ -49,9 +51,24 @@ struct RunArgs {
     /// Where to send requests, http only
     #[arg(long, env = "SLUICE_BENCH_URL", value_name = "URL")]
     url: Uri,
-    /// Requests per second
-    #[arg(long, env = "SLUICE_BENCH_RATE", value_name = "N", default_value_t = 200.0)]
-    rate: f64,
+    /// Requests per second; several are taken one after the other, each for --duration
+    #[arg(
+        long,
+        env = "SLUICE_BENCH_RATE",
+        value_name = "N[,N]",
+        default_value = "200",
+        value_delimiter = ','
+    )]
+    rate: Vec<f64>,
+    /// A rate that grows or shrinks evenly over --duration, 100..5000 for one
+    #[arg(long, value_name = "FROM..TO", value_parser = parse_ramp, conflicts_with_all = ["rate", "closed"])]
+    ramp: Option<Stage>,
+    /// Gaps as those of many independent callers, instead of even ones
+    #[arg(long, conflicts_with = "closed")]
+    poisson: bool,
+    /// No rate: each connection sends as soon as it has its answer
+    #[arg(long, conflicts_with = "rate")]
+    closed: bool,
     /// How long to send; until Ctrl-C if 0s
     #[arg(long, env = "SLUICE_BENCH_DURATION", value_name = "TIME", default_value = "10s", value_parser = humantime::parse_duration)]
     duration: Duration,
@@ -80,6 +97,9 @@ struct RunArgs {
     /// Allow a target on another machine
     #[arg(long)]
     allow_remote: bool,
+    /// The server's process: what it and its children take of the machine is reported
+    #[arg(long, value_name = "PID")]
+    pid: Option<u32>,
     /// Write the report to this file as JSON
     #[arg(long, env = "SLUICE_BENCH_JSON", value_name = "FILE")]
     json: Option<PathBuf>,
@@ -99,6 +119,14 @@ const EXAMPLES: &str = r#"Examples:
   5,000 a second over 32 connections for a minute, with the bodies of a file in turn:
     sluice bench run --url http://localhost:8080/v2/models/m/infer --rate 5000 --duration 1m \
       --connections 32 --body-file bodies.jsonl --json report.json --histogram load.hgrm
+
+  The most that a server gives over 64 connections:
+    sluice bench run --url http://localhost:8080/v2/models/m/infer --closed --connections 64 \
+      --body-file bodies.jsonl --pid $(pidof sluice-gateway)
+
+  Latency against load, callers coming by chance, 20 s at each rate:
+    sluice bench run --url http://localhost:8080/v2/models/m/infer --rate 1000,2000,4000,8000 \
+      --poisson --duration 20s --connections 256 --body-file bodies.jsonl
 
   In a script, failing if a single request failed:
     sluice bench run --url http://localhost:8080/v2/health/ready --fail-on-error
@@ -180,6 +208,7 @@ fn show_progress(report: &Report) -> anyhow::Result<()> {
 }
 
 fn options(args: RunArgs) -> anyhow::Result<LoadOptions> {
+    let pace = pace(&args);
     let bodies = match (args.body, &args.body_file) {
         (Some(body), _) => vec![json_body(&body).context("read --body")?],
         (None, Some(path)) => {
@@ -188,18 +217,37 @@ fn options(args: RunArgs) -> anyhow::Result<LoadOptions> {
         (None, None) => Vec::new(),
     };
     let json = !bodies.is_empty() && !args.any_body;
+    let server = args.pid.map(ProcessTree::new).transpose().context("find --pid")?;
     Ok(LoadOptions {
         method: args.method,
         headers: args.headers.into_iter().collect(),
         bodies,
-        rate: args.rate,
+        pace,
         connections: args.connections,
         duration: (!args.duration.is_zero()).then_some(args.duration),
         timeout: args.timeout,
         check: if json { Check::Json } else { Check::Status },
         allow_remote: args.allow_remote,
+        server,
         ..LoadOptions::new(args.url)
     })
+}
+
+fn pace(args: &RunArgs) -> Pace {
+    if args.closed {
+        return Pace::Closed;
+    }
+    let stages = match args.ramp {
+        Some(ramp) => vec![ramp],
+        None => args.rate.iter().copied().map(Stage::flat).collect(),
+    };
+    let arrivals = if args.poisson { Arrivals::Poisson } else { Arrivals::Even };
+    Pace::Open { stages, arrivals }
+}
+
+fn parse_ramp(text: &str) -> anyhow::Result<Stage> {
+    let (from, to) = text.split_once("..").context("a ramp is FROM..TO")?;
+    Ok(Stage { from: from.trim().parse()?, to: to.trim().parse()? })
 }
 
 /// The lines of `path` that are not blank, each a JSON document.
@@ -226,6 +274,8 @@ fn parse_header(text: &str) -> anyhow::Result<(HeaderName, HeaderValue)> {
 #[cfg(test)]
 mod tests {
     use clap::Parser;
+
+    use sluice_bench::{Arrivals, Pace, Stage};
 
     use super::{BenchArgs, BenchCommand, options};
 
@@ -259,7 +309,7 @@ mod tests {
             "{}",
         ])
         .unwrap();
-        assert_eq!((options.rate, options.duration.unwrap().as_secs()), (0.5, 90));
+        assert_eq!((options.pace, options.duration.unwrap().as_secs()), (Pace::even(0.5), 90));
         assert_eq!(options.headers["x-a"], "b:c");
         assert_eq!((options.bodies.len(), options.check), (1, sluice_bench::Check::Json));
         assert!(parse(&["--duration", "0s"]).unwrap().duration.is_none());
@@ -267,6 +317,20 @@ mod tests {
             parse(&["--body", "{}", "--any-body"]).unwrap().check,
             sluice_bench::Check::Status
         );
+    }
+
+    #[test]
+    fn rates_become_a_pace() {
+        let open = |stages: &[Stage], arrivals| Pace::Open { stages: stages.to_vec(), arrivals };
+        let flat = |rates: &[f64]| rates.iter().copied().map(Stage::flat).collect::<Vec<_>>();
+        for (arguments, pace) in [
+            (&["--closed"][..], Pace::Closed),
+            (&["--rate", "1,2.5"], open(&flat(&[1.0, 2.5]), Arrivals::Even)),
+            (&["--poisson"], open(&flat(&[200.0]), Arrivals::Poisson)),
+            (&["--ramp", "10..50"], open(&[Stage { from: 10.0, to: 50.0 }], Arrivals::Even)),
+        ] {
+            assert_eq!(parse(arguments).unwrap().pace, pace, "{arguments:?}");
+        }
     }
 
     #[test]
@@ -286,6 +350,9 @@ mod tests {
             (&["--header", "x"], "NAME:VALUE"),
             (&["--header", "a b:c"], "header name"),
             (&["--rate", "many"], "--rate"),
+            (&["--ramp", "5"], "FROM..TO"),
+            (&["--closed", "--rate", "5"], "cannot be used with"),
+            (&["--closed", "--poisson"], "cannot be used with"),
         ] {
             let error = format!("{:#}", parse(arguments).unwrap_err());
             assert!(error.contains(says), "{arguments:?}: {error}");

@@ -1,11 +1,11 @@
-//! Open-loop HTTP load: requests leave at a fixed rate, whether or not earlier ones have been
-//! answered, as those of independent callers do.
+//! HTTP load. Requests leave at a rate, whether or not earlier ones have been answered, as those
+//! of independent callers do; or in a closed loop, each when the one before is answered.
 //!
 //! The journey: [`LoadOptions`] are checked and the target resolved (`target`); [`Load`] starts
 //! a thread with a runtime of its own, which opens the connections and gives each a worker.
 //! A worker takes the next request of the schedule (`schedule`), waits for its intended time
 //! (`alarm`), sends it (`connection`), judges the answer (`check`) and records it (`record`).
-//! Latency counts from the *intended* time, so a server that stalls is charged for every
+//! Latency counts from the *intended* time (which a closed loop has none other than the sending), so a server that stalls is charged for every
 //! request that should have been sent meanwhile. [`Report`] sums up, by phase and in total.
 //!
 //! It talks to a server over the wire only, and never to this project's other crates.
@@ -18,6 +18,8 @@ mod floor;
 mod latency;
 mod load;
 mod options;
+mod pace;
+mod process;
 mod record;
 mod report;
 mod schedule;
@@ -30,4 +32,6 @@ pub use floor::{Echo, EchoAddresses, RunCost, run_costs};
 pub use latency::Latency;
 pub use load::Load;
 pub use options::LoadOptions;
-pub use report::{FailureCount, OfferedLoad, PhaseReport, Report};
+pub use pace::{Arrivals, Pace, Stage};
+pub use process::{ProcessTree, Usage};
+pub use report::{FailureCount, OfferedLoad, PhaseReport, Report, ServerCost};

@@ -3,7 +3,7 @@
 
 use std::sync::{Arc, Mutex, mpsc};
 use std::thread::JoinHandle;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::watch;
@@ -13,6 +13,7 @@ use crate::alarm::Alarm;
 use crate::connection::Connection;
 use crate::error::BenchError;
 use crate::options::{LoadOptions, Template};
+use crate::process::{ProcessTree, Usage};
 use crate::record::Recorder;
 use crate::report::{OfferedLoad, Report};
 use crate::schedule::Schedule;
@@ -24,6 +25,8 @@ use crate::worker::{Run, work};
 pub struct Load {
     run: Arc<Run>,
     offered: OfferedLoad,
+    /// The server, and what it had taken at the start.
+    server: Option<(ProcessTree, Usage)>,
     done: watch::Receiver<()>,
     thread: Option<JoinHandle<()>>,
 }
@@ -41,10 +44,11 @@ impl Load {
         let target = Target::resolve(&options.url, options.allow_remote)?;
         let offered = OfferedLoad {
             url: options.url.to_string(),
-            rate: options.rate,
+            pace: options.pace.clone(),
             connections: options.connections,
             timeout: options.timeout,
         };
+        let server = options.server;
         let (started, starts) = mpsc::sync_channel(1);
         let (alive, done) = watch::channel(());
         let generate = move || {
@@ -61,7 +65,8 @@ impl Load {
         let thread = thread.spawn(generate).map_err(BenchError::Start)?;
         let ended = |_| BenchError::Start(std::io::Error::other("the load thread ended"));
         let run = starts.recv().map_err(ended)??;
-        Ok(Self { run, offered, done, thread: Some(thread) })
+        let server = server.map(|server| (server, server.usage()));
+        Ok(Self { run, offered, server, done, thread: Some(thread) })
     }
 
     /// Starts a new phase: requests that are due from now on are reported under `name`.
@@ -77,7 +82,11 @@ impl Load {
         let end = self.run.end.borrow().map_or(now, |end| end.min(now));
         // Cloned, so that sending goes on while the figures are computed.
         let recorder = self.run.recorder().clone();
-        Report::new(self.offered.clone(), recorder.phases(), end)
+        let report = Report::new(self.offered.clone(), recorder.phases(), end);
+        match &self.server {
+            Some((server, before)) => report.with_server(*before, server.usage()),
+            None => report,
+        }
     }
 
     /// Waits until the duration has passed and every request that was due has been answered or
@@ -126,13 +135,14 @@ fn prepare(
     let runtime = Builder::new_current_thread().enable_all().build().map_err(BenchError::Start)?;
     let connections = runtime.block_on(open(&options, target))?;
     let start = Instant::now();
-    let end = options.duration.and_then(|duration| start.checked_add(duration));
+    let total = total(&options);
+    let end = total.and_then(|total| start.checked_add(total));
     let run = Arc::new(Run {
-        schedule: Schedule::new(start, options.rate),
+        schedule: Schedule::new(start, &options.pace, options.duration),
         timeout: options.timeout,
         check: options.check,
         end: watch::Sender::new(end),
-        recorder: Mutex::new(Recorder::new(options.phase.clone(), start)),
+        recorder: Mutex::new(recorder(&options, start)),
         template: Template::new(options, target),
     });
     let mut workers = JoinSet::new();
@@ -144,6 +154,30 @@ fn prepare(
         }
     }
     Ok((runtime, run, workers))
+}
+
+/// How long all of it lasts.
+fn total(options: &LoadOptions) -> Option<Duration> {
+    let stages = u32::try_from(options.pace.stages().len()).unwrap_or(u32::MAX).max(1);
+    options.duration.map(|duration| duration.saturating_mul(stages))
+}
+
+/// One phase, or one for each of several rates.
+fn recorder(options: &LoadOptions, start: Instant) -> Recorder {
+    let stages = options.pace.stages();
+    let (Some(duration), [first, rest @ ..]) = (options.duration, stages) else {
+        return Recorder::new(options.phase.clone(), start);
+    };
+    if rest.is_empty() {
+        return Recorder::new(options.phase.clone(), start);
+    }
+    let mut recorder = Recorder::new(first.to_string(), start);
+    let mut begins = start;
+    for stage in rest {
+        begins += duration;
+        recorder.phase(stage.to_string(), begins);
+    }
+    recorder
 }
 
 /// Opens all connections at once. Some may fail: their workers try again when a request is due.

@@ -9,12 +9,14 @@ use http_body_util::Full;
 
 use crate::check::Check;
 use crate::error::BenchError;
+use crate::pace::Pace;
+use crate::process::ProcessTree;
 use crate::target::Target;
 
 /// A load to be run. [`LoadOptions::new`] has sensible values for all but the URL.
 ///
-/// At most `connections` requests are in flight, and at most `rate` x `timeout` more wait for
-/// a free connection: one that could not be sent within `timeout` of its intended time is
+/// At most `connections` requests are in flight. Of an open pace, those of one `timeout` more may
+/// wait for a free connection: one that could not be sent within `timeout` of its intended time is
 /// given up and counted as unsent.
 #[derive(Debug, Clone)]
 pub struct LoadOptions {
@@ -26,11 +28,11 @@ pub struct LoadOptions {
     pub headers: HeaderMap,
     /// Bodies, sent in rotation; none for requests without a body.
     pub bodies: Vec<Bytes>,
-    /// Requests per second.
-    pub rate: f64,
+    /// How requests are spread over time.
+    pub pace: Pace,
     /// Keep-alive connections, opened before the first request is due.
     pub connections: usize,
-    /// How long to send; until stopped when none.
+    /// How long to send, at each rate of an open pace; until stopped when none.
     pub duration: Option<Duration>,
     /// How long a request may take once it is being sent, and how long it may wait for that.
     pub timeout: Duration,
@@ -38,6 +40,8 @@ pub struct LoadOptions {
     pub check: Check,
     /// Whether the target may be on another machine.
     pub allow_remote: bool,
+    /// The server's process, whose processor time and memory are reported.
+    pub server: Option<ProcessTree>,
     /// The name of the first phase.
     pub phase: String,
 }
@@ -51,12 +55,13 @@ impl LoadOptions {
             method: None,
             headers: HeaderMap::new(),
             bodies: Vec::new(),
-            rate: 100.0,
+            pace: Pace::even(100.0),
             connections: 8,
             duration: None,
             timeout: Duration::from_secs(5),
             check: Check::Status,
             allow_remote: false,
+            server: None,
             phase: "load".into(),
         }
     }
@@ -64,9 +69,8 @@ impl LoadOptions {
     /// Refuses values that make no load.
     pub(crate) fn check_values(&self) -> Result<(), BenchError> {
         let day = Duration::from_secs(24 * 60 * 60);
-        let complaint = if !(0.001..=1e6).contains(&self.rate) {
-            format!("rate {} must be between 0.001 and 1000000 requests a second", self.rate)
-        } else if !(1..=10_000).contains(&self.connections) {
+        self.pace.check(self.duration)?;
+        let complaint = if !(1..=10_000).contains(&self.connections) {
             format!("connections {} must be between 1 and 10000", self.connections)
         } else if self.timeout < Duration::from_millis(1) || self.timeout > day {
             format!("timeout {:?} must be between 1 ms and a day", self.timeout)
@@ -131,6 +135,7 @@ mod tests {
     use http_body_util::BodyExt as _;
 
     use super::{LoadOptions, Template};
+    use crate::pace::Pace;
     use crate::target::Target;
 
     fn options() -> LoadOptions {
@@ -140,10 +145,8 @@ mod tests {
     #[test]
     fn values_that_make_no_load_are_named() {
         type Change = fn(&mut LoadOptions);
-        let cases: [(Change, &str); 7] = [
-            (|o| o.rate = 0.0, "rate"),
-            (|o| o.rate = f64::NAN, "rate"),
-            (|o| o.rate = f64::INFINITY, "rate"),
+        let cases: [(Change, &str); 5] = [
+            (|o| o.pace = Pace::even(0.0), "rate"),
             (|o| o.connections = 0, "connections"),
             (|o| o.timeout = Duration::ZERO, "timeout"),
             (|o| o.timeout = Duration::MAX, "timeout"),

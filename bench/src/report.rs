@@ -12,12 +12,14 @@ use sluice_protocol::Format;
 use crate::check::Failure;
 use crate::error::BenchError;
 use crate::latency::{Latency, LatencyHistogram};
+use crate::pace::Pace;
+use crate::process::Usage;
 use crate::record::{Counts, Phase};
 
 /// What a load did and how it was answered.
 #[derive(Debug, Clone, Serialize)]
 pub struct Report {
-    format: Format<1>,
+    format: Format<2>,
     /// What was sent, and where.
     #[serde(flatten)]
     pub offered: OfferedLoad,
@@ -25,6 +27,8 @@ pub struct Report {
     pub phases: Vec<PhaseReport>,
     /// All phases together.
     pub total: PhaseReport,
+    /// What the server took of the machine, where its process is known.
+    pub server: Option<ServerCost>,
     #[serde(skip)]
     histogram: LatencyHistogram,
 }
@@ -34,13 +38,40 @@ pub struct Report {
 pub struct OfferedLoad {
     /// The target.
     pub url: String,
-    /// Requests per second, as asked for.
-    pub rate: f64,
+    /// How requests were spread over time.
+    #[serde(serialize_with = "as_text")]
+    pub pace: Pace,
     /// Connections.
     pub connections: usize,
     /// Patience with one request.
     #[serde(rename = "timeout_s", serialize_with = "as_seconds")]
     pub timeout: Duration,
+}
+
+/// What a load cost its server.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub struct ServerCost {
+    /// Processor time of a request that was sent, in microseconds; none when none was.
+    #[serde(rename = "cpu_us_per_request")]
+    pub cpu_per_request: Option<f64>,
+    /// The processor time of the whole load, and the rest as it is at its end.
+    #[serde(flatten)]
+    pub usage: Usage,
+}
+
+impl fmt::Display for ServerCost {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Usage { memory, peak_memory, threads, descriptors, processes, .. } = self.usage;
+        if processes == 0 {
+            return f.write_str("server: its process has ended");
+        }
+        let [memory, peak] = [memory, peak_memory].map(|bytes| bytes as f64 / 1e6);
+        let cost = self.cpu_per_request.unwrap_or_default();
+        write!(
+            f,
+            "server: {cost:.1} us of processor time a request; {memory:.1} MB, at most {peak:.1}; {processes} processes, {threads} threads, {descriptors} descriptors"
+        )
+    }
 }
 
 /// One phase's figures. A request belongs to the phase in which it should have been sent.
@@ -107,8 +138,18 @@ impl Report {
             offered,
             phases: phases.filter(|phase| phase.requests > 0).collect(),
             total: PhaseReport::new("total".into(), Duration::ZERO, since_start(end), &total),
+            server: None,
             histogram: total.latency,
         }
+    }
+
+    /// The same, with what the server took `before` and has taken by `now`.
+    pub(crate) fn with_server(mut self, before: Usage, now: Usage) -> Self {
+        let answered = self.total.ok + self.total.failed;
+        let cpu = now.cpu.saturating_sub(before.cpu);
+        let cpu_per_request = (answered > 0).then(|| cpu.as_secs_f64() * 1e6 / answered as f64);
+        self.server = Some(ServerCost { cpu_per_request, usage: Usage { cpu, ..now } });
+        self
     }
 
     /// The phase with this name; the first, when several have it. None if no request was due.
@@ -159,11 +200,8 @@ impl PhaseReport {
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let OfferedLoad { url, rate, connections, timeout } = &self.offered;
-        writeln!(
-            f,
-            "{url}: {rate} requests/s over {connections} connections, timeout {timeout:?}"
-        )?;
+        let OfferedLoad { url, pace, connections, timeout } = &self.offered;
+        writeln!(f, "{url}: {pace} over {connections} connections, timeout {timeout:?}")?;
         writeln!(f, "latency in ms from the intended send time")?;
         writeln!(f)?;
         // A name as long as a sentence would push the figures off the screen.
@@ -190,7 +228,11 @@ impl fmt::Display for Report {
         for phase in rows {
             phase.write_row(f, width)?;
         }
-        self.total.write_notes(f)
+        self.total.write_notes(f)?;
+        match &self.server {
+            Some(server) => writeln!(f, "{server}"),
+            None => Ok(()),
+        }
     }
 }
 
@@ -235,6 +277,10 @@ fn as_seconds<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok
     serializer.serialize_f64(duration.as_secs_f64())
 }
 
+fn as_text<S: Serializer>(pace: &Pace, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(pace)
+}
+
 /// Writes beside `path` and renames, so that nobody ever reads half a file.
 fn write_whole(path: &Path, text: &str) -> Result<(), BenchError> {
     let failed = |reason| BenchError::Write { path: path.into(), reason };
@@ -257,6 +303,7 @@ mod tests {
     use super::{OfferedLoad, Report};
     use crate::check::{Failure, Fault};
     use crate::connection::Exchange;
+    use crate::pace::Pace;
     use crate::record::Recorder;
 
     /// Two phases of a second each, one good answer in the first, a failure in the second, and a
@@ -275,7 +322,7 @@ mod tests {
         }
         let offered = OfferedLoad {
             url: "http://localhost/".into(),
-            rate: 1.0,
+            pace: Pace::even(1.0),
             connections: 1,
             timeout: Duration::from_secs(5),
         };
@@ -311,7 +358,7 @@ mod tests {
     #[test]
     fn json_names_units_and_kinds() {
         let json = report().to_json();
-        assert_eq!(json["format"], 1);
+        assert_eq!((&json["format"], &json["pace"]), (&2.into(), &"1/s".into()));
         assert_eq!(json["timeout_s"], 5.0);
         assert_eq!(json["phases"][1]["start_s"], 1.0);
         assert_eq!(json["total"]["failures"]["status 503"]["count"], 1);

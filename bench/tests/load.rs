@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use sluice_bench::{BenchError, Check, Failure, Load, LoadOptions, Report};
+use sluice_bench::{Arrivals, BenchError, Check, Failure, Load, LoadOptions, Pace, Report, Stage};
 
 use crate::server::{Server, answer};
 
@@ -37,7 +37,7 @@ fn run(millis: u32, options: LoadOptions) -> Report {
 fn as_many_requests_are_sent_as_were_asked_for() {
     let server = Server::start(|_, _| async { answer(200, "{}") });
     for (rate, millis, expected) in [(400.0, 1_000, 400), (333.3, 500, 167), (1.0, 100, 1)] {
-        let report = run(millis, LoadOptions { rate, ..options(server.url()) });
+        let report = run(millis, LoadOptions { pace: Pace::even(rate), ..options(server.url()) });
         assert_eq!((report.total.ok, report.total.requests), (expected, expected), "{report}");
         let achieved = expected as f64 / f64::from(millis) * 1e3;
         assert!((report.total.ok_per_second - achieved).abs() < 0.01 * achieved, "{report}");
@@ -45,6 +45,49 @@ fn as_many_requests_are_sent_as_were_asked_for() {
         assert_eq!(report.total.bytes_received, 2 * expected);
         assert_eq!(report.total.reconnects, 0);
     }
+}
+
+#[test]
+fn a_closed_loop_asks_as_soon_as_it_is_answered() {
+    let server = Server::start(|_, _| async {
+        tokio::time::sleep(20 * MILLISECOND).await;
+        answer(200, "{}")
+    });
+    let closed = LoadOptions { pace: Pace::Closed, connections: 3, ..options(server.url()) };
+    let report = run(1_000, closed);
+    let total = &report.total;
+    // 50 a connection, but for what the machine is slow.
+    assert!((30..=150).contains(&total.ok) && total.ok == total.requests, "{report}");
+    assert!(total.latency.p50 >= 20 * MILLISECOND, "{report}");
+    // Nobody waits to be sent, whatever the server does.
+    assert!(total.wait.p50 < MILLISECOND, "{report}");
+}
+
+#[test]
+fn each_of_several_rates_has_its_figures() {
+    let server = Server::start(|_, _| async { answer(200, "{}") });
+    let stages = [100.0, 400.0].map(Stage::flat).to_vec();
+    let pace = Pace::Open { stages, arrivals: Arrivals::Even };
+    let report = run(500, LoadOptions { pace, ..options(server.url()) });
+    let figures: Vec<_> =
+        report.phases.iter().map(|phase| (phase.name.as_str(), phase.ok)).collect();
+    assert_eq!(figures, [("100/s", 50), ("400/s", 200)], "{report}");
+    assert_eq!(report.total.duration, 1_000 * MILLISECOND);
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn what_the_server_takes_is_reported() {
+    let server = Server::start(|_, _| async { answer(200, "{}") });
+    // It runs in this process.
+    let own = sluice_bench::ProcessTree::new(std::process::id()).unwrap();
+    let report = run(300, LoadOptions { server: Some(own), ..options(server.url()) });
+    let cost = report.server.unwrap();
+    assert!(cost.usage.memory > 1_000_000 && cost.usage.threads >= 3, "{report}");
+    assert!(report.to_string().contains("us of processor time a request"), "{report}");
+    let json = report.to_json();
+    assert!(json["server"]["cpu_us_per_request"].is_number(), "{json}");
+    assert!(run(100, options(server.url())).to_json()["server"].is_null());
 }
 
 #[test]
@@ -70,7 +113,13 @@ fn headers_and_rotated_bodies_arrive() {
     // One connection, so that the server sees the order of sending.
     let report = run(
         100,
-        LoadOptions { headers, bodies, connections: 1, rate: 70.0, ..options(server.url()) },
+        LoadOptions {
+            headers,
+            bodies,
+            connections: 1,
+            pace: Pace::even(70.0),
+            ..options(server.url())
+        },
     );
     assert_eq!(report.total.ok, 7, "{report}");
     let seen = seen.lock().unwrap();
@@ -88,7 +137,7 @@ fn a_servers_delay_is_measured() {
         tokio::time::sleep(20 * MILLISECOND).await;
         answer(200, "{}")
     });
-    let report = run(500, LoadOptions { rate: 100.0, ..options(server.url()) });
+    let report = run(500, LoadOptions { pace: Pace::even(100.0), ..options(server.url()) });
     let latency = report.total.latency;
     assert!(latency.min >= 20 * MILLISECOND, "{report}");
     assert!(latency.p50 < 120 * MILLISECOND, "{report}");
@@ -107,7 +156,10 @@ fn a_stall_is_charged_to_every_request_that_was_due_in_it() {
             answer(200, "{}")
         }
     });
-    let report = run(1_500, LoadOptions { rate: 200.0, connections: 4, ..options(server.url()) });
+    let report = run(
+        1_500,
+        LoadOptions { pace: Pace::even(200.0), connections: 4, ..options(server.url()) },
+    );
     let total = &report.total;
     assert_eq!((total.ok, total.unsent), (300, 0), "{report}");
     // 60 of the 300 were due in the stall, and waited between 300 ms and nothing for its end.
@@ -127,7 +179,7 @@ fn requests_that_cannot_be_sent_in_time_are_counted() {
     let report = run(
         1_000,
         LoadOptions {
-            rate: 200.0,
+            pace: Pace::even(200.0),
             connections: 1,
             timeout: 150 * MILLISECOND,
             ..options(server.url())
@@ -149,7 +201,8 @@ fn failures_are_counted_by_kind() {
             _ => answer(404, ""),
         }
     });
-    let report = run(400, LoadOptions { rate: 100.0, connections: 1, ..options(server.url()) });
+    let report =
+        run(400, LoadOptions { pace: Pace::even(100.0), connections: 1, ..options(server.url()) });
     let counts: Vec<_> = report
         .total
         .failures
@@ -179,7 +232,7 @@ fn a_timeout_counts_as_latency_and_closes_the_connection() {
     let report = run(
         500,
         LoadOptions {
-            rate: 20.0,
+            pace: Pace::even(20.0),
             connections: 1,
             timeout: 200 * MILLISECOND,
             ..options(server.url())
@@ -196,7 +249,7 @@ fn a_server_may_go_away_and_come_back() {
     let good = |_, _| async { answer(200, "{}") };
     let server = Server::start(good);
     let (url, address) = (server.url(), server.address);
-    let load = Load::start(LoadOptions { rate: 200.0, ..options(url) }).unwrap();
+    let load = Load::start(LoadOptions { pace: Pace::even(200.0), ..options(url) }).unwrap();
     load.phase("up");
     std::thread::sleep(200 * MILLISECOND);
     load.phase("going");
@@ -245,7 +298,8 @@ fn servers_that_break_off_or_talk_nonsense_are_told_apart() {
         (b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\n{", Failure::Closed),
         (b"SSH-2.0-OpenSSH_9.7\r\n", Failure::Protocol),
     ] {
-        let report = run(100, LoadOptions { rate: 100.0, ..options(raw_server(reply)) });
+        let report =
+            run(100, LoadOptions { pace: Pace::even(100.0), ..options(raw_server(reply)) });
         let text = String::from_utf8_lossy(reply);
         assert_eq!(
             report.total.failures.keys().collect::<Vec<_>>(),
@@ -259,7 +313,7 @@ fn servers_that_break_off_or_talk_nonsense_are_told_apart() {
 #[test]
 fn closing_after_an_answer_is_no_failure() {
     let url = raw_server(b"HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 2\r\n\r\n{}");
-    let report = run(200, LoadOptions { rate: 100.0, connections: 2, ..options(url) });
+    let report = run(200, LoadOptions { pace: Pace::even(100.0), connections: 2, ..options(url) });
     assert_eq!((report.total.ok, report.total.failed), (20, 0), "{report}");
     assert_eq!(report.total.reconnects, 18, "{report}");
 }
@@ -279,7 +333,9 @@ fn nobody_at_the_target_is_an_error_at_once() {
 async fn a_load_runs_beside_a_busy_runtime_and_stops_early() {
     let server = Server::start(|_, _| async { answer(200, "{}") });
     let duration = Some(Duration::from_secs(3_600));
-    let load = Load::start(LoadOptions { duration, rate: 200.0, ..options(server.url()) }).unwrap();
+    let load =
+        Load::start(LoadOptions { duration, pace: Pace::even(200.0), ..options(server.url()) })
+            .unwrap();
     // Blocking this runtime's only thread must not delay the load's.
     std::thread::sleep(250 * MILLISECOND);
     assert!(!load.is_finished());
@@ -293,7 +349,7 @@ async fn a_load_runs_beside_a_busy_runtime_and_stops_early() {
 #[test]
 fn reports_are_written_whole() {
     let server = Server::start(|_, _| async { answer(200, "{}") });
-    let report = run(100, LoadOptions { rate: 100.0, ..options(server.url()) });
+    let report = run(100, LoadOptions { pace: Pace::even(100.0), ..options(server.url()) });
     let folder = tempfile::tempdir().unwrap();
     let (json, histogram) = (folder.path().join("report.json"), folder.path().join("load.hgrm"));
     report.write_json(&json).unwrap();
@@ -301,7 +357,7 @@ fn reports_are_written_whole() {
     report.write_histogram(&histogram).unwrap();
     let read: serde_json::Value = serde_json::from_slice(&std::fs::read(json).unwrap()).unwrap();
     assert_eq!(read, report.to_json());
-    assert_eq!((&read["format"], &read["total"]["ok"]), (&1.into(), &10.into()));
+    assert_eq!((&read["format"], &read["total"]["ok"]), (&2.into(), &10.into()));
     assert!(read["phases"][0]["latency"]["p99_us"].as_u64().unwrap() > 0, "{read}");
     assert!(std::fs::read_to_string(histogram).unwrap().starts_with("# sluice"));
     assert_eq!(folder.path().read_dir().unwrap().count(), 2);

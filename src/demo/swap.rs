@@ -7,7 +7,7 @@ use anyhow::bail;
 use bytes::Bytes;
 use http::HeaderValue;
 use http::header::CONTENT_TYPE;
-use sluice_bench::{Check, Load, LoadOptions, PhaseReport, Report};
+use sluice_bench::{Check, Load, LoadOptions, Pace, PhaseReport, Report};
 use sluice_protocol::ModelVersion;
 use sluice_registry::Client;
 
@@ -37,7 +37,7 @@ pub(super) async fn under_load(
     let mut options = LoadOptions::new(url);
     options.headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     options.bodies = vec![Bytes::from_static(QUESTION.as_bytes())];
-    options.rate = rate;
+    options.pace = Pace::even(rate);
     options.check = Check::Json;
     options.phase = "before".to_owned();
     let load = Load::start(options)?;

@@ -12,7 +12,9 @@ use anyhow::{Context as _, bail, ensure};
 use bytes::Bytes;
 use clap::{Args, Subcommand};
 use http::{HeaderName, HeaderValue, Method, Uri};
-use sluice_bench::{Arrivals, Check, Load, LoadOptions, Pace, ProcessTree, Report, Stage};
+use sluice_bench::{
+    Arrivals, Check, Load, LoadOptions, Pace, ProcessTree, Protocol, Report, Stage, ask_model,
+};
 
 use crate::output::print;
 
@@ -51,6 +53,16 @@ struct RunArgs {
     /// Where to send requests, http only
     #[arg(long, env = "SLUICE_BENCH_URL", value_name = "URL")]
     url: Uri,
+    /// Ask this model, with made-up rows; --url is then the server's root, and the bodies are made
+    /// from what it says of the model's inputs
+    #[arg(long, env = "SLUICE_BENCH_MODEL", value_name = "NAME", conflicts_with_all = ["method", "body", "body_file"])]
+    model: Option<String>,
+    /// How --model is asked: v1, v2 or v2-binary
+    #[arg(long, value_name = "NAME", default_value = "v2", requires = "model")]
+    protocol: Protocol,
+    /// Rows of each question to --model
+    #[arg(long, value_name = "N", default_value_t = 1, requires = "model")]
+    rows: usize,
     /// Requests per second; several are taken one after the other, each for --duration
     #[arg(
         long,
@@ -121,8 +133,8 @@ const EXAMPLES: &str = r#"Examples:
       --connections 32 --body-file bodies.jsonl --json report.json --histogram load.hgrm
 
   The most that a server gives over 64 connections:
-    sluice bench run --url http://localhost:8080/v2/models/m/infer --closed --connections 64 \
-      --body-file bodies.jsonl --pid $(pidof sluice-gateway)
+    sluice bench run --url http://localhost:8080 --model fraud --closed --connections 64 \
+      --pid $(pidof sluice-gateway)
 
   Latency against load, callers coming by chance, 20 s at each rate:
     sluice bench run --url http://localhost:8080/v2/models/m/infer --rate 1000,2000,4000,8000 \
@@ -209,28 +221,41 @@ fn show_progress(report: &Report) -> anyhow::Result<()> {
 
 fn options(args: RunArgs) -> anyhow::Result<LoadOptions> {
     let pace = pace(&args);
-    let bodies = match (args.body, &args.body_file) {
-        (Some(body), _) => vec![json_body(&body).context("read --body")?],
+    let asked = match &args.model {
+        Some(model) => ask_model(&args.url, model, args.protocol, args.rows, args.allow_remote)?,
+        None => asked(&args)?,
+    };
+    let server = args.pid.map(ProcessTree::new).transpose().context("find --pid")?;
+    let mut headers = asked.headers;
+    // What is asked for goes before what is made up; a name may have several values.
+    args.headers.iter().for_each(|(name, _)| drop(headers.remove(name)));
+    headers.extend(args.headers);
+    let check = if args.any_body { Check::Status } else { asked.check };
+    Ok(LoadOptions {
+        headers,
+        check,
+        pace,
+        connections: args.connections,
+        duration: (!args.duration.is_zero()).then_some(args.duration),
+        timeout: args.timeout,
+        allow_remote: args.allow_remote,
+        server,
+        ..asked
+    })
+}
+
+/// The request that the flags say, without headers.
+fn asked(args: &RunArgs) -> anyhow::Result<LoadOptions> {
+    let bodies = match (&args.body, &args.body_file) {
+        (Some(body), _) => vec![json_body(body).context("read --body")?],
         (None, Some(path)) => {
             read_bodies(path).with_context(|| format!("read bodies from {}", path.display()))?
         }
         (None, None) => Vec::new(),
     };
-    let json = !bodies.is_empty() && !args.any_body;
-    let server = args.pid.map(ProcessTree::new).transpose().context("find --pid")?;
-    Ok(LoadOptions {
-        method: args.method,
-        headers: args.headers.into_iter().collect(),
-        bodies,
-        pace,
-        connections: args.connections,
-        duration: (!args.duration.is_zero()).then_some(args.duration),
-        timeout: args.timeout,
-        check: if json { Check::Json } else { Check::Status },
-        allow_remote: args.allow_remote,
-        server,
-        ..LoadOptions::new(args.url)
-    })
+    let check = if bodies.is_empty() { Check::Status } else { Check::Json };
+    let method = args.method.clone();
+    Ok(LoadOptions { method, bodies, check, ..LoadOptions::new(args.url.clone()) })
 }
 
 fn pace(args: &RunArgs) -> Pace {

@@ -79,7 +79,8 @@ impl Connection {
         Exchange { done, outcome, bytes_received, reconnects: std::mem::take(&mut self.reconnects) }
     }
 
-    async fn ask(
+    /// The same without judging the answer or a bound of its time.
+    pub(crate) async fn ask(
         &mut self,
         mut request: Request<Full<Bytes>>,
     ) -> Result<(StatusCode, Bytes), Fault> {

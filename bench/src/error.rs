@@ -29,6 +29,14 @@ pub enum BenchError {
         /// What the system said.
         reason: String,
     },
+    /// The server does not say what a model's inputs are.
+    #[error("model {model}: {reason}")]
+    Model {
+        /// The model.
+        model: String,
+        /// What came instead.
+        reason: String,
+    },
     /// The system refused a thread, a timer or a runtime.
     #[error("start load generator: {0}")]
     Start(#[source] std::io::Error),
@@ -56,7 +64,7 @@ impl BenchError {
         match self {
             Self::Options(_) => Code::InvalidArgument,
             Self::Remote { .. } | Self::Listen { .. } => Code::FailedPrecondition,
-            Self::Connect { .. } => Code::Unavailable,
+            Self::Connect { .. } | Self::Model { .. } => Code::Unavailable,
             Self::Start(_) | Self::Write { .. } => Code::Internal,
         }
     }

@@ -20,10 +20,12 @@ mod load;
 mod options;
 mod pace;
 mod process;
+mod question;
 mod record;
 mod report;
 mod schedule;
 mod target;
+mod values;
 mod worker;
 
 pub use check::{Check, Failure};
@@ -34,4 +36,5 @@ pub use load::Load;
 pub use options::LoadOptions;
 pub use pace::{Arrivals, Pace, Stage};
 pub use process::{ProcessTree, Usage};
+pub use question::{Protocol, ask_model};
 pub use report::{FailureCount, OfferedLoad, PhaseReport, Report, ServerCost};

@@ -84,6 +84,6 @@ fn every_size_of_batch_has_its_cost() {
     for cost in costs {
         assert!(cost.cpu > Duration::ZERO && cost.fastest > Duration::ZERO, "{cost:?}");
     }
-    let error = run_costs(&mut open("identity/BYTES.onnx"), &[1]).unwrap_err();
-    assert!(error.to_string().contains("BYTES"), "{error}");
+    // Texts are measured as well as numbers.
+    assert_eq!(run_costs(&mut open("identity/BYTES.onnx"), &[3]).unwrap().len(), 1);
 }

@@ -4,7 +4,9 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 use sluice_engine::{Engine, EngineError};
-use sluice_protocol::{Datatype, Tensor, TensorData, TensorSpec};
+use sluice_protocol::{ShapeError, TensorSpec};
+
+use crate::values::Values;
 
 /// Runs before counting begins.
 const WARM_UP: usize = 20;
@@ -33,8 +35,7 @@ impl RunCost {
     }
 }
 
-/// Runs `engine` alone, on this thread, with batches of each of `sizes` rows. The values are
-/// numbers between -1 and 1, or whole ones from 0 to 4, the same at every call.
+/// Runs `engine` alone, on this thread, with batches of each of `sizes` rows of made-up values.
 ///
 /// # Errors
 /// A graph that cannot run such values.
@@ -43,8 +44,13 @@ pub fn run_costs(engine: &mut dyn Engine, sizes: &[usize]) -> Result<Vec<RunCost
 }
 
 fn run_cost(engine: &mut dyn Engine, rows: usize) -> Result<RunCost, EngineError> {
-    let inputs: Vec<_> =
-        engine.inputs().iter().map(|spec| batch(spec, rows)).collect::<Result<_, _>>()?;
+    let mut values = Values::new(rows as u64);
+    let input = |spec: &TensorSpec| {
+        let wrong = |error: ShapeError| (spec.name.clone(), error.to_string());
+        let made = values.tensor(spec, rows).map_err(wrong);
+        made.map_err(|(name, reason)| EngineError::Input { name, reason })
+    };
+    let inputs = engine.inputs().iter().map(input).collect::<Result<Vec<_>, _>>()?;
     for _ in 0..WARM_UP {
         engine.run(&inputs)?;
     }
@@ -73,32 +79,6 @@ fn thread_time() -> Duration {
 fn thread_time() -> Duration {
     static START: std::sync::OnceLock<Instant> = std::sync::OnceLock::new();
     START.get_or_init(Instant::now).elapsed()
-}
-
-/// `rows` rows for an input. Dimensions other than the first are 1 where they are free.
-fn batch(spec: &TensorSpec, rows: usize) -> Result<Tensor, EngineError> {
-    let first = i64::try_from(rows).unwrap_or(i64::MAX);
-    let mut shape: Vec<i64> = spec.shape.iter().map(|&size| size.max(1)).collect();
-    if let (Some(size), true) = (shape.first_mut(), spec.shape.first() == Some(&-1)) {
-        *size = first;
-    }
-    let wrong = |reason: String| EngineError::Input { name: spec.name.clone(), reason };
-    let count = sluice_protocol::element_count(&shape).map_err(|error| wrong(error.to_string()))?;
-    let whole = (0..count).map(|index| i32::try_from(index * 7 % 5).unwrap_or(0));
-    let data = match spec.datatype {
-        Datatype::Fp32 => {
-            let unit = |index: usize| (index * 37 % 201) as f32 / 100.0 - 1.0;
-            TensorData::Fp32((0..count).map(unit).collect())
-        }
-        Datatype::Fp64 => TensorData::Fp64(whole.map(f64::from).collect()),
-        Datatype::Int64 => TensorData::Int64(whole.map(i64::from).collect()),
-        Datatype::Int32 => TensorData::Int32(whole.collect()),
-        other => {
-            let known = "the floor knows values for FP32, FP64, INT32 and INT64";
-            return Err(wrong(format!("{} is not measured: {known}", other.as_str())));
-        }
-    };
-    Tensor::new(shape, data).map_err(|error| wrong(error.to_string()))
 }
 
 fn micros(duration: Duration) -> f64 {

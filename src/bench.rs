@@ -11,9 +11,10 @@ use std::time::Duration;
 use anyhow::{Context as _, bail, ensure};
 use bytes::Bytes;
 use clap::{Args, Subcommand};
-use http::{HeaderName, HeaderValue, Method, Uri};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri};
 use sluice_bench::{
-    Arrivals, Check, Load, LoadOptions, Pace, ProcessTree, Protocol, Report, Stage, ask_model,
+    Arrivals, Asked, Check, Choice, Load, LoadOptions, Pace, ProcessTree, Protocol, Question,
+    Report, Stage, ask_models,
 };
 
 use crate::output::print;
@@ -53,16 +54,23 @@ struct RunArgs {
     /// Where to send requests, http only
     #[arg(long, env = "SLUICE_BENCH_URL", value_name = "URL")]
     url: Uri,
-    /// Ask this model, with made-up rows; --url is then the server's root, and the bodies are made
-    /// from what it says of the model's inputs
-    #[arg(long, env = "SLUICE_BENCH_MODEL", value_name = "NAME", conflicts_with_all = ["method", "body", "body_file"])]
-    model: Option<String>,
-    /// How --model is asked: v1, v2 or v2-binary
+    /// Ask this model, or several in turn, with made-up rows; --url is then the server's root, and
+    /// the bodies are made from what it says of the model's inputs
+    #[arg(long, env = "SLUICE_BENCH_MODEL", value_name = "NAME[,NAME]", value_delimiter = ',', conflicts_with_all = ["method", "body", "body_file"])]
+    model: Vec<String>,
+    /// How --model is asked: v1, v2, v2-binary or grpc
     #[arg(long, value_name = "NAME", default_value = "v2", requires = "model")]
     protocol: Protocol,
     /// Rows of each question to --model
     #[arg(long, value_name = "N", default_value_t = 1, requires = "model")]
     rows: usize,
+    /// The values of an input of --model: NAME=FROM..TO or NAME=VALUE,VALUE; may be given several
+    /// times
+    #[arg(long, value_name = "NAME=VALUES", requires = "model")]
+    choose: Vec<String>,
+    /// How uneven --choose is: the n-th value comes in proportion to 1/n^SKEW
+    #[arg(long, value_name = "SKEW", default_value_t = 0.0, requires = "choose")]
+    zipf: f64,
     /// Requests per second; several are taken one after the other, each for --duration
     #[arg(
         long,
@@ -135,6 +143,11 @@ const EXAMPLES: &str = r#"Examples:
   The most that a server gives over 64 connections:
     sluice bench run --url http://localhost:8080 --model fraud --closed --connections 64 \
       --pid $(pidof sluice-gateway)
+
+  Two models in turn over gRPC, and another whose rows are looked up by skewed keys:
+    sluice bench run --url http://localhost:9000 --model fraud,ranking --protocol grpc
+    sluice bench run --url http://localhost:8080 --model demand-forecast \
+      --choose store_id=1..1115 --zipf 1.1 --choose date=2025-01-15
 
   Latency against load, callers coming by chance, 20 s at each rate:
     sluice bench run --url http://localhost:8080/v2/models/m/infer --rate 1000,2000,4000,8000 \
@@ -221,15 +234,12 @@ fn show_progress(report: &Report) -> anyhow::Result<()> {
 
 fn options(args: RunArgs) -> anyhow::Result<LoadOptions> {
     let pace = pace(&args);
-    let asked = match &args.model {
-        Some(model) => ask_model(&args.url, model, args.protocol, args.rows, args.allow_remote)?,
-        None => asked(&args)?,
-    };
+    let asked = if args.model.is_empty() { asked(&args)? } else { ask(&args)? };
     let server = args.pid.map(ProcessTree::new).transpose().context("find --pid")?;
-    let mut headers = asked.headers;
-    // What is asked for goes before what is made up; a name may have several values.
-    args.headers.iter().for_each(|(name, _)| drop(headers.remove(name)));
-    headers.extend(args.headers);
+    let mut headers = HeaderMap::new();
+    for (name, value) in args.headers {
+        headers.append(name, value);
+    }
     let check = if args.any_body { Check::Status } else { asked.check };
     Ok(LoadOptions {
         headers,
@@ -244,6 +254,18 @@ fn options(args: RunArgs) -> anyhow::Result<LoadOptions> {
     })
 }
 
+/// Questions for the models that the flags name.
+fn ask(args: &RunArgs) -> anyhow::Result<LoadOptions> {
+    let choices = args.choose.iter().map(|text| Choice::new(text, args.zipf));
+    let asked = Asked {
+        models: args.model.clone(),
+        protocol: args.protocol,
+        rows: args.rows,
+        choices: choices.collect::<Result<_, _>>()?,
+    };
+    Ok(ask_models(&args.url, &asked, args.allow_remote)?)
+}
+
 /// The request that the flags say, without headers.
 fn asked(args: &RunArgs) -> anyhow::Result<LoadOptions> {
     let bodies = match (&args.body, &args.body_file) {
@@ -255,7 +277,8 @@ fn asked(args: &RunArgs) -> anyhow::Result<LoadOptions> {
     };
     let check = if bodies.is_empty() { Check::Status } else { Check::Json };
     let method = args.method.clone();
-    Ok(LoadOptions { method, bodies, check, ..LoadOptions::new(args.url.clone()) })
+    let questions = vec![Question { bodies, ..Question::new(args.url.clone()) }];
+    Ok(LoadOptions { questions, method, check, ..LoadOptions::new(args.url.clone()) })
 }
 
 fn pace(args: &RunArgs) -> Pace {
@@ -336,7 +359,10 @@ mod tests {
         .unwrap();
         assert_eq!((options.pace, options.duration.unwrap().as_secs()), (Pace::even(0.5), 90));
         assert_eq!(options.headers["x-a"], "b:c");
-        assert_eq!((options.bodies.len(), options.check), (1, sluice_bench::Check::Json));
+        assert_eq!(
+            (options.questions[0].bodies.len(), options.check),
+            (1, sluice_bench::Check::Json)
+        );
         assert!(parse(&["--duration", "0s"]).unwrap().duration.is_none());
         assert_eq!(
             parse(&["--body", "{}", "--any-body"]).unwrap().check,

@@ -1,12 +1,12 @@
-//! HTTP load. Requests leave at a rate, whether or not earlier ones have been answered, as those
+//! HTTP and gRPC load. Requests leave at a rate, whether or not earlier ones have been answered, as those
 //! of independent callers do; or in a closed loop, each when the one before is answered.
 //!
 //! The journey: [`LoadOptions`] are checked and the target resolved (`target`); [`Load`] starts
 //! a thread with a runtime of its own, which opens the connections and gives each a worker.
 //! A worker takes the next request of the schedule (`schedule`), waits for its intended time
 //! (`alarm`), sends it (`connection`), judges the answer (`check`) and records it (`record`).
-//! Latency counts from the *intended* time (which a closed loop has none other than the sending), so a server that stalls is charged for every
-//! request that should have been sent meanwhile. [`Report`] sums up, by phase and in total.
+//! Latency counts from the *intended* time (which in a closed loop is that of the sending), so a
+//! server that stalls is charged for every request that should have been sent meanwhile. [`Report`] sums up, by phase and in total.
 //!
 //! It talks to a server over the wire only, and never to this project's other crates.
 
@@ -33,8 +33,9 @@ pub use error::BenchError;
 pub use floor::{Echo, EchoAddresses, RunCost, run_costs};
 pub use latency::Latency;
 pub use load::Load;
-pub use options::LoadOptions;
+pub use options::{LoadOptions, Question, Transport};
 pub use pace::{Arrivals, Pace, Stage};
 pub use process::{ProcessTree, Usage};
-pub use question::{Protocol, ask_model};
+pub use question::{Asked, Protocol, ask_models};
 pub use report::{FailureCount, OfferedLoad, PhaseReport, Report, ServerCost};
+pub use values::Choice;

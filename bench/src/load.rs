@@ -41,9 +41,13 @@ impl Load {
     /// accepts no connection.
     pub fn start(options: LoadOptions) -> Result<Self, BenchError> {
         options.check_values()?;
-        let target = Target::resolve(&options.url, options.allow_remote)?;
+        // All are of one server.
+        let first = &options.questions[0].url;
+        let target = Target::resolve(first, options.allow_remote)?;
+        let urls: Vec<String> =
+            options.questions.iter().map(|question| question.url.to_string()).collect();
         let offered = OfferedLoad {
-            url: options.url.to_string(),
+            url: urls.join(", "),
             pace: options.pace.clone(),
             connections: options.connections,
             timeout: options.timeout,
@@ -82,7 +86,7 @@ impl Load {
         let end = self.run.end.borrow().map_or(now, |end| end.min(now));
         // Cloned, so that sending goes on while the figures are computed.
         let recorder = self.run.recorder().clone();
-        let report = Report::new(self.offered.clone(), recorder.phases(), end);
+        let report = Report::new(self.offered.clone(), &recorder, end);
         match &self.server {
             Some((server, before)) => report.with_server(*before, server.usage()),
             None => report,
@@ -137,12 +141,14 @@ fn prepare(
     let start = Instant::now();
     let total = total(&options);
     let end = total.and_then(|total| start.checked_add(total));
+    let names = options.questions.iter().map(|question| question.name.clone());
+    let names = names.collect::<Vec<_>>().into_iter();
     let run = Arc::new(Run {
         schedule: Schedule::new(start, &options.pace, options.duration),
         timeout: options.timeout,
         check: options.check,
         end: watch::Sender::new(end),
-        recorder: Mutex::new(recorder(&options, start)),
+        recorder: Mutex::new(recorder(&options, start).with_questions(names)),
         template: Template::new(options, target),
     });
     let mut workers = JoinSet::new();
@@ -184,7 +190,7 @@ fn recorder(options: &LoadOptions, start: Instant) -> Recorder {
 async fn open(options: &LoadOptions, target: &Target) -> Result<Vec<Connection>, BenchError> {
     let mut opening = JoinSet::new();
     for _ in 0..options.connections {
-        let mut connection = Connection::new(target.addresses.as_slice().into());
+        let mut connection = Connection::new(target.addresses.as_slice().into(), options.transport);
         let timeout = options.timeout;
         opening.spawn(async move {
             let opened = tokio::time::timeout(timeout, connection.connect()).await;

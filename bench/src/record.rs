@@ -1,17 +1,19 @@
 //! What happened to each request, counted by the phase in which it should have been sent.
 
 use std::collections::BTreeMap;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::check::{Failure, Fault};
 use crate::connection::Exchange;
 use crate::latency::LatencyHistogram;
 use crate::report::FailureCount;
 
-/// Counts of all phases, in order of their starts.
+/// Counts of all phases, in order of their starts, and of all questions.
 #[derive(Debug, Clone)]
 pub(crate) struct Recorder {
     phases: Vec<Phase>,
+    /// By name, where there are several.
+    questions: Vec<(String, Counts)>,
 }
 
 /// Counts of one phase.
@@ -20,6 +22,18 @@ pub(crate) struct Phase {
     pub(crate) name: String,
     pub(crate) start: Instant,
     pub(crate) counts: Counts,
+}
+
+/// A request that was sent.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Sending {
+    /// Which of the questions it is.
+    pub(crate) question: usize,
+    /// When it should have been sent.
+    pub(crate) intended: Instant,
+    pub(crate) sent: Instant,
+    /// The length of its body.
+    pub(crate) bytes_sent: u64,
 }
 
 /// What is counted.
@@ -42,7 +56,20 @@ pub(crate) struct Counts {
 
 impl Recorder {
     pub(crate) fn new(name: String, start: Instant) -> Self {
-        Self { phases: vec![Phase { name, start, counts: Counts::new() }] }
+        let phases = vec![Phase { name, start, counts: Counts::new() }];
+        Self { phases, questions: Vec::new() }
+    }
+
+    /// Counts several questions apart as well.
+    pub(crate) fn with_questions(mut self, names: impl ExactSizeIterator<Item = String>) -> Self {
+        if names.len() > 1 {
+            self.questions = names.map(|name| (name, Counts::new())).collect();
+        }
+        self
+    }
+
+    pub(crate) fn questions(&self) -> &[(String, Counts)] {
+        &self.questions
     }
 
     /// Starts a phase.
@@ -54,40 +81,21 @@ impl Recorder {
         &self.phases
     }
 
-    /// Counts a request that was sent at `sent` with a body of `bytes_sent`.
-    pub(crate) fn exchange(
-        &mut self,
-        intended: Instant,
-        sent: Instant,
-        bytes_sent: u64,
-        exchange: Exchange,
-    ) {
-        let counts = self.counts_at(intended);
-        counts.wait.record(sent.saturating_duration_since(intended));
-        counts.reconnects += exchange.reconnects;
-        counts.bytes_sent += bytes_sent;
-        counts.bytes_received += exchange.bytes_received;
-        let latency = exchange.done.saturating_duration_since(intended);
-        match exchange.outcome {
-            Ok(()) => {
-                counts.ok += 1;
-                counts.latency.record(latency);
-            }
-            Err(Fault { failure, detail }) => {
-                let late = failure == Failure::Timeout;
-                let histogram = if late { &mut counts.latency } else { &mut counts.failed_latency };
-                histogram.record(latency);
-                let first = || FailureCount { count: 0, example: detail };
-                counts.failures.entry(failure).or_insert_with(first).count += 1;
-            }
+    /// Counts a request that was sent and answered, or not.
+    pub(crate) fn exchange(&mut self, sending: Sending, exchange: &Exchange) {
+        self.counts_at(sending.intended).exchange(sending, exchange);
+        if let Some((_, counts)) = self.questions.get_mut(sending.question) {
+            counts.exchange(sending, exchange);
         }
     }
 
     /// Counts a request that could not be sent in time and was given up at `given_up`.
-    pub(crate) fn unsent(&mut self, intended: Instant, given_up: Instant) {
-        let counts = self.counts_at(intended);
-        counts.unsent += 1;
-        counts.latency.record(given_up.saturating_duration_since(intended));
+    pub(crate) fn unsent(&mut self, question: usize, intended: Instant, given_up: Instant) {
+        let waited = given_up.saturating_duration_since(intended);
+        self.counts_at(intended).unsent(waited);
+        if let Some((_, counts)) = self.questions.get_mut(question) {
+            counts.unsent(waited);
+        }
     }
 
     fn counts_at(&mut self, intended: Instant) -> &mut Counts {
@@ -109,6 +117,33 @@ impl Counts {
             bytes_sent: 0,
             bytes_received: 0,
         }
+    }
+
+    fn exchange(&mut self, sending: Sending, exchange: &Exchange) {
+        let Sending { intended, sent, bytes_sent, .. } = sending;
+        self.wait.record(sent.saturating_duration_since(intended));
+        self.reconnects += exchange.reconnects;
+        self.bytes_sent += bytes_sent;
+        self.bytes_received += exchange.bytes_received;
+        let latency = exchange.done.saturating_duration_since(intended);
+        match &exchange.outcome {
+            Ok(()) => {
+                self.ok += 1;
+                self.latency.record(latency);
+            }
+            Err(Fault { failure, detail }) => {
+                let late = *failure == Failure::Timeout;
+                let histogram = if late { &mut self.latency } else { &mut self.failed_latency };
+                histogram.record(latency);
+                let first = || FailureCount { count: 0, example: detail.clone() };
+                self.failures.entry(*failure).or_insert_with(first).count += 1;
+            }
+        }
+    }
+
+    fn unsent(&mut self, waited: Duration) {
+        self.unsent += 1;
+        self.latency.record(waited);
     }
 
     pub(crate) fn failed(&self) -> u64 {
@@ -135,9 +170,13 @@ impl Counts {
 mod tests {
     use std::time::{Duration, Instant};
 
-    use super::{Counts, Recorder};
+    use super::{Counts, Recorder, Sending};
     use crate::check::{Failure, Fault};
     use crate::connection::Exchange;
+
+    fn sending(intended: Instant, sent: Instant) -> Sending {
+        Sending { question: 0, intended, sent, bytes_sent: 2 }
+    }
 
     fn exchange(done: Instant, failure: Option<Failure>) -> Exchange {
         let fault = |failure| Fault { failure, detail: format!("seen {failure}") };
@@ -156,14 +195,30 @@ mod tests {
         let mut recorder = Recorder::new("a".into(), start);
         recorder.phase("b".into(), at(100));
         // Intended in the first phase, answered in the second.
-        recorder.exchange(at(99), at(150), 2, exchange(at(200), None));
-        recorder.exchange(at(100), at(100), 2, exchange(at(101), None));
-        recorder.unsent(at(50), at(300));
+        recorder.exchange(sending(at(99), at(150)), &exchange(at(200), None));
+        recorder.exchange(sending(at(100), at(100)), &exchange(at(101), None));
+        recorder.unsent(0, at(50), at(300));
         let [a, b] = recorder.phases() else { panic!("two phases") };
         assert_eq!((a.counts.ok, a.counts.unsent, b.counts.ok, b.counts.unsent), (1, 1, 1, 0));
         assert_eq!(a.counts.latency.latency().count, 2, "the answered and the unsent");
         assert!(a.counts.latency.latency().max >= Duration::from_millis(250));
         assert!(a.counts.wait.latency().max >= Duration::from_millis(51));
+    }
+
+    #[test]
+    fn several_questions_are_counted_apart() {
+        let start = Instant::now();
+        let names = ["a", "b"].map(str::to_owned);
+        let mut recorder = Recorder::new("all".into(), start).with_questions(names.into_iter());
+        let of_b = Sending { question: 1, ..sending(start, start) };
+        recorder.exchange(of_b, &exchange(start, None));
+        recorder.unsent(0, start, start);
+        let [(a, of_a), (b, of_b)] = recorder.questions() else { panic!("two questions") };
+        assert_eq!((a.as_str(), of_a.ok, of_a.unsent), ("a", 0, 1));
+        assert_eq!((b.as_str(), of_b.ok, of_b.unsent), ("b", 1, 0));
+        assert_eq!((recorder.phases()[0].counts.ok, recorder.phases()[0].counts.unsent), (1, 1));
+        let alone = Recorder::new("all".into(), start).with_questions(["a".to_owned()].into_iter());
+        assert!(alone.questions().is_empty());
     }
 
     #[test]
@@ -174,7 +229,7 @@ mod tests {
         for failure in
             [None, Some(Failure::Timeout), Some(Failure::Status(503)), Some(Failure::Status(503))]
         {
-            recorder.exchange(start, start, 2, exchange(done, failure));
+            recorder.exchange(sending(start, start), &exchange(done, failure));
         }
         let mut total = Counts::new();
         total.add(&recorder.phases()[0].counts);

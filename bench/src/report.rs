@@ -14,7 +14,7 @@ use crate::error::BenchError;
 use crate::latency::{Latency, LatencyHistogram};
 use crate::pace::Pace;
 use crate::process::Usage;
-use crate::record::{Counts, Phase};
+use crate::record::{Counts, Recorder};
 
 /// What a load did and how it was answered.
 #[derive(Debug, Clone, Serialize)]
@@ -27,6 +27,8 @@ pub struct Report {
     pub phases: Vec<PhaseReport>,
     /// All phases together.
     pub total: PhaseReport,
+    /// The whole load by question, where there are several.
+    pub questions: Vec<PhaseReport>,
     /// What the server took of the machine, where its process is known.
     pub server: Option<ServerCost>,
     #[serde(skip)]
@@ -69,7 +71,8 @@ impl fmt::Display for ServerCost {
         let cost = self.cpu_per_request.unwrap_or_default();
         write!(
             f,
-            "server: {cost:.1} us of processor time a request; {memory:.1} MB, at most {peak:.1}; {processes} processes, {threads} threads, {descriptors} descriptors"
+            "server: {cost:.1} us of processor time a request; {memory:.1} MB, at most {peak:.1}; {processes} process{}, {threads} threads, {descriptors} descriptors",
+            if processes == 1 { "" } else { "es" }
         )
     }
 }
@@ -123,7 +126,8 @@ pub struct FailureCount {
 }
 
 impl Report {
-    pub(crate) fn new(offered: OfferedLoad, phases: &[Phase], end: Instant) -> Self {
+    pub(crate) fn new(offered: OfferedLoad, recorder: &Recorder, end: Instant) -> Self {
+        let phases = recorder.phases();
         let mut total = Counts::new();
         phases.iter().for_each(|phase| total.add(&phase.counts));
         let start = phases.first().map_or(end, |phase| phase.start);
@@ -133,11 +137,16 @@ impl Report {
             let duration = end.saturating_duration_since(phase.start);
             PhaseReport::new(phase.name.clone(), since_start(phase.start), duration, &phase.counts)
         });
+        let whole = since_start(end);
+        let question = |(name, counts): &(String, Counts)| {
+            PhaseReport::new(name.clone(), Duration::ZERO, whole, counts)
+        };
         Self {
             format: Format::CURRENT,
             offered,
+            questions: recorder.questions().iter().map(question).collect(),
             phases: phases.filter(|phase| phase.requests > 0).collect(),
-            total: PhaseReport::new("total".into(), Duration::ZERO, since_start(end), &total),
+            total: PhaseReport::new("total".into(), Duration::ZERO, whole, &total),
             server: None,
             histogram: total.latency,
         }
@@ -205,7 +214,8 @@ impl fmt::Display for Report {
         writeln!(f, "latency in ms from the intended send time")?;
         writeln!(f)?;
         // A name as long as a sentence would push the figures off the screen.
-        let rows = self.phases.iter().chain((self.phases.len() != 1).then_some(&self.total));
+        let total = (self.phases.len() != 1).then_some(&self.total);
+        let rows = self.phases.iter().chain(&self.questions).chain(total);
         let names = rows.clone().map(|phase| phase.name.chars().count());
         let width = names.max().unwrap_or(0).clamp(5, 32);
         writeln!(
@@ -304,7 +314,7 @@ mod tests {
     use crate::check::{Failure, Fault};
     use crate::connection::Exchange;
     use crate::pace::Pace;
-    use crate::record::Recorder;
+    use crate::record::{Recorder, Sending};
 
     /// Two phases of a second each, one good answer in the first, a failure in the second, and a
     /// phase in between in which nothing was due.
@@ -318,7 +328,10 @@ mod tests {
         for (intended, outcome) in [(at(0), Ok(())), (at(1_500), Err(refused))] {
             let done = intended + Duration::from_millis(7);
             let exchange = Exchange { done, outcome, bytes_received: 1, reconnects: 0 };
-            recorder.exchange(intended, intended, 2, exchange);
+            recorder.exchange(
+                Sending { question: 0, intended, sent: intended, bytes_sent: 2 },
+                &exchange,
+            );
         }
         let offered = OfferedLoad {
             url: "http://localhost/".into(),
@@ -326,7 +339,7 @@ mod tests {
             connections: 1,
             timeout: Duration::from_secs(5),
         };
-        Report::new(offered, recorder.phases(), at(2_000))
+        Report::new(offered, &recorder, at(2_000))
     }
 
     #[test]

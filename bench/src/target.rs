@@ -15,8 +15,6 @@ pub(crate) struct Target {
     pub(crate) addresses: Vec<SocketAddr>,
     /// The value of the `host` header.
     pub(crate) host_header: HeaderValue,
-    /// Path and query, as they stand in the request line.
-    pub(crate) path: Uri,
 }
 
 impl Target {
@@ -39,11 +37,7 @@ impl Target {
         }
         let authority = if url.port().is_some() { &name } else { host };
         let invalid = |_| BenchError::Options(format!("url {url} has no usable host"));
-        Ok(Self {
-            addresses,
-            host_header: HeaderValue::from_str(authority).map_err(invalid)?,
-            path: path_of(url),
-        })
+        Ok(Self { addresses, host_header: HeaderValue::from_str(authority).map_err(invalid)? })
     }
 }
 
@@ -65,13 +59,14 @@ fn host_and_port(url: &Uri) -> Result<(&str, u16), BenchError> {
     }
 }
 
-fn path_of(url: &Uri) -> Uri {
+/// Path and query, as they stand in the request line.
+pub(crate) fn path_of(url: &Uri) -> Uri {
     url.path_and_query().map_or_else(|| Uri::from_static("/"), |path| Uri::from(path.clone()))
 }
 
 #[cfg(test)]
 mod tests {
-    use super::Target;
+    use super::{Target, path_of};
     use crate::error::BenchError;
 
     fn resolve(url: &str, allow_remote: bool) -> Result<Target, BenchError> {
@@ -88,10 +83,8 @@ mod tests {
             ("http://localhost:8080?a", "localhost:8080", "/?a"),
         ] {
             let target = resolve(url, false).unwrap_or_else(|error| panic!("{url}: {error}"));
-            assert_eq!(
-                (target.host_header.to_str().unwrap(), target.path.to_string().as_str()),
-                (host, path)
-            );
+            assert_eq!(target.host_header, host);
+            assert_eq!(path_of(&url.parse().unwrap()).to_string(), path);
         }
     }
 

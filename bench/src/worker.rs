@@ -4,14 +4,13 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use hyper::body::Body as _;
 use tokio::sync::watch;
 
 use crate::alarm::Alarm;
 use crate::check::Check;
 use crate::connection::Connection;
 use crate::options::Template;
-use crate::record::Recorder;
+use crate::record::{Recorder, Sending};
 use crate::schedule::Schedule;
 
 /// What the workers and the [`Load`](crate::Load) share.
@@ -48,16 +47,17 @@ pub(crate) async fn work(run: Arc<Run>, mut connection: Connection, alarm: Alarm
             return;
         }
         let sent = Instant::now();
+        let (question, request) = run.template.request(index);
         if sent.saturating_duration_since(intended) > run.timeout {
-            run.recorder().unsent(intended, sent);
+            run.recorder().unsent(question, intended, sent);
             // Many may be given up in a row, and the other workers are on this thread too.
             tokio::task::coop::consume_budget().await;
             continue;
         }
-        let request = run.template.request(index);
-        let bytes_sent = request.body().size_hint().lower();
+        let bytes_sent = request.body().len() as u64;
         let exchange = connection.exchange(request, run.timeout, run.check).await;
-        run.recorder().exchange(intended, sent, bytes_sent, exchange);
+        let sending = Sending { question, intended, sent, bytes_sent };
+        run.recorder().exchange(sending, &exchange);
     }
 }
 

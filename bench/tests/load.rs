@@ -16,11 +16,10 @@ mod server;
 const MILLISECOND: Duration = Duration::from_millis(1);
 
 fn options(url: http::Uri) -> LoadOptions {
-    LoadOptions {
-        bodies: vec![Bytes::from_static(b"{}")],
-        check: Check::Json,
-        ..LoadOptions::new(url)
-    }
+    let mut options = LoadOptions::new(url);
+    options.questions[0].bodies = vec![Bytes::from_static(b"{}")];
+    options.check = Check::Json;
+    options
 }
 
 /// Runs a load for `millis` to its end.
@@ -111,16 +110,9 @@ fn headers_and_rotated_bodies_arrive() {
     headers.insert("x-a", "b".parse().unwrap());
     let bodies = ["1", "2", "3"].map(Bytes::from).to_vec();
     // One connection, so that the server sees the order of sending.
-    let report = run(
-        100,
-        LoadOptions {
-            headers,
-            bodies,
-            connections: 1,
-            pace: Pace::even(70.0),
-            ..options(server.url())
-        },
-    );
+    let mut asked = options(server.url());
+    asked.questions[0].bodies = bodies;
+    let report = run(100, LoadOptions { headers, connections: 1, pace: Pace::even(70.0), ..asked });
     assert_eq!(report.total.ok, 7, "{report}");
     let seen = seen.lock().unwrap();
     let bodies: Vec<&[u8]> = seen.iter().map(|(_, body)| body.as_ref()).collect();

@@ -36,7 +36,7 @@ pub(super) async fn under_load(
     let url = format!("http://{http}/v1/models/{MODEL}:predict").parse()?;
     let mut options = LoadOptions::new(url);
     options.headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    options.bodies = vec![Bytes::from_static(QUESTION.as_bytes())];
+    options.questions[0].bodies = vec![Bytes::from_static(QUESTION.as_bytes())];
     options.pace = Pace::even(rate);
     options.check = Check::Json;
     options.phase = "before".to_owned();

@@ -44,7 +44,7 @@ pub fn run_costs(engine: &mut dyn Engine, sizes: &[usize]) -> Result<Vec<RunCost
 }
 
 fn run_cost(engine: &mut dyn Engine, rows: usize) -> Result<RunCost, EngineError> {
-    let mut values = Values::new(rows as u64);
+    let mut values = Values::new(rows as u64, &[]);
     let input = |spec: &TensorSpec| {
         let wrong = |error: ShapeError| (spec.name.clone(), error.to_string());
         let made = values.tensor(spec, rows).map_err(wrong);

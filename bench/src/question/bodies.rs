@@ -1,130 +1,28 @@
-//! Requests for a model, made from what its server says of its inputs.
+//! The bodies of questions, by protocol.
 
-use std::str::FromStr;
-use std::time::Duration;
-
-use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, Uri};
-use serde::Deserialize;
+use bytes::{BufMut as _, Bytes, BytesMut};
+use http::header::CONTENT_TYPE;
+use http::{HeaderMap, HeaderName, HeaderValue};
 use serde_json::{Value, json};
-use sluice_protocol::{Datatype, Tensor, TensorData, TensorSpec};
+use sluice_protocol::{Tensor, TensorData, TensorSpec, grpc};
 
-use crate::check::Check;
-use crate::connection::Connection;
+use super::Protocol;
 use crate::error::BenchError;
-use crate::options::{LoadOptions, Template};
-use crate::target::Target;
 use crate::values::Values;
 
-/// Different bodies, so that no server knows an answer by heart.
-const BODIES: u64 = 64;
-/// How long a server may take to say what its model is.
-const PATIENCE: Duration = Duration::from_secs(5);
 /// The header that says how long the JSON before binary tensors is.
 const JSON_LENGTH: HeaderName = HeaderName::from_static("inference-header-content-length");
 
-/// How a model is asked over HTTP.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Protocol {
-    /// `/v1/models/NAME:predict`.
-    V1,
-    /// `/v2/models/NAME/infer`, all of it JSON.
-    V2,
-    /// The same with tensors as bytes behind the JSON, there and back.
-    V2Binary,
-}
-
-impl FromStr for Protocol {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        match text {
-            "v1" => Ok(Self::V1),
-            "v2" => Ok(Self::V2),
-            "v2-binary" => Ok(Self::V2Binary),
-            _ => Err("a protocol is v1, v2 or v2-binary".to_owned()),
-        }
-    }
-}
-
-/// What `GET /v2/models/NAME` answers, as far as it matters here.
-#[derive(Debug, Deserialize)]
-struct Metadata {
-    inputs: Vec<Listed>,
-}
-
-#[derive(Debug, Deserialize)]
-struct Listed {
-    name: String,
-    datatype: String,
-    shape: Vec<i64>,
-}
-
-/// A load that asks `model` of the server at `url` with made-up rows, the same in every load. The
-/// server is asked for its inputs, which blocks for some seconds at most.
-///
-/// # Errors
-/// A server that does not answer or does not have the model, inputs that the protocol has no form
-/// for, and a target on another machine without leave.
-pub fn ask_model(
-    url: &Uri,
+/// Headers and bodies that ask `model` for answers to `rows` made-up rows, one body a seed.
+pub(super) fn questions<'a>(
     model: &str,
-    protocol: Protocol,
-    rows: usize,
-    allow_remote: bool,
-) -> Result<LoadOptions, BenchError> {
-    let base = url.to_string();
-    let base = base.trim_end_matches('/');
-    let at = |path: String| {
-        let whole = format!("{base}{path}");
-        whole.parse::<Uri>().map_err(|error| BenchError::Options(format!("{whole}: {error}")))
-    };
-    let inputs = inputs(&at(format!("/v2/models/{model}"))?, model, allow_remote)?;
-    let path = match protocol {
-        Protocol::V1 => format!("/v1/models/{model}:predict"),
-        Protocol::V2 | Protocol::V2Binary => format!("/v2/models/{model}/infer"),
-    };
-    let (headers, bodies) = questions(&inputs, protocol, rows)?;
-    let check = if protocol == Protocol::V2Binary { Check::Status } else { Check::Json };
-    Ok(LoadOptions { headers, bodies, check, allow_remote, ..LoadOptions::new(at(path)?) })
-}
-
-/// A model's inputs, as its server tells them.
-fn inputs(url: &Uri, model: &str, allow_remote: bool) -> Result<Vec<TensorSpec>, BenchError> {
-    let failed = |reason: String| BenchError::Model { model: model.to_owned(), reason };
-    let target = Target::resolve(url, allow_remote)?;
-    let request = Template::new(LoadOptions::new(url.clone()), &target).request(0);
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let mut connection = Connection::new(target.addresses.as_slice().into());
-    let answer = runtime.map_err(BenchError::Start)?.block_on(async {
-        let asked = tokio::time::timeout(PATIENCE, connection.ask(request)).await;
-        // Closed in here, by the runtime that drives it.
-        drop(connection);
-        asked
-    });
-    let answer = answer.map_err(|_| failed(format!("no answer in {PATIENCE:?}")))?;
-    let (status, body) = answer.map_err(|fault| failed(format!("{url}: {}", fault.detail)))?;
-    Check::Status
-        .judge(status, &body)
-        .map_err(|fault| failed(format!("{url} answered {}: {}", status.as_u16(), fault.detail)))?;
-    let metadata: Metadata = serde_json::from_slice(&body)
-        .map_err(|error| failed(format!("{url} answered no metadata: {error}")))?;
-    let spec = |Listed { name, datatype, shape }| match Datatype::parse(&datatype) {
-        Some(datatype) => Ok(TensorSpec { name, datatype, shape }),
-        None => Err(failed(format!("input {name:?} is {datatype}, which is not known here"))),
-    };
-    metadata.inputs.into_iter().map(spec).collect()
-}
-
-/// Headers and bodies that ask for answers to `rows` made-up rows.
-fn questions(
     inputs: &[TensorSpec],
     protocol: Protocol,
     rows: usize,
+    values: impl Iterator<Item = Values<'a>>,
 ) -> Result<(HeaderMap, Vec<Bytes>), BenchError> {
     let (mut headers, mut bodies) = (HeaderMap::new(), Vec::new());
-    for seed in 0..BODIES {
-        let mut values = Values::new(seed);
+    for mut values in values {
         let mut tensors = Vec::with_capacity(inputs.len());
         for spec in inputs {
             let made = values.tensor(spec, rows);
@@ -140,13 +38,63 @@ fn questions(
                 headers.insert(JSON_LENGTH, HeaderValue::from(length));
                 body
             }
+            Protocol::Grpc => framed(&infer_request(model, &tensors)),
         });
     }
-    if protocol == Protocol::V2Binary {
-        let binary = HeaderValue::from_static("application/octet-stream");
-        headers.insert(http::header::CONTENT_TYPE, binary);
+    match protocol {
+        Protocol::V1 | Protocol::V2 => {}
+        Protocol::V2Binary => {
+            let binary = HeaderValue::from_static("application/octet-stream");
+            headers.insert(CONTENT_TYPE, binary);
+        }
+        Protocol::Grpc => headers.extend(grpc_headers()),
     }
     Ok((headers, bodies))
+}
+
+/// What every call over gRPC says of itself.
+pub(super) fn grpc_headers() -> HeaderMap {
+    let said = [("content-type", "application/grpc"), ("te", "trailers")];
+    said.map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value)))
+        .into_iter()
+        .collect()
+}
+
+/// A message as gRPC frames it: a byte for compression, here none, and its length.
+pub(super) fn framed(message: &impl prost::Message) -> Bytes {
+    let length = message.encoded_len();
+    let mut frame = BytesMut::with_capacity(5 + length);
+    frame.put_u8(0);
+    frame.put_u32(u32::try_from(length).unwrap_or(u32::MAX));
+    frame.extend_from_slice(&message.encode_to_vec());
+    frame.freeze()
+}
+
+/// The first message of an answer.
+pub(super) fn unframed<M: prost::Message + Default>(body: &[u8]) -> Result<M, String> {
+    let message = body.get(5..).ok_or_else(|| format!("a frame of {} bytes", body.len()))?;
+    M::decode(message).map_err(|error| error.to_string())
+}
+
+/// Its tensors as bytes behind the message, as clients that mind their time send them.
+fn infer_request(model: &str, tensors: &[(&str, Tensor)]) -> grpc::ModelInferRequest {
+    let input = |(name, tensor): &(&str, Tensor)| grpc::model_infer_request::InferInputTensor {
+        name: (*name).to_owned(),
+        datatype: tensor.datatype().as_str().to_owned(),
+        shape: tensor.shape().to_vec(),
+        ..Default::default()
+    };
+    let raw = |(_, tensor): &(&str, Tensor)| {
+        let mut raw = Vec::with_capacity(tensor.data().raw_len());
+        tensor.data().write_raw(&mut raw);
+        raw.into()
+    };
+    grpc::ModelInferRequest {
+        model_name: model.to_owned(),
+        inputs: tensors.iter().map(input).collect(),
+        raw_input_contents: tensors.iter().map(raw).collect(),
+        ..Default::default()
+    }
 }
 
 fn text(value: &Value) -> Bytes {
@@ -225,7 +173,7 @@ fn elements(name: &str, data: &TensorData) -> Result<Vec<Value>, BenchError> {
         TensorData::Bytes(v) => v.iter().map(|x| json!(String::from_utf8_lossy(x))).collect(),
         TensorData::Fp16(_) | TensorData::Bf16(_) => {
             return Err(BenchError::Options(format!(
-                "input {name:?} has 16-bit floats, which JSON has no form for; take --protocol v2-binary"
+                "input {name:?} has 16-bit floats, which JSON has no form for; take --protocol v2-binary or grpc"
             )));
         }
     })
@@ -233,10 +181,22 @@ fn elements(name: &str, data: &TensorData) -> Result<Vec<Value>, BenchError> {
 
 #[cfg(test)]
 mod tests {
+    use bytes::Bytes;
+    use http::HeaderMap;
     use serde_json::{Value, json};
-    use sluice_protocol::{Datatype, TensorSpec};
+    use sluice_protocol::{Datatype, TensorSpec, grpc};
 
-    use super::{JSON_LENGTH, Protocol, questions};
+    use super::{JSON_LENGTH, Protocol, unframed};
+    use crate::error::BenchError;
+    use crate::values::Values;
+
+    fn questions(
+        inputs: &[TensorSpec],
+        protocol: Protocol,
+        rows: usize,
+    ) -> Result<(HeaderMap, Vec<Bytes>), BenchError> {
+        super::questions("m", inputs, protocol, rows, (0..8).map(|seed| Values::new(seed, &[])))
+    }
 
     fn spec(name: &str, datatype: Datatype, shape: &[i64]) -> TensorSpec {
         TensorSpec { name: name.to_owned(), datatype, shape: shape.to_vec() }
@@ -278,6 +238,21 @@ mod tests {
         let head: Value = serde_json::from_slice(&bodies[5][..length]).unwrap();
         assert_eq!(head["inputs"][0]["parameters"]["binary_data_size"], 24);
         assert_eq!(bodies[5].len(), length + 24 + 4);
+    }
+
+    #[test]
+    fn grpc_has_its_tensors_raw_in_one_frame() {
+        let inputs = [spec("x", Datatype::Fp32, &[-1, 3]), spec("h", Datatype::Fp16, &[-1])];
+        let (headers, bodies) = questions(&inputs, Protocol::Grpc, 2).unwrap();
+        assert_eq!((&headers["te"], &headers["content-type"]), (&"trailers", &"application/grpc"));
+        let length = u32::from_be_bytes(bodies[3][1..5].try_into().unwrap());
+        assert_eq!((bodies[3][0], bodies[3].len()), (0, 5 + length as usize));
+        let request: grpc::ModelInferRequest = unframed(&bodies[3]).unwrap();
+        assert_eq!((request.model_name.as_str(), &request.inputs[0].shape[..]), ("m", &[2, 3][..]));
+        assert_eq!(
+            request.raw_input_contents.iter().map(|raw| raw.len()).collect::<Vec<_>>(),
+            [24, 4]
+        );
     }
 
     #[test]

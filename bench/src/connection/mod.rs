@@ -1,22 +1,21 @@
 //! One keep-alive connection: sends a request, reads the whole answer, opens itself anew when
 //! the server has closed it.
 
-use std::error::Error as _;
+mod http1;
+mod http2;
+
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use http::{Request, Response, StatusCode};
-use http_body_util::{BodyExt as _, Full, Limited};
-use hyper::body::Incoming;
-use hyper::client::conn::http1::{SendRequest, handshake};
-use hyper_util::rt::TokioIo;
+use http::{HeaderMap, Request, StatusCode};
 use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 
 use crate::check::{Check, Failure, Fault};
+use crate::options::Transport;
 
 /// The largest answer that is read; anything larger is a fault of protocol.
 const LARGEST_ANSWER: usize = 64 << 20;
@@ -25,9 +24,19 @@ const LARGEST_ANSWER: usize = 64 << 20;
 #[derive(Debug)]
 pub(crate) struct Connection {
     addresses: Arc<[SocketAddr]>,
+    transport: Transport,
     open: Option<Open>,
     was_open: bool,
     reconnects: u64,
+}
+
+/// What a server said, whole.
+#[derive(Debug, Default)]
+pub(crate) struct Answer {
+    pub(crate) status: StatusCode,
+    pub(crate) body: Bytes,
+    /// What came behind the body; of an answer of headers alone, these.
+    pub(crate) trailers: HeaderMap,
 }
 
 /// What became of a request.
@@ -43,15 +52,24 @@ pub(crate) struct Exchange {
     pub(crate) reconnects: u64,
 }
 
+/// Why there is no answer.
+#[derive(Debug)]
+enum Unanswered {
+    /// The server has seen nothing of it: it had closed the idle connection, as it may, and any
+    /// client would use a fresh one.
+    Unseen(Request<Bytes>),
+    Failed(Fault),
+}
+
 impl Connection {
-    pub(crate) fn new(addresses: Arc<[SocketAddr]>) -> Self {
-        Self { addresses, open: None, was_open: false, reconnects: 0 }
+    pub(crate) fn new(addresses: Arc<[SocketAddr]>, transport: Transport) -> Self {
+        Self { addresses, transport, open: None, was_open: false, reconnects: 0 }
     }
 
     /// Opens the connection, closing an old one.
     pub(crate) async fn connect(&mut self) -> io::Result<()> {
         self.open = None;
-        let open = Open::new(&self.addresses).await?;
+        let open = Open::new(&self.addresses, self.transport).await?;
         self.reconnects += u64::from(self.was_open);
         self.was_open = true;
         self.open = Some(open);
@@ -62,7 +80,7 @@ impl Connection {
     /// what is left of its answer must not be taken for the next one's.
     pub(crate) async fn exchange(
         &mut self,
-        request: Request<Full<Bytes>>,
+        request: Request<Bytes>,
         timeout: Duration,
         check: Check,
     ) -> Exchange {
@@ -70,7 +88,7 @@ impl Connection {
         let done = Instant::now();
         let late = Fault { failure: Failure::Timeout, detail: format!("no answer in {timeout:?}") };
         let (outcome, bytes_received) = match answer.unwrap_or(Err(late)) {
-            Ok((status, body)) => (check.judge(status, &body), body.len() as u64),
+            Ok(answer) => (check.judge(&answer), answer.body.len() as u64),
             Err(fault) => {
                 self.open = None;
                 (Err(fault), 0)
@@ -80,31 +98,28 @@ impl Connection {
     }
 
     /// The same without judging the answer or a bound of its time.
-    pub(crate) async fn ask(
-        &mut self,
-        mut request: Request<Full<Bytes>>,
-    ) -> Result<(StatusCode, Bytes), Fault> {
+    pub(crate) async fn ask(&mut self, mut request: Request<Bytes>) -> Result<Answer, Fault> {
         let mut sent_twice = false;
         loop {
-            match self.sender().await?.try_send_request(request).await {
-                Ok(response) => return read(response).await,
-                Err(mut error) => match error.take_message() {
-                    // None of it was written: the server had closed the idle connection, as
-                    // it may, and any client would use a fresh one.
-                    Some(unwritten) if !sent_twice => {
-                        self.open = None;
-                        request = unwritten;
-                        sent_twice = true;
-                    }
-                    _ => return Err(broken(&error.into_error())),
-                },
+            match self.usable().await?.ask(request).await {
+                Ok(answer) => return Ok(answer),
+                Err(Unanswered::Unseen(unseen)) if !sent_twice => {
+                    self.open = None;
+                    request = unseen;
+                    sent_twice = true;
+                }
+                Err(Unanswered::Unseen(_)) => {
+                    let detail = "the server closed the connection twice".to_owned();
+                    return Err(Fault { failure: Failure::Closed, detail });
+                }
+                Err(Unanswered::Failed(fault)) => return Err(fault),
             }
         }
     }
 
-    async fn sender(&mut self) -> Result<&mut SendRequest<Full<Bytes>>, Fault> {
+    async fn usable(&mut self) -> Result<&mut Sender, Fault> {
         let usable = match &mut self.open {
-            Some(open) => open.sender.ready().await.is_ok(),
+            Some(open) => open.sender.is_usable().await,
             None => false,
         };
         if !usable {
@@ -119,18 +134,30 @@ impl Connection {
 /// An open connection; dropping it closes it at once, an answer under way or not.
 #[derive(Debug)]
 struct Open {
-    sender: SendRequest<Full<Bytes>>,
+    sender: Sender,
     driver: JoinHandle<()>,
 }
 
+#[derive(Debug)]
+enum Sender {
+    Http1(http1::Sender),
+    Http2(http2::Sender),
+}
+
 impl Open {
-    async fn new(addresses: &[SocketAddr]) -> io::Result<Self> {
+    async fn new(addresses: &[SocketAddr], transport: Transport) -> io::Result<Self> {
         let stream = TcpStream::connect(addresses).await?;
         stream.set_nodelay(true)?;
-        let (sender, connection) =
-            handshake(TokioIo::new(stream)).await.map_err(io::Error::other)?;
-        // Its errors reach the request under way through the sender.
-        let driver = tokio::spawn(async move { drop(connection.await) });
+        let (sender, driver) = match transport {
+            Transport::Http1 => {
+                let (sender, driver) = http1::open(stream).await?;
+                (Sender::Http1(sender), driver)
+            }
+            Transport::Http2 => {
+                let (sender, driver) = http2::open(stream).await?;
+                (Sender::Http2(sender), driver)
+            }
+        };
         Ok(Self { sender, driver })
     }
 }
@@ -141,26 +168,19 @@ impl Drop for Open {
     }
 }
 
-async fn read(response: Response<Incoming>) -> Result<(StatusCode, Bytes), Fault> {
-    let (head, body) = response.into_parts();
-    match Limited::new(body, LARGEST_ANSWER).collect().await {
-        Ok(body) => Ok((head.status, body.to_bytes())),
-        Err(error) => Err(match error.downcast_ref::<hyper::Error>() {
-            Some(error) => broken(error),
-            None => Fault { failure: Failure::Protocol, detail: error.to_string() },
-        }),
+impl Sender {
+    /// Waits until a request can be sent; false if none can any more.
+    async fn is_usable(&mut self) -> bool {
+        match self {
+            Self::Http1(sender) => sender.is_usable().await,
+            Self::Http2(sender) => sender.is_usable().await,
+        }
     }
-}
 
-/// Tells a connection that went away from one that talks nonsense.
-fn broken(error: &hyper::Error) -> Fault {
-    let from_system = std::iter::successors(error.source(), |&source| source.source())
-        .any(|source| source.is::<io::Error>());
-    let closed = error.is_incomplete_message()
-        || error.is_canceled()
-        || error.is_closed()
-        || error.is_body_write_aborted()
-        || (from_system && !error.is_parse());
-    let failure = if closed { Failure::Closed } else { Failure::Protocol };
-    Fault { failure, detail: error.to_string() }
+    async fn ask(&mut self, request: Request<Bytes>) -> Result<Answer, Unanswered> {
+        match self {
+            Self::Http1(sender) => sender.ask(request).await,
+            Self::Http2(sender) => sender.ask(request).await,
+        }
+    }
 }

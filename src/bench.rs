@@ -14,7 +14,7 @@ use clap::{Args, Subcommand};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri};
 use sluice_bench::{
     Arrivals, Asked, Check, Choice, Load, LoadOptions, Pace, ProcessTree, Protocol, Question,
-    Report, Stage, ask_models,
+    Report, Stage, ask_models, model_runs,
 };
 
 use crate::output::print;
@@ -175,9 +175,16 @@ fn cores() -> usize {
 fn run_load(args: RunArgs) -> anyhow::Result<()> {
     let (json, histogram, fail_on_error) =
         (args.json.clone(), args.histogram.clone(), args.fail_on_error);
-    let load = Load::start(options(args)?)?;
+    let (url, asked, allow_remote) = (args.url.clone(), asked_of_models(&args)?, args.allow_remote);
+    let counted = || asked.as_ref().map(|asked| model_runs(&url, asked, allow_remote));
+    let options = options(args)?;
+    let before = counted();
+    let load = Load::start(options)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let report = runtime.block_on(follow(load))?;
+    let mut report = runtime.block_on(follow(load))?;
+    if let (Some(before), Some(now)) = (before, counted()) {
+        report = report.with_models(&before, &now);
+    }
     print(&report.to_string())?;
     if let Some(path) = json {
         report.write_json(&path)?;
@@ -234,7 +241,10 @@ fn show_progress(report: &Report) -> anyhow::Result<()> {
 
 fn options(args: RunArgs) -> anyhow::Result<LoadOptions> {
     let pace = pace(&args);
-    let asked = if args.model.is_empty() { asked(&args)? } else { ask(&args)? };
+    let asked = match asked_of_models(&args)? {
+        Some(asked) => ask_models(&args.url, &asked, args.allow_remote)?,
+        None => asked(&args)?,
+    };
     let server = args.pid.map(ProcessTree::new).transpose().context("find --pid")?;
     let mut headers = HeaderMap::new();
     for (name, value) in args.headers {
@@ -254,8 +264,11 @@ fn options(args: RunArgs) -> anyhow::Result<LoadOptions> {
     })
 }
 
-/// Questions for the models that the flags name.
-fn ask(args: &RunArgs) -> anyhow::Result<LoadOptions> {
+/// What is asked of the models that the flags name, if they name some.
+fn asked_of_models(args: &RunArgs) -> anyhow::Result<Option<Asked>> {
+    if args.model.is_empty() {
+        return Ok(None);
+    }
     let choices = args.choose.iter().map(|text| Choice::new(text, args.zipf));
     let asked = Asked {
         models: args.model.clone(),
@@ -263,7 +276,7 @@ fn ask(args: &RunArgs) -> anyhow::Result<LoadOptions> {
         rows: args.rows,
         choices: choices.collect::<Result<_, _>>()?,
     };
-    Ok(ask_models(&args.url, &asked, args.allow_remote)?)
+    Ok(Some(asked))
 }
 
 /// The request that the flags say, without headers.

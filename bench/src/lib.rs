@@ -36,6 +36,6 @@ pub use load::Load;
 pub use options::{LoadOptions, Question, Transport};
 pub use pace::{Arrivals, Pace, Stage};
 pub use process::{ProcessTree, Usage};
-pub use question::{Asked, Protocol, ask_models};
+pub use question::{Asked, ModelRuns, Protocol, ask_models, model_runs};
 pub use report::{FailureCount, OfferedLoad, PhaseReport, Report, ServerCost};
 pub use values::Choice;

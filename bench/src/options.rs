@@ -203,7 +203,7 @@ mod tests {
 
     use super::{LoadOptions, Question, Template};
     use crate::pace::Pace;
-    use crate::target::{Target, path_of};
+    use crate::target::Target;
 
     fn options() -> LoadOptions {
         LoadOptions::new("http://127.0.0.1:9/v2?x=1".parse().unwrap())

@@ -14,6 +14,7 @@ use crate::error::BenchError;
 use crate::latency::{Latency, LatencyHistogram};
 use crate::pace::Pace;
 use crate::process::Usage;
+use crate::question::ModelRuns;
 use crate::record::{Counts, Recorder};
 
 /// What a load did and how it was answered.
@@ -29,6 +30,8 @@ pub struct Report {
     pub total: PhaseReport,
     /// The whole load by question, where there are several.
     pub questions: Vec<PhaseReport>,
+    /// How the server ran what it was asked, where it tells that.
+    pub models: Vec<ModelRuns>,
     /// What the server took of the machine, where its process is known.
     pub server: Option<ServerCost>,
     #[serde(skip)]
@@ -147,6 +150,7 @@ impl Report {
             questions: recorder.questions().iter().map(question).collect(),
             phases: phases.filter(|phase| phase.requests > 0).collect(),
             total: PhaseReport::new("total".into(), Duration::ZERO, whole, &total),
+            models: Vec::new(),
             server: None,
             histogram: total.latency,
         }
@@ -158,6 +162,17 @@ impl Report {
         let cpu = now.cpu.saturating_sub(before.cpu);
         let cpu_per_request = (answered > 0).then(|| cpu.as_secs_f64() * 1e6 / answered as f64);
         self.server = Some(ServerCost { cpu_per_request, usage: Usage { cpu, ..now } });
+        self
+    }
+
+    /// The same, with what the server had counted of its models `before` and by `now`.
+    #[must_use]
+    pub fn with_models(mut self, before: &[ModelRuns], now: &[ModelRuns]) -> Self {
+        let since = |now: &ModelRuns| {
+            let before = before.iter().find(|before| before.model == now.model)?;
+            Some(now.since(before))
+        };
+        self.models = now.iter().filter_map(since).collect();
         self
     }
 
@@ -239,6 +254,15 @@ impl fmt::Display for Report {
             phase.write_row(f, width)?;
         }
         self.total.write_notes(f)?;
+        for runs in &self.models {
+            if let Some(mean) = runs.mean_batch() {
+                writeln!(
+                    f,
+                    "{}: {} rows in {} runs, {mean:.1} a run",
+                    runs.model, runs.rows, runs.runs
+                )?;
+            }
+        }
         match &self.server {
             Some(server) => writeln!(f, "{server}"),
             None => Ok(()),

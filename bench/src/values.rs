@@ -81,7 +81,7 @@ impl Choice {
     }
 
     fn data(&self, datatype: Datatype, count: usize, random: &mut Pcg64Mcg) -> TensorData {
-        // A rank from 1 on, as a whole number in a float.
+        #[expect(clippy::cast_possible_truncation, reason = "a whole number from 1 to the count")]
         let mut place = || self.skew.sample(random) as u64 - 1;
         match &self.of {
             Of::Texts(texts) => {

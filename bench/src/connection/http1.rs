@@ -38,7 +38,7 @@ impl Sender {
         match self.0.try_send_request(Request::from_parts(head, Full::new(body))).await {
             Ok(response) => read(response).await.map_err(Unanswered::Failed),
             Err(mut error) => Err(match error.take_message() {
-                Some(unwritten) => Unanswered::Unseen(unwritten.map(|_| again)),
+                Some(unwritten) => Unanswered::Unseen(Box::new(unwritten.map(|_| again))),
                 None => Unanswered::Failed(broken(&error.into_error())),
             }),
         }

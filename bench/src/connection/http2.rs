@@ -37,7 +37,7 @@ impl Sender {
 
     pub(super) async fn ask(&mut self, request: Request<Bytes>) -> Result<Answer, Unanswered> {
         let (head, body) = request.into_parts();
-        let again = || Request::from_parts(head.clone(), body.clone());
+        let again = || Box::new(Request::from_parts(head.clone(), body.clone()));
         let failed = |error: h2::Error| {
             // What came too late for a server that leaves is named so in its farewell.
             let unseen = error.reason() == Some(Reason::REFUSED_STREAM)

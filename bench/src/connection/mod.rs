@@ -57,7 +57,7 @@ pub(crate) struct Exchange {
 enum Unanswered {
     /// The server has seen nothing of it: it had closed the idle connection, as it may, and any
     /// client would use a fresh one.
-    Unseen(Request<Bytes>),
+    Unseen(Box<Request<Bytes>>),
     Failed(Fault),
 }
 
@@ -105,7 +105,7 @@ impl Connection {
                 Ok(answer) => return Ok(answer),
                 Err(Unanswered::Unseen(unseen)) if !sent_twice => {
                     self.open = None;
-                    request = unseen;
+                    request = *unseen;
                     sent_twice = true;
                 }
                 Err(Unanswered::Unseen(_)) => {

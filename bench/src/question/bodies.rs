@@ -244,7 +244,8 @@ mod tests {
     fn grpc_has_its_tensors_raw_in_one_frame() {
         let inputs = [spec("x", Datatype::Fp32, &[-1, 3]), spec("h", Datatype::Fp16, &[-1])];
         let (headers, bodies) = questions(&inputs, Protocol::Grpc, 2).unwrap();
-        assert_eq!((&headers["te"], &headers["content-type"]), (&"trailers", &"application/grpc"));
+        assert_eq!(headers["te"], "trailers");
+        assert_eq!(headers["content-type"], "application/grpc");
         let length = u32::from_be_bytes(bodies[3][1..5].try_into().unwrap());
         assert_eq!((bodies[3][0], bodies[3].len()), (0, 5 + length as usize));
         let request: grpc::ModelInferRequest = unframed(&bodies[3]).unwrap();

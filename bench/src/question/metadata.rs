@@ -1,21 +1,15 @@
 //! What a server says of a model's inputs.
 
-use std::time::Duration;
-
 use http::Uri;
 use serde::Deserialize;
 use sluice_protocol::{Datatype, TensorSpec, grpc};
 
 use super::Protocol;
 use super::bodies::{framed, grpc_headers, unframed};
-use crate::check::{Check, Failure, Fault};
-use crate::connection::{Answer, Connection};
+use super::once::once;
+use crate::check::{Check, Fault};
 use crate::error::BenchError;
-use crate::options::{LoadOptions, Question, Template};
-use crate::target::Target;
-
-/// How long a server may take to say what its model is.
-const PATIENCE: Duration = Duration::from_secs(5);
+use crate::options::Question;
 
 /// What `GET /v2/models/NAME` answers, as far as it matters here.
 #[derive(Debug, Deserialize)]
@@ -43,7 +37,8 @@ pub(super) fn inputs(
     };
     let url = at(path)?;
     let failed = |reason: String| BenchError::Model { model: model.to_owned(), reason };
-    let answer = ask(&url, model, protocol, allow_remote)?
+    let answer = asking(&url, model, protocol);
+    let answer = once(answer, protocol.transport(), allow_remote)?
         .map_err(|fault| failed(format!("{url}: {}", fault.detail)))?;
     let check = if protocol == Protocol::Grpc { Check::Grpc } else { Check::Status };
     let refused = |fault: Fault| failed(format!("{url}: {}: {}", fault.failure, fault.detail));
@@ -60,34 +55,13 @@ pub(super) fn inputs(
     listed.into_iter().map(spec).collect()
 }
 
-/// Asks once, on a connection of its own.
-fn ask(
-    url: &Uri,
-    model: &str,
-    protocol: Protocol,
-    allow_remote: bool,
-) -> Result<Result<Answer, Fault>, BenchError> {
-    let target = Target::resolve(url, allow_remote)?;
-    let mut options = LoadOptions::new(url.clone());
-    options.transport = protocol.transport();
-    if protocol == Protocol::Grpc {
-        let named = grpc::ModelMetadataRequest { name: model.to_owned(), ..Default::default() };
-        options.questions = vec![Question {
-            headers: grpc_headers(),
-            bodies: vec![framed(&named)],
-            ..Question::new(url.clone())
-        }];
+fn asking(url: &Uri, model: &str, protocol: Protocol) -> Question {
+    let question = Question::new(url.clone());
+    if protocol != Protocol::Grpc {
+        return question;
     }
-    let mut connection = Connection::new(target.addresses.as_slice().into(), options.transport);
-    let (_, request) = Template::new(options, &target).request(0);
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    Ok(runtime.map_err(BenchError::Start)?.block_on(async {
-        let asked = tokio::time::timeout(PATIENCE, connection.ask(request)).await;
-        // Closed in here, by the runtime that drives it.
-        drop(connection);
-        let detail = format!("no answer in {PATIENCE:?}");
-        asked.unwrap_or(Err(Fault { failure: Failure::Timeout, detail }))
-    }))
+    let named = grpc::ModelMetadataRequest { name: model.to_owned(), ..Default::default() };
+    Question { headers: grpc_headers(), bodies: vec![framed(&named)], ..question }
 }
 
 fn listed_by_json(body: &[u8]) -> Result<Vec<Listed>, String> {

@@ -2,6 +2,8 @@
 
 mod bodies;
 mod metadata;
+mod once;
+mod runs;
 
 use std::str::FromStr;
 
@@ -13,6 +15,7 @@ use crate::options::{LoadOptions, Question, Transport};
 use crate::values::{Choice, Values};
 use bodies::questions;
 use metadata::inputs;
+pub use runs::{ModelRuns, model_runs};
 
 /// Different bodies, so that no server knows an answer by heart.
 const BODIES: u64 = 64;

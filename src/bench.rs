@@ -126,6 +126,9 @@ struct RunArgs {
     /// Write the latencies to this file as HdrHistogram's percentile text
     #[arg(long, env = "SLUICE_BENCH_HISTOGRAM", value_name = "FILE")]
     histogram: Option<PathBuf>,
+    /// Write the report with its plots to this file as a page of HTML
+    #[arg(long, env = "SLUICE_BENCH_HTML", value_name = "FILE")]
+    html: Option<PathBuf>,
     /// Exit with an error if a request failed or was not sent
     #[arg(long, env = "SLUICE_BENCH_FAIL_ON_ERROR")]
     fail_on_error: bool,
@@ -151,7 +154,7 @@ const EXAMPLES: &str = r#"Examples:
 
   Latency against load, callers coming by chance, 20 s at each rate:
     sluice bench run --url http://localhost:8080/v2/models/m/infer --rate 1000,2000,4000,8000 \
-      --poisson --duration 20s --connections 256 --body-file bodies.jsonl
+      --poisson --duration 20s --connections 256 --body-file bodies.jsonl --html load.html
 
   In a script, failing if a single request failed:
     sluice bench run --url http://localhost:8080/v2/health/ready --fail-on-error
@@ -173,8 +176,8 @@ fn cores() -> usize {
 }
 
 fn run_load(args: RunArgs) -> anyhow::Result<()> {
-    let (json, histogram, fail_on_error) =
-        (args.json.clone(), args.histogram.clone(), args.fail_on_error);
+    let (json, histogram, html) = (args.json.clone(), args.histogram.clone(), args.html.clone());
+    let fail_on_error = args.fail_on_error;
     let (url, asked, allow_remote) = (args.url.clone(), asked_of_models(&args)?, args.allow_remote);
     let counted = || asked.as_ref().map(|asked| model_runs(&url, asked, allow_remote));
     let options = options(args)?;
@@ -191,6 +194,9 @@ fn run_load(args: RunArgs) -> anyhow::Result<()> {
     }
     if let Some(path) = histogram {
         report.write_histogram(&path)?;
+    }
+    if let Some(path) = html {
+        report.write_html(&path)?;
     }
     let total = &report.total;
     if fail_on_error && total.ok != total.requests {

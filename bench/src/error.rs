@@ -48,6 +48,9 @@ pub enum BenchError {
         /// What the system said.
         source: std::io::Error,
     },
+    /// A plot that cannot be drawn.
+    #[error("draw: {0}")]
+    Draw(String),
     /// A report file cannot be written.
     #[error("write {}: {reason}", path.display())]
     Write {
@@ -65,7 +68,7 @@ impl BenchError {
             Self::Options(_) => Code::InvalidArgument,
             Self::Remote { .. } | Self::Listen { .. } => Code::FailedPrecondition,
             Self::Connect { .. } | Self::Model { .. } => Code::Unavailable,
-            Self::Start(_) | Self::Write { .. } => Code::Internal,
+            Self::Start(_) | Self::Draw(_) | Self::Write { .. } => Code::Internal,
         }
     }
 }

@@ -71,6 +71,13 @@ impl LatencyHistogram {
         }
     }
 
+    /// Latencies in milliseconds by the share of the requests that took no longer.
+    pub(crate) fn curve(&self) -> Vec<(f64, f64)> {
+        // The last step is everything, which lies nowhere on an axis of decades.
+        let steps = self.0.iter_quantiles(5).filter(|step| step.quantile() < 1.0);
+        steps.map(|step| (step.quantile(), millis(step.value_iterated_to()))).collect()
+    }
+
     /// The percentile distribution as HdrHistogram's own text, which its plotters read, in
     /// milliseconds. The first line says what it is.
     pub(crate) fn to_text(&self) -> String {
@@ -156,6 +163,20 @@ mod tests {
         let latency = histogram.latency();
         assert_eq!((latency.count, latency.min), (3, Duration::ZERO));
         assert!(latency.max.abs_diff(Duration::from_secs(60)) < Duration::from_millis(100));
+    }
+
+    #[test]
+    fn the_curve_rises_to_all_but_the_last() {
+        let mut histogram = LatencyHistogram::new();
+        assert!(histogram.curve().is_empty());
+        (1..=1000).for_each(|millis| histogram.record(Duration::from_millis(millis)));
+        let curve = histogram.curve();
+        assert!(curve.is_sorted_by(|a, b| a.0 <= b.0 && a.1 <= b.1), "{curve:?}");
+        assert!(
+            curve.iter().all(|&(share, millis)| (millis - share * 1e3).abs() < 10.0),
+            "{curve:?}"
+        );
+        assert!(curve.last().unwrap().0 > 0.99);
     }
 
     #[test]

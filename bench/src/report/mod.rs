@@ -1,18 +1,18 @@
 //! The result of a load: figures by phase and in total, as values, JSON, a table and files.
 
+mod files;
+mod text;
+
 use std::collections::BTreeMap;
-use std::fmt;
-use std::io::Write as _;
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 use serde::{Serialize, Serializer};
 use sluice_protocol::Format;
 
 use crate::check::Failure;
-use crate::error::BenchError;
 use crate::latency::{Latency, LatencyHistogram};
 use crate::pace::Pace;
+use crate::plot::Curve;
 use crate::process::Usage;
 use crate::question::ModelRuns;
 use crate::record::{Counts, Recorder};
@@ -36,6 +36,9 @@ pub struct Report {
     pub server: Option<ServerCost>,
     #[serde(skip)]
     histogram: LatencyHistogram,
+    /// The latencies by share of the requests: of the phases, the questions and in total.
+    #[serde(skip)]
+    curves: Vec<Curve>,
 }
 
 /// The options that a report's figures depend on.
@@ -62,22 +65,6 @@ pub struct ServerCost {
     /// The processor time of the whole load, and the rest as it is at its end.
     #[serde(flatten)]
     pub usage: Usage,
-}
-
-impl fmt::Display for ServerCost {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Usage { memory, peak_memory, threads, descriptors, processes, .. } = self.usage;
-        if processes == 0 {
-            return f.write_str("server: its process has ended");
-        }
-        let [memory, peak] = [memory, peak_memory].map(|bytes| bytes as f64 / 1e6);
-        let cost = self.cpu_per_request.unwrap_or_default();
-        write!(
-            f,
-            "server: {cost:.1} us of processor time a request; {memory:.1} MB, at most {peak:.1}; {processes} process{}, {threads} threads, {descriptors} descriptors",
-            if processes == 1 { "" } else { "es" }
-        )
-    }
 }
 
 /// One phase's figures. A request belongs to the phase in which it should have been sent.
@@ -144,6 +131,12 @@ impl Report {
         let question = |(name, counts): &(String, Counts)| {
             PhaseReport::new(name.clone(), Duration::ZERO, whole, counts)
         };
+        let phase_curves = recorder.phases().iter().map(|phase| (&phase.name, &phase.counts));
+        let question_curves = recorder.questions().iter().map(|(name, counts)| (name, counts));
+        let curves = phase_curves
+            .chain(question_curves)
+            .map(|(name, counts)| Curve { name: name.clone(), points: counts.latency.curve() });
+        let curves = curves.filter(|curve| !curve.points.is_empty()).collect();
         Self {
             format: Format::CURRENT,
             offered,
@@ -153,6 +146,7 @@ impl Report {
             models: Vec::new(),
             server: None,
             histogram: total.latency,
+            curves,
         }
     }
 
@@ -185,17 +179,6 @@ impl Report {
     pub fn to_json(&self) -> serde_json::Value {
         serde_json::to_value(self).expect("a report's keys are text")
     }
-
-    /// Writes the JSON to `path`, whole or not at all.
-    pub fn write_json(&self, path: &Path) -> Result<(), BenchError> {
-        write_whole(path, &format!("{:#}\n", self.to_json()))
-    }
-
-    /// Writes the total's latencies to `path` as HdrHistogram's percentile text (`.hgrm`), in
-    /// milliseconds, whole or not at all.
-    pub fn write_histogram(&self, path: &Path) -> Result<(), BenchError> {
-        write_whole(path, &self.histogram.to_text())
-    }
 }
 
 impl PhaseReport {
@@ -222,112 +205,12 @@ impl PhaseReport {
     }
 }
 
-impl fmt::Display for Report {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let OfferedLoad { url, pace, connections, timeout } = &self.offered;
-        writeln!(f, "{url}: {pace} over {connections} connections, timeout {timeout:?}")?;
-        writeln!(f, "latency in ms from the intended send time")?;
-        writeln!(f)?;
-        // A name as long as a sentence would push the figures off the screen.
-        let total = (self.phases.len() != 1).then_some(&self.total);
-        let rows = self.phases.iter().chain(&self.questions).chain(total);
-        let names = rows.clone().map(|phase| phase.name.chars().count());
-        let width = names.max().unwrap_or(0).clamp(5, 32);
-        writeln!(
-            f,
-            "{:<width$} {:>9} {:>9} {:>7} {:>7} {:>9} {:>8} {:>8} {:>8} {:>8} {:>8} {:>8} {:>8}",
-            "phase",
-            "requests",
-            "ok",
-            "failed",
-            "unsent",
-            "ok/s",
-            "p50",
-            "p90",
-            "p95",
-            "p99",
-            "p99.9",
-            "max",
-            "mean"
-        )?;
-        for phase in rows {
-            phase.write_row(f, width)?;
-        }
-        self.total.write_notes(f)?;
-        for runs in &self.models {
-            if let Some(mean) = runs.mean_batch() {
-                writeln!(
-                    f,
-                    "{}: {} rows in {} runs, {mean:.1} a run",
-                    runs.model, runs.rows, runs.runs
-                )?;
-            }
-        }
-        match &self.server {
-            Some(server) => writeln!(f, "{server}"),
-            None => Ok(()),
-        }
-    }
-}
-
-impl PhaseReport {
-    fn write_row(&self, f: &mut fmt::Formatter<'_>, width: usize) -> fmt::Result {
-        let Self { name, requests, ok, failed, unsent, ok_per_second, .. } = self;
-        write!(
-            f,
-            "{name:<width$} {requests:>9} {ok:>9} {failed:>7} {unsent:>7} {ok_per_second:>9.1}"
-        )?;
-        let Latency { p50, p90, p95, p99, p999, max, mean, .. } = self.latency;
-        for figure in [p50, p90, p95, p99, p999, max, mean] {
-            write!(f, " {:>8}", in_millis(figure))?;
-        }
-        writeln!(f)
-    }
-
-    fn write_notes(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Latency { p99, max, .. } = self.wait;
-        let (p99, max) = (in_millis(p99), in_millis(max));
-        writeln!(f)?;
-        writeln!(f, "waited to be sent: p99 {p99} ms, longest {max} ms")?;
-        writeln!(
-            f,
-            "bodies: {} bytes sent, {} received; {} reconnects",
-            self.bytes_sent, self.bytes_received, self.reconnects
-        )?;
-        for (failure, FailureCount { count, example }) in &self.failures {
-            writeln!(f, "failed, {failure}: {count} (the first: {example})")?;
-        }
-        Ok(())
-    }
-}
-
-fn in_millis(duration: Duration) -> String {
-    let millis = duration.as_secs_f64() * 1e3;
-    let decimals = if millis < 100.0 { 3 } else { 1 };
-    format!("{millis:.decimals$}")
-}
-
 fn as_seconds<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_f64(duration.as_secs_f64())
 }
 
 fn as_text<S: Serializer>(pace: &Pace, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_str(pace)
-}
-
-/// Writes beside `path` and renames, so that nobody ever reads half a file.
-fn write_whole(path: &Path, text: &str) -> Result<(), BenchError> {
-    let failed = |reason| BenchError::Write { path: path.into(), reason };
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
-    let mut builder = tempfile::Builder::new();
-    // Temporary files are private by default; a report is to be read by others.
-    #[cfg(unix)]
-    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o644));
-    let mut file = builder.tempfile_in(folder.unwrap_or(Path::new("."))).map_err(failed)?;
-    file.write_all(text.as_bytes()).map_err(failed)?;
-    file.as_file().sync_all().map_err(failed)?;
-    file.persist(path).map_err(|error| failed(error.error))?;
-    Ok(())
 }
 
 #[cfg(test)]

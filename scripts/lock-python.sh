@@ -21,4 +21,7 @@ lock --config-file tests/python/uv.toml tests/python/requirements.in --output-fi
 lock --no-config bench/lightgbm/requirements.in --output-file bench/lightgbm/requirements.txt
 lock --config-file tests/frameworks/uv.toml tests/frameworks/requirements.in --output-file tests/frameworks/requirements.txt
 lock --no-config tests/openapi/requirements.in --output-file tests/openapi/requirements.txt
+for peer in bench/peers/*/requirements.in; do
+    lock --no-config "$peer" --output-file "${peer%.in}.txt"
+done
 wc -l tests/python/requirements.txt bench/lightgbm/requirements.txt tests/frameworks/requirements.txt tests/openapi/requirements.txt

@@ -4,6 +4,7 @@
 #   scripts/setup-python.sh lightgbm   .tools/lightgbm from bench/lightgbm/requirements.txt
 #   scripts/setup-python.sh frameworks .tools/frameworks from tests/frameworks/requirements.txt, 700 MB
 #   scripts/setup-python.sh openapi    .tools/openapi from tests/openapi/requirements.txt
+#   scripts/setup-python.sh peer-NAME  .tools/peer-NAME from bench/peers/NAME/requirements.txt
 # The lock files are complete and carry digests, so nothing is looked up and nothing else gets in.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -18,8 +19,10 @@ python) folder=.tools/python requirements=tests/python/requirements.txt ;;
 lightgbm) folder=.tools/lightgbm requirements=bench/lightgbm/requirements.txt ;;
 frameworks) folder=.tools/frameworks requirements=tests/frameworks/requirements.txt ;;
 openapi) folder=.tools/openapi requirements=tests/openapi/requirements.txt ;;
-*) fail "unknown environment '$1': python, lightgbm, frameworks or openapi" ;;
+peer-*) folder=.tools/$1 requirements=bench/peers/${1#peer-}/requirements.txt ;;
+*) fail "unknown environment '$1': python, lightgbm, frameworks, openapi or peer-NAME" ;;
 esac
+[ -e "$requirements" ] || fail "unknown environment '$1': there is no $requirements"
 
 # Written last, so that an interrupted installation is made again.
 stamp=$folder/.installed

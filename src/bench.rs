@@ -1,5 +1,7 @@
 //! `sluice bench`: puts load on a server and reports how it answered.
 
+#[cfg(target_os = "linux")]
+mod compare;
 mod echo;
 mod floor;
 
@@ -29,6 +31,8 @@ pub(crate) struct BenchArgs {
 #[derive(Debug, Subcommand)]
 enum BenchCommand {
     Run(Box<RunArgs>),
+    #[cfg(target_os = "linux")]
+    Compare(Box<compare::CompareArgs>),
     Floor(floor::FloorArgs),
     Echo(echo::EchoArgs),
 }
@@ -164,6 +168,8 @@ const EXAMPLES: &str = r#"Examples:
 pub(crate) fn run(args: BenchArgs) -> anyhow::Result<()> {
     match args.command {
         BenchCommand::Run(args) => run_load(*args),
+        #[cfg(target_os = "linux")]
+        BenchCommand::Compare(args) => compare::run(&args),
         BenchCommand::Floor(args) => floor::run(&args),
         BenchCommand::Echo(args) => echo::run(&args),
     }

@@ -49,7 +49,7 @@ pub(crate) struct Fault {
 impl Check {
     /// Judges a whole answer.
     pub(crate) fn judge(self, answer: &Answer) -> Result<(), Fault> {
-        let Answer { status, body, trailers } = answer;
+        let Answer { status, body, trailers, .. } = answer;
         let fault = |failure| Err(Fault { failure, detail: excerpt(body) });
         if !status.is_success() {
             return fault(Failure::Status(status.as_u16()));
@@ -119,7 +119,7 @@ fn excerpt(body: &[u8]) -> String {
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
-    use http::{HeaderMap, HeaderValue, StatusCode};
+    use http::{HeaderValue, StatusCode};
 
     use super::{Check, Failure};
     use crate::connection::Answer;
@@ -127,7 +127,7 @@ mod tests {
     fn answer(status: u16, body: &str) -> Answer {
         let status = StatusCode::from_u16(status).unwrap();
         let body = Bytes::copy_from_slice(body.as_bytes());
-        Answer { status, body, trailers: HeaderMap::new() }
+        Answer { status, body, ..Answer::default() }
     }
 
     #[test]

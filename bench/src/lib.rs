@@ -12,6 +12,8 @@
 
 mod alarm;
 mod check;
+#[cfg(target_os = "linux")]
+mod compare;
 mod connection;
 mod error;
 mod floor;
@@ -31,6 +33,10 @@ mod values;
 mod worker;
 
 pub use check::{Check, Failure};
+#[cfg(target_os = "linux")]
+pub use compare::{
+    Cell, CompareOptions, Comparison, Figures, Machine, Peer, Peers, Spread, Told, compare,
+};
 pub use error::BenchError;
 pub use floor::{Echo, EchoAddresses, RunCost, run_costs};
 pub use latency::Latency;

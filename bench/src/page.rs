@@ -21,6 +21,10 @@ impl Page {
         ))
     }
 
+    pub(crate) fn heading(&mut self, text: &str) {
+        self.line(format_args!("<h2>{}</h2>", escaped(text)));
+    }
+
     pub(crate) fn paragraph(&mut self, text: &str) {
         self.line(format_args!("<p>{}</p>", escaped(text)));
     }

@@ -49,8 +49,8 @@ async fn read(response: Response<Incoming>) -> Result<Answer, Fault> {
     let (head, body) = response.into_parts();
     match Limited::new(body, LARGEST_ANSWER).collect().await {
         Ok(body) => {
-            let trailers = HeaderMap::new();
-            Ok(Answer { status: head.status, body: body.to_bytes(), trailers })
+            let (status, headers, trailers) = (head.status, head.headers, HeaderMap::new());
+            Ok(Answer { status, headers, body: body.to_bytes(), trailers })
         }
         Err(error) => Err(match error.downcast_ref::<hyper::Error>() {
             Some(error) => broken(error),

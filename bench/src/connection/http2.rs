@@ -53,7 +53,9 @@ impl Sender {
         let response = response.await.map_err(failed)?;
         let (head, body) = response.into_parts();
         let (body, trailers) = read(body).await.map_err(Unanswered::Failed)?;
-        Ok(Answer { status: head.status, body, trailers: trailers.unwrap_or(head.headers) })
+        let (status, headers) = (head.status, head.headers);
+        let trailers = trailers.unwrap_or_else(|| headers.clone());
+        Ok(Answer { status, headers, body, trailers })
     }
 }
 

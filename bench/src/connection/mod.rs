@@ -34,6 +34,7 @@ pub(crate) struct Connection {
 #[derive(Debug, Default)]
 pub(crate) struct Answer {
     pub(crate) status: StatusCode,
+    pub(crate) headers: HeaderMap,
     pub(crate) body: Bytes,
     /// What came behind the body; of an answer of headers alone, these.
     pub(crate) trailers: HeaderMap,

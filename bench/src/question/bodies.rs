@@ -61,7 +61,7 @@ pub(super) fn grpc_headers() -> HeaderMap {
 }
 
 /// A message as gRPC frames it: a byte for compression, here none, and its length.
-pub(super) fn framed(message: &impl prost::Message) -> Bytes {
+pub(crate) fn framed(message: &impl prost::Message) -> Bytes {
     let length = message.encoded_len();
     let mut frame = BytesMut::with_capacity(5 + length);
     frame.put_u8(0);
@@ -71,7 +71,7 @@ pub(super) fn framed(message: &impl prost::Message) -> Bytes {
 }
 
 /// The first message of an answer.
-pub(super) fn unframed<M: prost::Message + Default>(body: &[u8]) -> Result<M, String> {
+pub(crate) fn unframed<M: prost::Message + Default>(body: &[u8]) -> Result<M, String> {
     let message = body.get(5..).ok_or_else(|| format!("a frame of {} bytes", body.len()))?;
     M::decode(message).map_err(|error| error.to_string())
 }

@@ -13,8 +13,12 @@ use crate::check::Check;
 use crate::error::BenchError;
 use crate::options::{LoadOptions, Question, Transport};
 use crate::values::{Choice, Values};
+#[cfg(test)]
+pub(crate) use bodies::framed;
 use bodies::questions;
+pub(crate) use bodies::unframed;
 use metadata::inputs;
+pub(crate) use once::once;
 pub use runs::{ModelRuns, model_runs};
 
 /// Different bodies, so that no server knows an answer by heart.
@@ -23,7 +27,7 @@ const BODIES: u64 = 64;
 const BODIES_OF_CHOICES: u64 = 4096;
 
 /// How a model is asked.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Protocol {
     /// `/v1/models/NAME:predict`.
     V1,

@@ -12,7 +12,7 @@ use crate::target::Target;
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Asks once, on a connection of its own. This blocks, outside of any runtime.
-pub(super) fn once(
+pub(crate) fn once(
     question: Question,
     transport: Transport,
     allow_remote: bool,

@@ -65,7 +65,7 @@ impl Report {
 }
 
 /// Writes beside `path` and renames, so that nobody ever reads half a file.
-fn write_whole(path: &Path, text: &str) -> Result<(), BenchError> {
+pub(crate) fn write_whole(path: &Path, text: &str) -> Result<(), BenchError> {
     let failed = |reason| BenchError::Write { path: path.into(), reason };
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
     let mut builder = tempfile::Builder::new();

@@ -3,6 +3,8 @@
 mod files;
 mod text;
 
+pub(crate) use files::write_whole;
+
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
@@ -168,6 +170,11 @@ impl Report {
         };
         self.models = now.iter().filter_map(since).collect();
         self
+    }
+
+    /// All latencies.
+    pub(crate) fn histogram(&self) -> &LatencyHistogram {
+        &self.histogram
     }
 
     /// The phase with this name; the first, when several have it. None if no request was due.

@@ -51,6 +51,9 @@ pub enum EngineError {
     /// Inputs whose values or shapes the graph cannot compute with.
     #[error("graph refuses its inputs: {0}")]
     Refused(String),
+    /// A run that was broken off, since it took too long.
+    #[error("run was terminated: it outlasted its bound (max_run_time)")]
+    Terminated,
     /// A run that failed by no fault of its inputs: a machine out of memory, for one. Or outputs
     /// that are not those of the graph.
     #[error("run failed: {0}")]
@@ -66,6 +69,7 @@ impl EngineError {
             | Self::UnsupportedValue { .. }
             | Self::Input { .. }
             | Self::Refused(_) => Code::InvalidArgument,
+            Self::Terminated => Code::DeadlineExceeded,
             Self::Run(_) => Code::Internal,
         }
     }

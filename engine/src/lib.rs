@@ -12,9 +12,21 @@ mod value;
 
 pub use error::EngineError;
 pub use onnx::{OnnxEngine, OnnxRuntime};
+use std::sync::Arc;
 use std::time::Instant;
 
 use sluice_protocol::{NamedTensor, Tensor, TensorSpec};
+
+/// Breaks off the runs of one engine.
+pub trait Terminate: Send + Sync + std::fmt::Debug {
+    /// Makes the run that is under way, and every later one, end with
+    /// [`EngineError::Terminated`]: in ONNX Runtime between two nodes of the graph, or between
+    /// two rounds of a loop in it. A single node is never broken off.
+    fn terminate(&self);
+
+    /// Lets later runs go on.
+    fn resume(&self);
+}
 
 /// A loaded graph.
 pub trait Engine: Send {
@@ -27,6 +39,11 @@ pub trait Engine: Send {
     /// Inputs beside those, for which the graph has values of its own that a run may replace.
     fn optional_inputs(&self) -> &[TensorSpec] {
         &[]
+    }
+
+    /// What breaks a run off, from any thread; none for an engine whose runs cannot be.
+    fn terminator(&self) -> Option<Arc<dyn Terminate>> {
+        None
     }
 
     /// Runs the graph once, over one tensor an input, in the order of [`Engine::inputs`].

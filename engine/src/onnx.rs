@@ -1,16 +1,16 @@
 //! ONNX Runtime through `ort`: one environment a process, one session an engine.
 
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use ort::environment::Environment;
 use ort::session::builder::GraphOptimizationLevel;
-use ort::session::{Session, SessionInputValue, SessionOutputs};
+use ort::session::{RunOptions, Session, SessionInputValue, SessionOutputs};
 use ort::value::{Outlet, ValueType};
 use sluice_protocol::{NamedTensor, Tensor, TensorSpec};
 
-use crate::{Engine, EngineError, library, value};
+use crate::{Engine, EngineError, Terminate, library, value};
 
 /// Where the library looks for weights that a graph has outside of itself.
 const WEIGHTS_FOLDER: &str = "session.model_external_initializers_file_folder_path";
@@ -73,7 +73,9 @@ impl OnnxRuntime {
         let replaceable = session.overridable_initializers();
         let optional = replaceable.iter().map(|own| tensor_spec("input", own.name(), own.dtype()));
         let optional = optional.filter_map(Result::ok).collect();
-        Ok(OnnxEngine { session, inputs, optional, outputs })
+        let options = RunOptions::new().map_err(|error| open_error(&error))?;
+        let terminator = Terminator(Arc::new(options));
+        Ok(OnnxEngine { session, terminator, inputs, optional, outputs })
     }
 
     fn session(&self, graph: &[u8], threads: usize) -> ort::Result<Session> {
@@ -99,6 +101,8 @@ impl std::fmt::Debug for OnnxRuntime {
 #[derive(Debug)]
 pub struct OnnxEngine {
     session: Session,
+    /// What every run has with it.
+    terminator: Terminator,
     inputs: Vec<TensorSpec>,
     /// Initializers that are graph inputs too.
     optional: Vec<TensorSpec>,
@@ -130,6 +134,10 @@ impl Engine for OnnxEngine {
         &self.optional
     }
 
+    fn terminator(&self) -> Option<Arc<dyn Terminate>> {
+        Some(Arc::new(self.terminator.clone()))
+    }
+
     fn run(&mut self, inputs: &[Tensor]) -> Result<Vec<Tensor>, EngineError> {
         self.run_with(inputs, &[])
     }
@@ -149,7 +157,8 @@ impl Engine for OnnxEngine {
     ) -> Result<(Vec<Tensor>, Instant), EngineError> {
         if optional.is_empty() {
             let values = self.values(inputs)?;
-            let answers = self.session.run(values.as_slice()).map_err(|error| run_error(&error))?;
+            let answers = self.session.run_with_options(values.as_slice(), &*self.terminator.0);
+            let answers = answers.map_err(|error| run_error(&error))?;
             let ran = Instant::now();
             return Ok((copy_outputs(&self.outputs, &answers)?, ran));
         }
@@ -159,9 +168,34 @@ impl Engine for OnnxEngine {
         for NamedTensor { name, tensor } in optional {
             values.push((name, value::borrow(tensor, name)?));
         }
-        let answers = self.session.run(values).map_err(|error| run_error(&error))?;
+        let answers = self.session.run_with_options(values, &*self.terminator.0);
+        let answers = answers.map_err(|error| run_error(&error))?;
         let ran = Instant::now();
         Ok((copy_outputs(&self.outputs, &answers)?, ran))
+    }
+}
+
+/// A run's options, which carry the word to end.
+#[derive(Clone)]
+struct Terminator(Arc<RunOptions>);
+
+impl std::fmt::Debug for Terminator {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Terminator").finish_non_exhaustive()
+    }
+}
+
+impl Terminate for Terminator {
+    fn terminate(&self) {
+        if let Err(error) = self.0.terminate() {
+            tracing::error!(error = one_line(&error), "a run cannot be terminated");
+        }
+    }
+
+    fn resume(&self) {
+        if let Err(error) = self.0.unterminate() {
+            tracing::error!(error = one_line(&error), "an engine's runs stay terminated");
+        }
     }
 }
 
@@ -209,6 +243,9 @@ fn open_error(error: &ort::Error) -> EngineError {
 /// message, and that of C++ where the arena was not asked.
 const OUT_OF_MEMORY: [&str; 2] = ["Failed to allocate memory", "bad_alloc"];
 
+/// How it words that it was told to end, which has no code of its own.
+const TERMINATED: &str = "terminate flag being set";
+
 /// Nearly all that fails in a graph fails by the values or shapes that it was given: an index
 /// outside a table, a text that is no number, dimensions that do not fit each other. ONNX Runtime
 /// has no code for that; the nodes say runtime exception, not implemented, or nothing in
@@ -219,6 +256,7 @@ fn run_error(error: &ort::Error) -> EngineError {
     let message = one_line(error);
     match error.code() {
         ExecutionProviderFailure | DeviceReset | Provider => EngineError::Run(message),
+        _ if message.contains(TERMINATED) => EngineError::Terminated,
         _ if OUT_OF_MEMORY.iter().any(|text| message.contains(text)) => EngineError::Run(message),
         _ => EngineError::Refused(message),
     }

@@ -36,12 +36,17 @@ struct Exported {
 }
 
 impl Counters {
-    /// For so many serving cores, and so many workers that run the batches; the cores run them
-    /// where there are no workers.
-    pub(crate) fn new(cores: usize, workers: usize, metrics: DeploymentMetrics) -> Self {
+    /// For so many serving cores, and so many workers. `cores_run` says whether the cores run
+    /// batches, too.
+    pub(crate) fn new(
+        cores: usize,
+        workers: usize,
+        cores_run: bool,
+        metrics: DeploymentMetrics,
+    ) -> Self {
         let stages = metrics.tell_stages();
         Self {
-            cores: (0..cores).map(|_| Shard::new(workers == 0, stages)).collect(),
+            cores: (0..cores).map(|_| Shard::new(cores_run, stages)).collect(),
             workers: (0..workers).map(|_| Shard::new(true, false)).collect(),
             exported: Mutex::new(Exported { totals: Totals::default(), metrics }),
         }
@@ -138,6 +143,7 @@ pub(crate) struct Shard {
     batches: Count,
     rows: Count,
     run_time: Durations,
+    terminated: Count,
     executions: Count,
     /// Nanoseconds since [`START`]; 0 as long as there was none.
     last_execution: Count,
@@ -178,6 +184,7 @@ impl Shard {
             batches: Count::default(),
             rows: Count::default(),
             run_time: Durations::default(),
+            terminated: Count::default(),
             executions: Count::default(),
             last_execution: Count::default(),
             sizes: Sizes::new(runs),
@@ -259,6 +266,16 @@ impl Shard {
         self.run_time.add(took);
     }
 
+    /// A run that was ended, since it outlasted its bound.
+    pub(crate) fn count_terminated(&self) {
+        self.terminated.add(1);
+    }
+
+    /// How many such runs there were.
+    pub(crate) fn terminated(&self) -> u64 {
+        self.terminated.get()
+    }
+
     /// A run whose outputs were of use, and that was over at `ended`.
     pub(crate) fn count_execution(&self, rows: usize, times: &Times, ended: Instant) {
         self.executions.add(1);
@@ -294,7 +311,7 @@ mod tests {
     fn counters(cores: usize, workers: usize) -> Counters {
         let name = "m".parse::<ModelName>().unwrap();
         let metrics = Metrics::new(&[]).deployment(&name, ModelVersion(1), &HashMap::new());
-        Counters::new(cores, workers, metrics)
+        Counters::new(cores, workers, workers == 0, metrics)
     }
 
     fn times(nanoseconds: u64) -> Times {

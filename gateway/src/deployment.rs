@@ -185,9 +185,10 @@ pub(crate) mod idle {
 
     use super::{Deployment, DeploymentNumber, Input, Running};
     use crate::counters::Counters;
-    use crate::executor::{CostCurve, Executor, Limits, SchedulePolicy};
+    use crate::executor::{CostCurve, Executor, Limits, Refuge, SchedulePolicy};
     use crate::live::MaxWaiting;
     use crate::metrics::Metrics;
+    use crate::watchdog::Watchdog;
 
     /// Nothing that runs.
     pub(crate) fn running() -> Running {
@@ -199,6 +200,8 @@ pub(crate) mod idle {
         let max_waiting = MaxWaiting::new(Duration::ZERO);
         let limits = Limits { max_rows: 1, row_cost: Duration::ZERO, max_waiting };
         let metrics = Metrics::new(&[]).deployment(model, ModelVersion(1), &HashMap::new());
+        let bound = Watchdog::default().bound(Duration::from_secs(1));
+        let refuge = Refuge { bound, on_workers: Duration::from_secs(1), name: model.to_string() };
         let input = |&(name, datatype, shape): &(&str, Datatype, &[i64])| Input {
             name: name.to_owned(),
             datatype,
@@ -218,8 +221,8 @@ pub(crate) mod idle {
             cached: false,
             features: None,
             running: running(),
-            executor: Executor::ticks(Vec::new(), limits, SchedulePolicy::default()),
-            counters: Arc::new(Counters::new(1, 0, metrics)),
+            executor: Executor::ticks(Vec::new(), limits, SchedulePolicy::default(), refuge),
+            counters: Arc::new(Counters::new(1, 0, true, metrics)),
         }
     }
 }

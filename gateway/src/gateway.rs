@@ -26,8 +26,8 @@ use crate::tls::Port;
 
 /// The online store's file in the state folder.
 const STORE_FILE: &str = "online.redb";
-/// How long after the drain timeout a serving core may take to cut its connections. One that takes
-/// longer is in a run, which nothing breaks off.
+/// How long after the drain timeout a serving core may take to cut its connections, and a run to
+/// hear that it is to end. What takes longer is in a node of a graph, which nothing breaks off.
 const CUT: Duration = Duration::from_millis(100);
 /// How often a thread that may not end is looked at. Joining it would hold up a runtime that ends
 /// for as long as the thread takes.
@@ -116,7 +116,7 @@ impl Gateway {
         let deadline = Instant::now() + self.drain_timeout;
         self.shared.set_draining();
         self.stop.send_replace(true);
-        self.end_cores(deadline + CUT).await;
+        self.end_cores(deadline).await;
         self.cores_ended.send_replace(true);
         let ended = timeout_at(deadline, async {
             while self.control.join_next().await.is_some() {}
@@ -131,15 +131,22 @@ impl Gateway {
         tracing::info!("drained");
     }
 
-    /// Waits until the serving cores have ended, or until `deadline`.
+    /// Waits until the serving cores have ended; past `deadline` their runs are ended, and those
+    /// that cannot be are left.
     async fn end_cores(&mut self, deadline: Instant) {
-        for core in std::mem::take(&mut self.cores) {
+        let ended_by = async |core: &JoinHandle<_>, deadline| {
             let ended = timeout_at(deadline, async {
                 while !core.is_finished() {
                     sleep(LOOK).await;
                 }
             });
-            if ended.await.is_err() {
+            ended.await.is_ok()
+        };
+        for core in std::mem::take(&mut self.cores) {
+            if !ended_by(&core, deadline).await {
+                self.shared.watchdog.end_runs();
+            }
+            if !ended_by(&core, deadline + CUT).await {
                 tracing::warn!("drain timeout has passed; leaving a serving core in its run");
                 continue;
             }

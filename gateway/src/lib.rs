@@ -49,6 +49,7 @@ mod source;
 mod tensor_parameters;
 mod tls;
 mod trace;
+mod watchdog;
 
 pub use check::{CheckOptions, CheckedPlan, CheckedVersion, check_repository};
 pub use config::{Addresses, Config};

@@ -10,7 +10,7 @@ mod trial;
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use sluice_engine::{Engine, OnnxEngine};
@@ -31,9 +31,16 @@ use trial::Trial;
 use crate::counters::Counters;
 use crate::deployment::{Deployment, DeploymentNumber, FeatureInput, Running};
 use crate::error::LoadError;
-use crate::executor::{CostCurve, Executor, Limits, SchedulePolicy, WorkerSettings, measure};
+use crate::executor::{
+    CostCurve, Executor, Limits, Refuge, SchedulePolicy, WorkerSettings, measure,
+};
 use crate::model_config::{self, Scheduling, Signature, complete, warm_up};
 use crate::shared::Shared;
+use crate::watchdog::{RunBound, Watched};
+
+/// How long a run may take on a serving core, where nobody says otherwise: a thousand times what
+/// one was measured to take there. The other connections of the core wait for it.
+const TICK_RUN_BOUND: Duration = Duration::from_millis(250);
 
 /// A version's files as they were read, once: what is checked is what is run.
 #[derive(Debug)]
@@ -71,7 +78,9 @@ fn build(shared: &Shared, candidate: &Candidate) -> Result<Arc<Deployment>, Load
     let asked = candidate.config.clone().unwrap_or_default();
     model_config::accept(&asked, &candidate.model)?;
     let scheduling = Scheduling::read(&asked)?;
-    let mut first = shared.runtime.open(graph(candidate)?, 1)?;
+    let bound = Plan::run_bound(shared, candidate);
+    let bound = shared.watchdog.bound(bound);
+    let mut first = open(shared, candidate, &bound)?;
     if let Some(manifest) = &manifest {
         check_signature("input", &manifest.inputs, first.inputs())?;
         check_signature("output", &manifest.outputs, first.outputs())?;
@@ -90,12 +99,12 @@ fn build(shared: &Shared, candidate: &Candidate) -> Result<Arc<Deployment>, Load
     let batches = trial.apart.is_none();
     let max_batch_size = signature.batching.max_batch_size(batches);
     let plan = Plan::new(shared, candidate, scheduling, &costs, max_batch_size.filter(|_| batches));
-    let mut engines = plan.engines(shared, candidate, first)?;
+    let mut engines = plan.engines(shared, candidate, first, &bound)?;
     let stopped = || shared.is_draining();
     warm_up(&asked, &signature.inputs, max_batch_size, &candidate.beside, &mut engines, stopped)?;
     let instances = engines.len();
     let max_rows = plan.limits.max_rows;
-    let (executor, counters) = plan.start(shared, candidate, &asked, engines)?;
+    let (executor, counters) = plan.start(shared, candidate, &asked, engines, bound)?;
     report(candidate, &trial, &costs, executor.name());
     let mut deployment = Deployment {
         model: candidate.model.clone(),
@@ -114,6 +123,16 @@ fn build(shared: &Shared, candidate: &Candidate) -> Result<Arc<Deployment>, Load
     };
     deployment.config = complete(&asked, &deployment, instances);
     Ok(Arc::new(deployment))
+}
+
+/// One session of the candidate's graph, whose runs are bounded from the first one on.
+fn open(
+    shared: &Shared,
+    candidate: &Candidate,
+    bound: &RunBound,
+) -> Result<Watched<OnnxEngine>, LoadError> {
+    let engine = shared.runtime.open(graph(candidate)?, 1)?;
+    Ok(shared.watchdog.watch(engine, bound, &candidate.model, candidate.version))
 }
 
 /// Says what was loaded, and what an operator may be surprised by.
@@ -184,7 +203,7 @@ fn check_signature(
 
 fn feature_input(
     shared: &Shared,
-    engine: &OnnxEngine,
+    engine: &dyn Engine,
     pin: &FeatureServicePin,
 ) -> Result<FeatureInput, LoadError> {
     let refuse =
@@ -231,7 +250,7 @@ struct Costs {
 
 impl Costs {
     fn measure(
-        engine: &mut OnnxEngine,
+        engine: &mut dyn Engine,
         graph: &Bytes,
         signature: &Signature,
         trial: &Trial,
@@ -299,16 +318,23 @@ impl Plan {
         Self { choice, instances, limits, policy: scheduling.policy, workers }
     }
 
+    /// How long a run may take, but for those on serving cores: as long as a request may, since
+    /// nobody waits for it afterwards.
+    fn run_bound(shared: &Shared, candidate: &Candidate) -> Duration {
+        candidate.settings.max_run_time.unwrap_or_else(|| shared.limits().request_timeout)
+    }
+
     /// As many sessions as it takes, of which `first` is one.
     fn engines(
         &self,
         shared: &Shared,
         candidate: &Candidate,
-        first: OnnxEngine,
+        first: Watched<OnnxEngine>,
+        bound: &RunBound,
     ) -> Result<Vec<Box<dyn Engine>>, LoadError> {
         let mut engines: Vec<Box<dyn Engine>> = vec![Box::new(first)];
         while engines.len() < self.instances {
-            engines.push(Box::new(shared.runtime.open(graph(candidate)?, 1)?));
+            engines.push(Box::new(open(shared, candidate, bound)?));
         }
         Ok(engines)
     }
@@ -319,13 +345,22 @@ impl Plan {
         candidate: &Candidate,
         asked: &ModelConfig,
         engines: Vec<Box<dyn Engine>>,
+        bound: RunBound,
     ) -> Result<(Arc<Executor>, Arc<Counters>), LoadError> {
-        let workers = if self.choice == ExecutorChoice::Workers { engines.len() } else { 0 };
+        // Those of the cores become workers if one is ended.
+        let (workers, on_cores) = (engines.len(), self.choice == ExecutorChoice::Tick);
         let (model, version) = (&candidate.model, candidate.version);
         let metrics = shared.metrics.deployment(model, version, &asked.metric_tags);
-        let counters = Arc::new(Counters::new(shared.cores, workers, metrics));
+        let counters = Arc::new(Counters::new(shared.cores, workers, on_cores, metrics));
         let executor = match self.choice {
-            ExecutorChoice::Tick => Executor::ticks(engines, self.limits, self.policy),
+            ExecutorChoice::Tick => {
+                let on_workers = Self::run_bound(shared, candidate);
+                let on_cores = candidate.settings.max_run_time.unwrap_or(TICK_RUN_BOUND);
+                bound.set(on_cores);
+                let name = format!("{model}/{version}");
+                let refuge = Refuge { bound, on_workers, name };
+                Executor::ticks(engines, self.limits, self.policy, refuge)
+            }
             ExecutorChoice::Workers => {
                 Executor::workers(engines, self.limits, self.policy, self.workers, counters.clone())
                     .map_err(|error| LoadError::Package(format!("start workers: {error}")))?

@@ -219,6 +219,7 @@ struct SluiceMetrics {
     batches: Counter,
     rows: Counter,
     run_time: Histogram,
+    terminated: Counter,
 }
 
 impl SluiceMetrics {
@@ -237,6 +238,7 @@ impl SluiceMetrics {
             batches: counter!("sluice_batches_total", labels.iter()),
             rows: counter!("sluice_rows_total", labels.iter()),
             run_time: histogram!("sluice_run_duration_seconds", labels.iter()),
+            terminated: counter!("sluice_terminated_runs_total", labels.iter()),
         }
     }
 
@@ -248,6 +250,7 @@ impl SluiceMetrics {
         self.degraded.increment(new.degraded);
         self.batches.increment(new.batches);
         self.rows.increment(new.rows);
+        self.terminated.increment(new.terminated);
         record_durations(&self.request_time, &new.request_time);
         record_durations(&self.run_time, &new.run_time);
     }

@@ -21,6 +21,7 @@ use crate::http::HttpOptions;
 use crate::live::{Live, MaxWaiting};
 use crate::metrics::{Exposition, MetricNames, Metrics};
 use crate::trace::{TraceOptions, Tracer};
+use crate::watchdog::Watchdog;
 
 /// The state of one gateway. Nothing in it is locked on the request path.
 #[derive(Debug)]
@@ -43,6 +44,8 @@ pub(crate) struct Shared {
     pub(crate) state: Option<PathBuf>,
     /// The bound on predicted waiting, for every deployment.
     pub(crate) max_waiting: MaxWaiting,
+    /// Ends runs that take too long.
+    pub(crate) watchdog: Watchdog,
     live: ArcSwap<Live>,
     started: AtomicBool,
     draining: AtomicBool,
@@ -126,6 +129,7 @@ impl Shared {
             loader: OnceLock::new(),
             state,
             max_waiting: MaxWaiting::new(live.limits.max_waiting),
+            watchdog: Watchdog::default(),
             live: ArcSwap::from_pointee(live),
             started: AtomicBool::new(false),
             draining: AtomicBool::new(false),

@@ -71,6 +71,8 @@ pub(crate) struct Totals {
     pub(crate) batches: u64,
     pub(crate) rows: u64,
     pub(crate) run_time: BucketTotals,
+    /// Runs that were ended.
+    pub(crate) terminated: u64,
     pub(crate) stages: StageTotals,
     pub(crate) tallies: Tallies,
     /// How many requests wait for their run to begin.
@@ -95,6 +97,7 @@ impl Totals {
             *total += count.get();
         }
         self.degraded += shard.degraded.get();
+        self.terminated += shard.terminated.get();
         add_buckets(&mut self.request_time, &shard.request_time);
         self.batches += shard.batches.get();
         self.rows += shard.rows.get();
@@ -119,6 +122,7 @@ impl Totals {
             answered: self.answered - earlier.answered,
             failed,
             degraded: self.degraded - earlier.degraded,
+            terminated: self.terminated - earlier.terminated,
             request_time: buckets_since(&self.request_time, &earlier.request_time),
             batches: self.batches - earlier.batches,
             rows: self.rows - earlier.rows,

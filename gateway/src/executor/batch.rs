@@ -4,7 +4,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Instant;
 
-use sluice_engine::Engine;
+use sluice_engine::{Engine, EngineError};
 use sluice_protocol::{Code, NamedTensor, Tensor};
 
 use super::{Answer, Job, Ran, RunError, Times};
@@ -33,6 +33,10 @@ pub(super) fn run_batch(engine: &mut dyn Engine, jobs: Vec<Job>, begun: Instant,
             // Counted before anybody hears of it: who asks after an answer finds its run.
             shard.count_execution(rows, &times, done);
             waiting.into_iter().zip(shares).for_each(|(caller, own)| caller.answer(own, times));
+        }
+        // Alone they would take as long, one after the other.
+        Err(error) if error.is_termination() => {
+            waiting.into_iter().for_each(|caller| caller.answer(Err(error.clone()), times));
         }
         // One request's values must not fail the others', and outputs that are not the batch's
         // rows cannot be told apart: each runs alone.
@@ -97,7 +101,12 @@ pub(super) fn run_counted(
     shard.count_batch(rows, Nanoseconds::between(started, ended));
     let (outcome, ran) = match outcome {
         Ok(Ok((outputs, ran))) => (Ok(outputs), ran),
-        Ok(Err(error)) => (Err(RunError::from(error)), ended),
+        Ok(Err(error)) => {
+            if matches!(error, EngineError::Terminated) {
+                shard.count_terminated();
+            }
+            (Err(RunError::from(error)), ended)
+        }
         Err(_) => {
             let message = "engine panicked".into();
             (Err(RunError { code: Code::Internal, message }), ended)

@@ -95,6 +95,12 @@ impl Lanes {
         self.lanes[lane].jobs.push_back(job);
     }
 
+    /// All jobs as they wait, for somebody else to run.
+    pub(super) fn take_all(&mut self) -> Vec<Job> {
+        let lanes = std::mem::take(self).lanes;
+        lanes.into_iter().flat_map(|lane| lane.jobs.into_iter().chain(lane.delayed)).collect()
+    }
+
     /// The next job that is to run. Those before it that nobody waits for any more go to
     /// `unwanted`, for the caller to drop.
     pub(super) fn pop(&mut self, now: Instant, unwanted: &mut Vec<Job>) -> Option<Job> {

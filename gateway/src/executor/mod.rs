@@ -29,6 +29,7 @@ pub(crate) use policy::{QueuePolicy, SchedulePolicy, TimeoutAction};
 use schedule::{Expiry, Place, Schedule};
 pub(crate) use schedule::{Patience, Terms};
 pub(crate) use tick::Core;
+pub(crate) use tick::Refuge;
 use tick::Ticks;
 use waiting::{Rows, WaitingGuard};
 pub(crate) use workers::WorkerSettings;
@@ -66,6 +67,13 @@ pub(crate) struct Times {
 pub(crate) struct RunError {
     pub(crate) code: Code,
     pub(crate) message: Arc<str>,
+}
+
+impl RunError {
+    /// Whether the run was ended, since it took too long: others of its kind would, too.
+    fn is_termination(&self) -> bool {
+        self.code == Code::DeadlineExceeded
+    }
 }
 
 impl From<EngineError> for RunError {
@@ -183,19 +191,21 @@ pub(crate) enum Refusal {
 #[derive(Debug)]
 pub(crate) enum Executor {
     /// On the core that read the request.
-    Ticks(Ticks),
+    Ticks(Box<Ticks>),
     /// On threads of its own.
     Workers(Workers),
 }
 
 impl Executor {
-    /// Batches on the serving cores: one engine a core.
+    /// Batches on the serving cores: one engine a core. `refuge` is what happens after a run that
+    /// outlasted its bound.
     pub(crate) fn ticks(
         engines: Vec<Box<dyn Engine>>,
         limits: Limits,
         policy: SchedulePolicy,
+        refuge: Refuge,
     ) -> Arc<Self> {
-        Arc::new(Self::Ticks(Ticks::new(engines, limits, Schedule::new(policy))))
+        Arc::new(Self::Ticks(Box::new(Ticks::new(engines, limits, policy, refuge))))
     }
 
     /// Batches on worker threads: one engine a worker.
@@ -226,9 +236,10 @@ impl Executor {
     }
 
     /// The way's name, for people.
-    pub(crate) const fn name(&self) -> &'static str {
+    pub(crate) fn name(&self) -> &'static str {
         match self {
-            Self::Ticks(_) => "tick",
+            Self::Ticks(ticks) if !ticks.has_moved() => "tick",
+            Self::Ticks(_) => "workers",
             Self::Workers(_) => "workers",
         }
     }

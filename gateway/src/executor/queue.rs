@@ -63,10 +63,10 @@ pub(super) struct Taken {
 }
 
 impl Queue {
-    /// For so many workers, each of which says when it leaves.
-    pub(super) fn new(workers: usize, max_rows: usize, delay: Duration) -> Self {
+    /// For workers that say when they come and leave.
+    pub(super) fn new(max_rows: usize, delay: Duration) -> Self {
         let (small, large) = (Lanes::new(), Lanes::new());
-        let waiting = Waiting { small, large, workers, sleeping: 0, closed: false };
+        let waiting = Waiting { small, large, workers: 0, sleeping: 0, closed: false };
         Self { waiting: Mutex::new(waiting), news: Condvar::new(), max_rows, delay }
     }
 
@@ -159,6 +159,11 @@ impl Queue {
         self.news.notify_all();
     }
 
+    /// One worker more.
+    pub(super) fn join(&self) {
+        self.lock().workers += 1;
+    }
+
     /// One worker is gone. Behind the last one nothing is left waiting for nobody.
     pub(super) fn leave(&self) {
         let mut waiting = self.lock();
@@ -230,7 +235,8 @@ mod tests {
 
     /// A queue of runs of four rows with jobs of (rows, columns), and who waits for them.
     fn queue(jobs: &[(usize, usize)]) -> (Queue, Vec<oneshot::Receiver<Answer>>) {
-        let queue = Queue::new(1, 4, Duration::ZERO);
+        let queue = Queue::new(4, Duration::ZERO);
+        queue.join();
         let answers = jobs.iter().map(|&(rows, width)| {
             let (job, answer) = job(rows, width);
             queue.push(job).unwrap();
@@ -276,7 +282,8 @@ mod tests {
     #[test]
     fn what_a_batch_left_behind_does_not_pay_the_delay_again() {
         let delay = Duration::from_secs(1);
-        let queue = Queue::new(1, 4, delay);
+        let queue = Queue::new(4, delay);
+        queue.join();
         let _answers: Vec<_> = (1..=3)
             .map(|width| {
                 let (job, answer) = job(1, width);

@@ -8,6 +8,7 @@ use sluice_engine::Engine;
 use sluice_protocol::Tensor;
 
 use super::batch::{Run, have_rows, rows_of, run_counted};
+use super::schedule::Expiry;
 use super::{Job, Ran, RunError, Times};
 use crate::counters::{Nanoseconds, Shard};
 
@@ -29,6 +30,11 @@ impl Split {
         job.place = None;
         let queue = Nanoseconds::between(job.submitted, now);
         Self { job, done: 0, outputs: Vec::new(), times: Times { queue, ..Times::default() } }
+    }
+
+    /// The whole job, to be run anew. It waits no longer than it takes: its run had begun.
+    pub(super) fn restart(self) -> Job {
+        Job { expiry: Expiry::Never, ..self.job }
     }
 
     pub(super) const fn rows_left(&self) -> usize {

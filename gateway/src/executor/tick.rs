@@ -7,21 +7,40 @@
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::rc::Rc;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
 
 use sluice_engine::Engine;
 use tokio::sync::Notify;
 
 use super::schedule::Schedule;
 use super::work::Work;
-use super::{Executor, Job, Limits, Patience, Refusal, Terms};
+use super::workers::Workers;
+use super::{Executor, Job, Limits, Patience, Refusal, SchedulePolicy, Terms, WorkerSettings};
 use crate::counters::Counters;
+use crate::watchdog::RunBound;
 
-/// One engine a core. The mutex is for the compiler: a core only ever takes its own.
+/// One engine a core, until one of them outlasts its bound. The mutex is for the compiler: a core
+/// only ever takes its own.
 pub(crate) struct Ticks {
-    engines: Vec<Mutex<Box<dyn Engine>>>,
+    engines: Vec<Mutex<Option<Box<dyn Engine>>>>,
     limits: Limits,
+    policy: SchedulePolicy,
     schedule: Schedule,
+    refuge: Refuge,
+    /// Who runs batches since a run was ended: then no core may be held up any more.
+    moved: OnceLock<Workers>,
+}
+
+/// What becomes of a deployment of which a run outlasted its bound on a core.
+#[derive(Debug)]
+pub(crate) struct Refuge {
+    /// The bound of its runs.
+    pub(crate) bound: RunBound,
+    /// What that is on workers.
+    pub(crate) on_workers: Duration,
+    /// The deployment's model and version, for people.
+    pub(crate) name: String,
 }
 
 impl std::fmt::Debug for Ticks {
@@ -109,14 +128,73 @@ impl Core {
 impl Queue {
     fn run_next(&mut self, core: usize) {
         let Executor::Ticks(ticks) = &*self.executor else { return };
-        let mut engine = ticks.engines[core].lock().unwrap_or_else(PoisonError::into_inner);
-        self.work.run_next(&mut **engine, self.counters.shard(core));
+        let mut slot = ticks.engine(core);
+        let shard = self.counters.shard(core);
+        if let Some(engine) = slot.as_mut().filter(|_| !ticks.has_moved()) {
+            let terminated = shard.terminated();
+            self.work.run_next(&mut **engine, shard);
+            drop(slot);
+            if shard.terminated() == terminated {
+                return;
+            }
+            ticks.leave_cores(core, &self.counters);
+        }
+        let jobs = self.work.take_all();
+        match ticks.moved.get() {
+            Some(workers) => jobs.into_iter().for_each(|job| workers.take_over(job)),
+            // Nobody runs them; dropping them tells their callers.
+            None => shard.count_unqueued(jobs.len()),
+        }
     }
 }
 
 impl Ticks {
-    pub(super) fn new(engines: Vec<Box<dyn Engine>>, limits: Limits, schedule: Schedule) -> Self {
-        Self { engines: engines.into_iter().map(Mutex::new).collect(), limits, schedule }
+    pub(super) fn new(
+        engines: Vec<Box<dyn Engine>>,
+        limits: Limits,
+        policy: SchedulePolicy,
+        refuge: Refuge,
+    ) -> Self {
+        let engines = engines.into_iter().map(|engine| Mutex::new(Some(engine))).collect();
+        let schedule = Schedule::new(policy.clone());
+        Self { engines, limits, policy, schedule, refuge, moved: OnceLock::new() }
+    }
+
+    /// Whether workers run the batches now.
+    pub(super) fn has_moved(&self) -> bool {
+        self.moved.get().is_some()
+    }
+
+    fn engine(&self, core: usize) -> MutexGuard<'_, Option<Box<dyn Engine>>> {
+        self.engines[core].lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Hands the batches to workers from now on, of which this core's engine becomes one. Those of
+    /// other cores follow when these have something for them.
+    fn leave_cores(&self, core: usize, counters: &Arc<Counters>) {
+        let Refuge { bound, on_workers, name } = &self.refuge;
+        let (limits, schedule) = (self.limits.clone(), Schedule::new(self.policy.clone()));
+        let (settings, counters) = (WorkerSettings::default(), counters.clone());
+        let workers = Workers::start(Vec::new(), limits, schedule, settings, counters);
+        let moved = workers.map(|workers| self.moved.get_or_init(|| workers));
+        match moved.and_then(|workers| self.give(core, workers)) {
+            Ok(()) => {
+                bound.set(*on_workers);
+                tracing::warn!(
+                    deployment = name,
+                    "its runs are on workers now, off the cores: one outlasted its bound"
+                );
+            }
+            Err(error) => {
+                tracing::error!(deployment = name, %error, "its runs cannot be taken off the cores");
+            }
+        }
+    }
+
+    /// Makes this core's engine a worker's, unless it is one.
+    fn give(&self, core: usize, workers: &Workers) -> std::io::Result<()> {
+        let engine = self.engine(core).take();
+        engine.map_or(Ok(()), |engine| workers.add(engine))
     }
 
     pub(super) fn submit(
@@ -127,6 +205,9 @@ impl Ticks {
         mut job: Job,
         terms: Terms,
     ) -> Result<Option<Patience>, Refusal> {
+        if let Some(workers) = self.moved.get() {
+            return self.submit_moved(workers, core, counters, job, terms);
+        }
         let mut waiting = core.waiting.borrow_mut();
         let position = waiting.iter().position(|queue| Arc::ptr_eq(&queue.executor, executor));
         let patience = if let Some(position) = position {
@@ -155,6 +236,24 @@ impl Ticks {
             core.wake.notify_one();
         }
         Ok(patience)
+    }
+
+    /// The same where workers run the batches.
+    fn submit_moved(
+        &self,
+        workers: &Workers,
+        core: &Core,
+        counters: &Counters,
+        job: Job,
+        terms: Terms,
+    ) -> Result<Option<Patience>, Refusal> {
+        // What waits here still may need the engine.
+        if core.waiting.borrow().is_empty()
+            && let Err(error) = self.give(core.index, workers)
+        {
+            tracing::error!(deployment = self.refuge.name, %error, "it has one worker less");
+        }
+        workers.submit(job, terms, counters.shard(core.index))
     }
 
     /// Lets a job wait behind `work`, or refuses it.

@@ -68,6 +68,13 @@ impl Work {
         self.split.is_some() || !self.large.is_empty()
     }
 
+    /// All jobs, for somebody else to run: the one that is under way from its beginning.
+    pub(super) fn take_all(&mut self) -> Vec<Job> {
+        let under_way = self.split.take().map(Split::restart).into_iter();
+        let jobs = self.small.take_all().into_iter().chain(under_way);
+        jobs.chain(self.large.take_all()).collect()
+    }
+
     /// Drops the jobs that nobody waits for any more.
     pub(super) fn sweep(&mut self, shard: &Shard) {
         let (now, mut unwanted) = (Instant::now(), Vec::new());

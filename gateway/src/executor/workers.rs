@@ -5,6 +5,7 @@
 //! runs its pieces by turns with batches of the others.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use sluice_engine::Engine;
@@ -30,7 +31,8 @@ pub(crate) struct Workers {
     waiting: Arc<WaitingRows>,
     limits: Limits,
     schedule: Schedule,
-    workers: u32,
+    counters: Arc<Counters>,
+    workers: AtomicU32,
 }
 
 impl Workers {
@@ -41,23 +43,34 @@ impl Workers {
         settings: WorkerSettings,
         counters: Arc<Counters>,
     ) -> std::io::Result<Self> {
-        let queue = Queue::new(engines.len(), limits.max_rows, settings.max_queue_delay);
-        let workers = u32::try_from(engines.len()).unwrap_or(u32::MAX).max(1);
+        let queue = Queue::new(limits.max_rows, settings.max_queue_delay);
         let (queue, waiting) = (Arc::new(queue), Arc::default());
-        let started = Self { queue, waiting, limits, schedule, workers };
-        for (index, engine) in engines.into_iter().enumerate() {
-            let worker = Worker {
-                engine,
-                queue: started.queue.clone(),
-                work: Work::new(started.limits.max_rows),
-                counters: counters.clone(),
-                index,
-            };
-            std::thread::Builder::new()
-                .name(format!("worker-{index}"))
-                .spawn(move || worker.run())?;
-        }
+        let workers = AtomicU32::new(0);
+        let started = Self { queue, waiting, limits, schedule, counters, workers };
+        engines.into_iter().try_for_each(|engine| started.add(engine))?;
         Ok(started)
+    }
+
+    /// Starts one more worker.
+    pub(super) fn add(&self, engine: Box<dyn Engine>) -> std::io::Result<()> {
+        let index = self.workers.fetch_add(1, Ordering::Relaxed);
+        // From now on it counts, and says so when it leaves: when its thread does not start, too.
+        self.queue.join();
+        let worker = Worker {
+            engine,
+            queue: self.queue.clone(),
+            work: Work::new(self.limits.max_rows),
+            counters: self.counters.clone(),
+            index: index as usize,
+        };
+        let thread = std::thread::Builder::new().name(format!("worker-{index}"));
+        thread.spawn(move || worker.run()).map(drop)
+    }
+
+    /// Takes a job over that waited elsewhere.
+    pub(super) fn take_over(&self, job: Job) {
+        // One that finds no room is dropped, which its caller is told of.
+        let _queued = self.queue.push(job);
     }
 
     pub(super) fn submit(
@@ -87,7 +100,11 @@ impl Workers {
         if self.schedule.has_levels() {
             waiting = waiting.without(self.queue.rows_behind(self.schedule.level(terms)));
         }
-        self.limits.admit(waiting.ahead_of(own, max_rows), job.rows, self.workers)?;
+        self.limits.admit(
+            waiting.ahead_of(own, max_rows),
+            job.rows,
+            self.workers.load(Ordering::Relaxed).max(1),
+        )?;
         let patience = self.schedule.enter(job, terms)?;
         job.waiting = Some(self.waiting.enter(own));
         Ok(patience)

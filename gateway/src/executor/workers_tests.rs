@@ -74,7 +74,7 @@ fn start_with(count: usize, max_queue_delay: Duration, policy: SchedulePolicy) -
         ModelVersion(1),
         &HashMap::new(),
     );
-    let counters = Arc::new(Counters::new(1, count, metrics));
+    let counters = Arc::new(Counters::new(1, count, false, metrics));
     let settings = WorkerSettings { max_queue_delay };
     let schedule = Schedule::new(policy);
     let workers = Workers::start(engines, limits, schedule, settings, counters).unwrap();

@@ -1,7 +1,7 @@
 //! The package's own rows: whether the graph answers what the learner did.
 
 use bytes::Bytes;
-use sluice_engine::{Engine, OnnxEngine};
+use sluice_engine::Engine;
 use sluice_protocol::{PARITY_FILE, ParityRows, Tensor, TensorData};
 
 use super::Candidate;
@@ -16,7 +16,7 @@ pub(super) fn parity_rows(candidate: &Candidate) -> Result<Option<ParityRows>, L
 }
 
 /// Runs the package's own rows and compares with what the learner answered.
-pub(super) fn check_parity(engine: &mut OnnxEngine, parity: &ParityRows) -> Result<(), LoadError> {
+pub(super) fn check_parity(engine: &mut dyn Engine, parity: &ParityRows) -> Result<(), LoadError> {
     let failed = |reason: String| LoadError::Parity(reason);
     let only = matches!(engine.inputs(), [only] if only.name == parity.input);
     let output = engine.outputs().iter().position(|spec| spec.name == parity.output);

@@ -8,6 +8,9 @@ use sluice_protocol::{Format, ModelVersion, read_toml};
 
 use crate::error::LoadError;
 
+/// Less than that a machine takes now and then for the cheapest run, when it is busy.
+const SHORTEST_RUN: Duration = Duration::from_millis(10);
+
 /// What an operator may say about how a model is run.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -23,6 +26,9 @@ pub(crate) struct DeploymentSettings {
     /// How long an incomplete batch waits for more rows, `500us` for one. Asks for workers.
     #[serde(deserialize_with = "crate::duration::deserialize")]
     pub(super) max_queue_delay: Option<Duration>,
+    /// How long a run may take, `2s` for one, before it is ended.
+    #[serde(deserialize_with = "crate::duration::deserialize")]
+    pub(super) max_run_time: Option<Duration>,
     /// Names for versions of the model: the part of a path behind `/labels/`.
     pub(crate) labels: BTreeMap<String, ModelVersion>,
 }
@@ -41,6 +47,10 @@ impl DeploymentSettings {
         if settings.instances == Some(0) || settings.max_batch_rows == Some(0) {
             let reason = "instances and max_batch_rows must be at least 1";
             return Err(LoadError::Settings(reason.to_owned()));
+        }
+        if settings.max_run_time.is_some_and(|most| most < SHORTEST_RUN) {
+            let reason = format!("max_run_time must be at least {SHORTEST_RUN:?}");
+            return Err(LoadError::Settings(reason));
         }
         let no_part = |label: &&String| label.is_empty() || label.contains(['/', ':']);
         if let Some(label) = settings.labels.keys().find(no_part) {

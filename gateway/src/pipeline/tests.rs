@@ -81,7 +81,7 @@ impl Serving {
             max_waiting: self.shared.max_waiting.clone(),
         };
         let metrics = self.shared.metrics.deployment(&model, ModelVersion(1), &HashMap::new());
-        let counters = Arc::new(Counters::new(1, 1, metrics));
+        let counters = Arc::new(Counters::new(1, 1, false, metrics));
         let executor = Executor::workers(
             vec![Box::new(engine)],
             limits,

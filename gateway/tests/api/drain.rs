@@ -145,7 +145,8 @@ async fn a_half_sent_call_to_the_administration_does_not_hold_up_the_end() {
 
 #[tokio::test]
 async fn a_run_on_a_serving_core_does_not_hold_up_the_end() {
-    let (models, tick) = ([("m", 1, "rounds.onnx")], "format = 1\nexecutor = \"tick\"\n");
+    let (models, tick) =
+        ([("m", 1, "rounds.onnx")], "format = 1\nexecutor = \"tick\"\nmax_run_time = \"1h\"\n");
     let process = Process::start_as(&models, tick, &["--drain-timeout=1s"]).await;
     assert_eq!(process.version("m", 1).await["executor"], "tick");
     // A quarter of an hour, where a round takes a microsecond.
@@ -155,15 +156,17 @@ async fn a_run_on_a_serving_core_does_not_hold_up_the_end() {
     let asked = tokio::spawn(asked.send());
     tokio::time::sleep(Duration::from_millis(300)).await;
     let begun = Instant::now();
-    process.end_without_an_error().await;
+    let log = process.end_without_an_error().await;
     assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
+    let says = |text: &str| log.iter().any(|entry| entry["message"].to_string().contains(text));
+    assert!(says("ended a run") && !says("leaving a serving core"), "{log:?}");
     drop(asked);
 }
 
 #[tokio::test]
 async fn a_load_in_progress_does_not_hold_up_the_end() {
     let process = Process::start(&[("m", 1, "scale.onnx")], &["--drain-timeout=1s"]).await;
-    // One run that nothing breaks off, of a quarter of an hour.
+    // One run of a quarter of an hour.
     place_long(process.folder.path(), "long", 1, 1, 1 << 30);
     wait_for_loading(&process, "long").await;
     tokio::time::sleep(Duration::from_millis(300)).await;

@@ -23,6 +23,7 @@ mod h2_faults;
 mod http_binary;
 mod http_paths;
 mod http_v2;
+mod hung;
 mod inference;
 mod lifecycle;
 mod logging;

@@ -86,10 +86,11 @@ impl Comparison {
             &mut text,
             &["server", "what it is", "version", "left out"],
             &self.servers_rows(),
+            4,
         );
         for (protocol, connections) in self.kinds() {
             text.push_str(&format!("\n## {}\n\n", heading(protocol, connections)));
-            markdown_table(&mut text, &COLUMNS, &self.rows(protocol, connections));
+            markdown_table(&mut text, &COLUMNS, &self.rows(protocol, connections), 1);
             if let Some(folder) = plots {
                 let name = plot_name(protocol, connections);
                 text.push_str(&format!(
@@ -189,13 +190,14 @@ fn plot_name(protocol: Protocol, connections: usize) -> String {
     format!("{protocol}-{connections}.svg")
 }
 
-fn markdown_table(text: &mut String, head: &[&str], rows: &[Vec<String>]) {
+/// The columns from `figures` on hold figures, which stand right.
+fn markdown_table(text: &mut String, head: &[&str], rows: &[Vec<String>], figures: usize) {
     let line = |cells: &mut dyn Iterator<Item = &str>| {
         let cells: Vec<String> = cells.map(|cell| cell.replace('|', "\\|")).collect();
         format!("| {} |\n", cells.join(" | "))
     };
     text.push_str(&line(&mut head.iter().copied()));
-    let ruler = |index: usize| if index == 0 { "---" } else { "---:" };
+    let ruler = |index: usize| if index < figures { "---" } else { "---:" };
     text.push_str(&line(&mut (0..head.len()).map(ruler)));
     for row in rows {
         text.push_str(&line(&mut row.iter().map(String::as_str)));

@@ -18,6 +18,7 @@ mod classification;
 mod config;
 mod control;
 mod counters;
+mod deadline;
 mod deployment;
 mod descriptors;
 mod dialect;

@@ -30,11 +30,13 @@ pub(crate) const FEATURES_AS_OF: &str = "features_as_of";
 pub(crate) const DEGRADED_VIEWS: &str = "degraded_views";
 
 /// Answers one request for `model`. `decode` gets the deployment that was routed to, so that
-/// it can parse straight into the datatypes that the model wants.
+/// it can parse straight into the datatypes that the model wants. The caller waits for `limit`, if
+/// it says so.
 pub(crate) async fn infer<D>(
     shared: &Shared,
     model: &str,
     version: Option<&str>,
+    limit: Option<Duration>,
     trace: &mut Trace,
     decode: D,
 ) -> Result<InferResponse, GatewayError>
@@ -43,7 +45,7 @@ where
 {
     let routed = shared.catalog.snapshot().resolve(model, version).cloned();
     let deployment = routed.inspect_err(|error| shared.metrics.count_unrouted(error.code()))?;
-    infer_on(shared, &deployment, trace, |deployment| decode(deployment).map(Some)).await
+    infer_on(shared, &deployment, limit, trace, |deployment| decode(deployment).map(Some)).await
 }
 
 /// The same, by a deployment that was routed to in another way. `decode` may find that nothing is
@@ -51,6 +53,7 @@ where
 pub(crate) async fn infer_on<D>(
     shared: &Shared,
     deployment: &Arc<Deployment>,
+    limit: Option<Duration>,
     trace: &mut Trace,
     decode: D,
 ) -> Result<InferResponse, GatewayError>
@@ -60,7 +63,7 @@ where
     let started = Instant::now();
     let mut count = Count { deployment, started, marks: None, outcome: Err(Code::Cancelled) };
     trace.routed(deployment);
-    let answered = answer(shared, deployment, trace, decode, &mut count.marks).await;
+    let answered = answer(shared, deployment, limit, trace, decode, &mut count.marks).await;
     count.outcome = match &answered {
         Ok((_, ran)) => Ok(*ran),
         Err(error) => Err(error.code()),
@@ -105,6 +108,7 @@ impl Drop for Count<'_> {
 async fn answer<D>(
     shared: &Shared,
     deployment: &Arc<Deployment>,
+    limit: Option<Duration>,
     trace: &mut Trace,
     decode: D,
     marks: &mut Option<[Instant; 2]>,
@@ -113,6 +117,7 @@ where
     D: FnOnce(&Deployment) -> Result<Option<InferRequest>, GatewayError>,
 {
     let timeout = shared.limits().request_timeout;
+    let timeout = limit.map_or(timeout, |limit| limit.min(timeout));
     let (request, freshness, rows, missed, waiting) = {
         let Some(mut request) = decode(deployment)? else {
             return Ok((respond(deployment, String::new(), None, Delivered::default()), None));

@@ -39,15 +39,23 @@ pub(crate) struct Limits {
 }
 
 impl Limits {
-    /// Whether a job of `rows` may wait behind `ahead` others that `workers` run. Behind
+    /// Whether a job of `rows` may wait behind `ahead` others that `workers` run: not where it is
+    /// predicted to be answered past the bound, or past the time that is `left` to it. Behind
     /// nothing every job may: however large, it holds up nobody that was there before.
-    pub(crate) fn admit(&self, ahead: usize, rows: usize, workers: u32) -> Result<(), Refusal> {
+    pub(crate) fn admit(
+        &self,
+        ahead: usize,
+        rows: usize,
+        left: Option<Duration>,
+        workers: u32,
+    ) -> Result<(), Refusal> {
         if ahead == 0 {
             return Ok(());
         }
         let rows = u32::try_from(ahead.saturating_add(rows)).unwrap_or(u32::MAX);
         let predicted = self.row_cost.saturating_mul(rows) / workers;
-        if predicted > self.max_waiting.get() {
+        let bound = self.max_waiting.get();
+        if predicted > left.map_or(bound, |left| left.min(bound)) {
             return Err(Refusal::Overloaded(predicted));
         }
         Ok(())
@@ -188,13 +196,20 @@ mod tests {
             (10, 1, 2, true),
             (usize::MAX, 1, 1, false),
         ] {
-            let answer = limits.admit(ahead, rows, workers);
+            let answer = limits.admit(ahead, rows, None, workers);
             assert_eq!(answer.is_ok(), admitted, "{rows} behind {ahead}");
         }
         // The bound may change while a deployment serves.
         limits.max_waiting.clone().set(Duration::from_millis(11));
-        assert!(limits.admit(1, 10, 1).is_ok());
-        assert!(limits.admit(1, 11, 1).is_err());
+        assert!(limits.admit(1, 10, None, 1).is_ok());
+        assert!(limits.admit(1, 11, None, 1).is_err());
+        // The caller's own time, where it is shorter.
+        let left = |ms| Some(Duration::from_millis(ms));
+        assert!(limits.admit(1, 4, left(5), 1).is_ok());
+        assert!(limits.admit(1, 5, left(5), 1).is_err());
+        assert!(limits.admit(1, 5, left(5), 2).is_ok());
+        assert!(limits.admit(1, 11, left(1000), 1).is_err());
+        assert!(limits.admit(0, 11, left(1), 1).is_ok());
     }
 
     /// The three kinds of graph that were measured: batching pays up to 16, up to 4, never.

@@ -133,6 +133,11 @@ impl Job {
         }
     }
 
+    /// How long its answer is of use, from its coming on.
+    fn time_left(&self) -> Option<Duration> {
+        self.deadline.map(|deadline| deadline.saturating_duration_since(self.submitted))
+    }
+
     /// Whether it cannot share runs of `max_rows`.
     fn is_large(&self, max_rows: usize) -> bool {
         self.rows > max_rows || !self.optional.is_empty()

@@ -261,7 +261,7 @@ impl Ticks {
         let max_rows = self.limits.max_rows;
         let before = work.rows_before(self.schedule.level(terms));
         let ahead = before.ahead_of(job.own_rows(max_rows), max_rows);
-        self.limits.admit(ahead, job.rows, 1)?;
+        self.limits.admit(ahead, job.rows, job.time_left(), 1)?;
         self.schedule.enter(job, terms)
     }
 }

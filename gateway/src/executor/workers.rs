@@ -103,6 +103,7 @@ impl Workers {
         self.limits.admit(
             waiting.ahead_of(own, max_rows),
             job.rows,
+            job.time_left(),
             self.workers.load(Ordering::Relaxed).max(1),
         )?;
         let patience = self.schedule.enter(job, terms)?;

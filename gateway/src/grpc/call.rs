@@ -1,10 +1,9 @@
 //! One gRPC call: which service answers it, within which bounds.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use http::header::CONTENT_TYPE;
-use http::{HeaderMap, Method, Request, Response, StatusCode};
+use http::{Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use sluice_protocol::codec::Codec as Plain;
 use sluice_protocol::grpc::grpc_inference_service_server::GrpcInferenceServiceServer;
@@ -20,6 +19,7 @@ use super::codec::{InferCodec, LoadCodec};
 use super::health::ServerHealth;
 use super::taking::{Answer, Untaken};
 use super::{InferenceService, access, infer, reflection, repository, stream};
+use crate::deadline;
 use crate::error::GatewayError;
 use crate::shared::Shared;
 
@@ -35,8 +35,6 @@ const REFLECTION: &str = "/grpc.reflection.";
 /// The longest message of a method that takes neither tensors nor files: a few names, settings or the
 /// keys of a region. A list of empty texts takes a dozen times its bytes when it is read.
 const SHORT: usize = 64 << 10;
-/// How long a caller wants to wait at most: digits and a unit.
-const TIMEOUT: &str = "grpc-timeout";
 
 /// Answers one call. Its work is given up when the caller's time is over, and when the future is
 /// dropped because the caller has left.
@@ -57,7 +55,7 @@ async fn reply(shared: Arc<Shared>, request: Request<Incoming>, untaken: &Untake
     if let Err(status) = access::check(&shared, request.uri().path(), request.headers()) {
         return status.into_http();
     }
-    let limit = time_limit(request.headers());
+    let limit = deadline::of_grpc(request.headers());
     // What is spawned for a call is moved about: a pointer is cheaper there than all of its state.
     let mut answered = Box::pin(dispatch(shared, request, untaken));
     let Some(limit) = limit else { return answered.await };
@@ -96,7 +94,7 @@ async fn dispatch_others(
     match request.uri().path() {
         STREAM => {
             let method = service_fn(|call: Call<_>| {
-                std::future::ready(Ok(stream::answers(&shared, call, untaken)))
+                std::future::ready(stream::answers(&shared, call, untaken))
             });
             framed(InferCodec::new(limit), &shared, limit).streaming(method, request).await
         }
@@ -165,25 +163,6 @@ where
     }
 }
 
-/// How long the caller waits, if it says so in a way that can be understood.
-pub(super) fn time_limit(headers: &HeaderMap) -> Option<Duration> {
-    let text = headers.get(TIMEOUT)?.to_str().ok()?;
-    let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
-    if digits.is_empty() || digits.len() > 8 || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
-        return None;
-    }
-    let amount: u64 = digits.parse().ok()?;
-    Some(match unit {
-        "H" => Duration::from_secs(amount * 3600),
-        "M" => Duration::from_secs(amount * 60),
-        "S" => Duration::from_secs(amount),
-        "m" => Duration::from_millis(amount),
-        "u" => Duration::from_micros(amount),
-        "n" => Duration::from_nanos(amount),
-        _ => return None,
-    })
-}
-
 fn is_grpc(request: &Request<Incoming>) -> bool {
     let content = request.headers().get(CONTENT_TYPE);
     request.method() == Method::POST
@@ -195,38 +174,4 @@ fn unsupported_media_type() -> Reply {
     let mut reply = Reply::default();
     *reply.status_mut() = StatusCode::UNSUPPORTED_MEDIA_TYPE;
     reply
-}
-
-#[cfg(test)]
-mod tests {
-    use std::time::Duration;
-
-    use http::{HeaderMap, HeaderValue};
-
-    use super::{TIMEOUT, time_limit};
-
-    #[test]
-    fn time_limits_are_digits_and_a_unit() {
-        let limit = |text: &'static str| {
-            let mut headers = HeaderMap::new();
-            headers.insert(TIMEOUT, HeaderValue::from_static(text));
-            time_limit(&headers)
-        };
-        for (text, limit_ns) in [
-            ("5n", 5),
-            ("7u", 7_000),
-            ("100m", 100_000_000),
-            ("3S", 3_000_000_000),
-            ("2M", 120_000_000_000),
-            ("1H", 3_600_000_000_000),
-            ("0m", 0),
-        ] {
-            assert_eq!(limit(text), Some(Duration::from_nanos(limit_ns)), "{text}");
-        }
-        assert!(limit("99999999H").is_some());
-        for text in ["", "5", "m", "123456789m", "-1m", "+1m", "1 m", "1.5S", "1s"] {
-            assert_eq!(limit(text), None, "{text}");
-        }
-        assert_eq!(time_limit(&HeaderMap::new()), None);
-    }
 }

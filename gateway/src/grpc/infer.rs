@@ -1,5 +1,7 @@
 //! ModelInfer: one question, one answer.
 
+use std::time::Duration;
+
 use sluice_protocol::Code;
 use tonic::{Request, Response, Status};
 
@@ -8,6 +10,7 @@ use super::encode::Form;
 use super::traced::{self, Origin};
 use super::{decode, encode};
 use crate::access::Protocol;
+use crate::deadline;
 use crate::dialect::OverloadStatus;
 use crate::error::{GatewayError, clip};
 use crate::forwarding::Forwarded;
@@ -27,21 +30,23 @@ pub(super) async fn call(
     arrival: Option<Arrival>,
 ) -> Result<Response<Reply>, Status> {
     let metadata = request.metadata().as_ref();
+    let limit = deadline::of_call(metadata);
     let origin = Origin::unary(arrival, metadata);
     let forwarded = shared.live().forwarded(Protocol::Grpc, metadata);
-    let answered = answer(shared, request.into_inner(), origin, forwarded).await;
-    answered.map(Response::new).map_err(|error| status(shared, &error))
+    let answered = async { answer(shared, request.into_inner(), origin, forwarded, limit?).await };
+    answered.await.map(Response::new).map_err(|error| status(shared, &error))
 }
 
-/// Answers one message, with the metadata of its call that becomes parameters.
+/// Answers one message, with the metadata of its call that becomes parameters, within `limit`.
 pub(super) async fn answer(
     shared: &Shared,
     question: Question,
     origin: Origin,
     forwarded: Forwarded,
+    limit: Option<Duration>,
 ) -> Result<Reply, GatewayError> {
     let mut trace = origin.begin(shared, &question.wire.model_name);
-    let answered = reply(shared, question, forwarded, &mut trace).await;
+    let answered = reply(shared, question, forwarded, limit, &mut trace).await;
     trace.end(|| traced::end(&answered));
     answered
 }
@@ -50,6 +55,7 @@ async fn reply(
     shared: &Shared,
     question: Question,
     forwarded: Forwarded,
+    limit: Option<Duration>,
     trace: &mut Trace,
 ) -> Result<Reply, GatewayError> {
     let Question { mut wire, room, .. } = question;
@@ -57,7 +63,7 @@ async fn reply(
     let version = std::mem::take(&mut wire.model_version);
     check_version(shared, &version)?;
     let form = Form::of(shared.dialect().grpc_output, &wire);
-    let answered = pipeline::infer(shared, &model, Some(&version), trace, move |to| {
+    let answered = pipeline::infer(shared, &model, Some(&version), limit, trace, move |to| {
         let mut request = decode::request(to, &shared.regions, wire, &room)?;
         forwarded.add_to(&mut request.parameters)?;
         Ok(request)

@@ -7,6 +7,7 @@ use std::collections::{HashMap, VecDeque};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
@@ -16,12 +17,12 @@ use sluice_protocol::grpc::infer_parameter::ParameterChoice;
 use sluice_protocol::grpc::{InferParameter, ModelInferResponse};
 use tonic::{Request, Response, Status, Streaming};
 
-use super::call::time_limit;
 use super::codec::{Question, Reply, StreamReply, Written};
 use super::infer;
 use super::taking::{Held, Untaken};
 use super::traced::Origin;
 use crate::access::Protocol;
+use crate::deadline;
 use crate::error::GatewayError;
 use crate::forwarding::Forwarded;
 use crate::shared::Shared;
@@ -42,12 +43,12 @@ pub(super) fn answers(
     shared: &Arc<Shared>,
     request: Request<Streaming<Question>>,
     untaken: &Untaken,
-) -> Response<Answers> {
+) -> Result<Response<Answers>, Status> {
     let metadata = request.metadata().as_ref();
     let ends_with_error = metadata
         .get(GRPC_ERROR)
         .is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"true"));
-    let out_of_time = match time_limit(metadata) {
+    let out_of_time = match deadline::of_grpc(metadata) {
         Some(limit) => {
             let asleep = tokio::time::sleep(limit);
             async move {
@@ -58,10 +59,11 @@ pub(super) fn answers(
         }
         None => std::future::pending().boxed(),
     };
+    let limit = deadline::of_headers(metadata)?;
     let trace_context = TraceContext::of(metadata);
     let forwarded = shared.live().forwarded(Protocol::Grpc, metadata);
     let drain_begun = shared.drain_begun();
-    Response::new(Answers {
+    Ok(Response::new(Answers {
         shared: shared.clone(),
         questions: Some(request.into_inner()),
         untaken: untaken.clone(),
@@ -73,6 +75,7 @@ pub(super) fn answers(
         ends_with_error,
         trace_context,
         forwarded,
+        limit,
         end: None,
         out_of_time,
         drained: async move {
@@ -80,7 +83,7 @@ pub(super) fn answers(
             Status::from(GatewayError::Unavailable("draining"))
         }
         .boxed(),
-    })
+    }))
 }
 
 /// The answers, as they become ready.
@@ -103,6 +106,8 @@ pub(super) struct Answers {
     trace_context: Option<TraceContext>,
     /// The stream's metadata that becomes parameters of all questions.
     forwarded: Forwarded,
+    /// How long each question may take, where the stream's metadata bounds it.
+    limit: Option<Duration>,
     /// What the stream ends with, after the answers; OK if nothing.
     end: Option<Status>,
     out_of_time: BoxFuture<'static, Status>,
@@ -168,7 +173,7 @@ impl Answers {
         line.answers.push_back(None);
         let shared = self.shared.clone();
         let origin = Origin::stream(&shared, self.trace_context.as_ref());
-        let forwarded = self.forwarded.clone();
+        let (forwarded, limit) = (self.forwarded.clone(), self.limit);
         let running = async move {
             let named = ModelInferResponse {
                 model_name: question.wire.model_name.clone(),
@@ -176,7 +181,7 @@ impl Answers {
                 id: question.wire.id.clone(),
                 ..Default::default()
             };
-            let answered = infer::answer(&shared, question, origin, forwarded).await;
+            let answered = infer::answer(&shared, question, origin, forwarded, limit).await;
             let outcome = answered.map_err(|error| (infer::status(&shared, &error), named));
             Done { model, number, length, outcome }
         };

@@ -39,6 +39,7 @@ use sluice_protocol::InferRequest;
 use crate::access::Protocol;
 use crate::control::exposure::Port;
 use crate::control::extensions::extensions;
+use crate::deadline;
 use crate::deployment::Deployment;
 use crate::error::{GatewayError, clip};
 use crate::metrics::Exposition;
@@ -252,7 +253,8 @@ async fn infer(
         form = wanted;
         Ok(request)
     };
-    let response = pipeline::infer(shared, model, version, trace, decode).await?;
+    let limit = deadline::of_headers(headers)?;
+    let response = pipeline::infer(shared, model, version, limit, trace, decode).await?;
     let reply = v2::encode(&response, &form, shared.dialect().nan)?;
     Ok(compressed(shared, headers, reply).await)
 }

@@ -135,7 +135,7 @@ impl Serving {
         let parameters: Parameters =
             parameters.iter().map(|(name, n)| ((*name).to_owned(), Parameter::Int64(*n))).collect();
         let mut trace = Trace::none();
-        let response = infer(&self.shared, "m", None, &mut trace, |deployment| {
+        let response = infer(&self.shared, "m", None, None, &mut trace, |deployment| {
             let shape = vec![i64::try_from(rows).unwrap()];
             let tensor = Tensor::new(shape, TensorData::Fp32(vec![value; rows])).unwrap();
             Ok(InferRequest {

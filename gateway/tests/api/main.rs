@@ -11,6 +11,7 @@ mod classification;
 mod cloud_events;
 mod configuration;
 mod content_coding;
+mod deadline;
 mod drain;
 mod forwarding;
 mod framing;

@@ -29,6 +29,8 @@ const STORE_FILE: &str = "online.redb";
 /// How long after the drain timeout a serving core may take to cut its connections, and a run to
 /// hear that it is to end. What takes longer is in a node of a graph, which nothing breaks off.
 const CUT: Duration = Duration::from_millis(100);
+/// How long before its end the callers of a run are told that it is ended.
+const TOLD_IN: Duration = Duration::from_millis(200);
 /// How often a thread that may not end is looked at. Joining it would hold up a runtime that ends
 /// for as long as the thread takes.
 const LOOK: Duration = Duration::from_millis(5);
@@ -116,7 +118,7 @@ impl Gateway {
         let deadline = Instant::now() + self.drain_timeout;
         self.shared.set_draining();
         self.stop.send_replace(true);
-        self.end_cores(deadline).await;
+        self.end_cores(deadline - TOLD_IN.min(self.drain_timeout / 4), deadline).await;
         self.cores_ended.send_replace(true);
         let ended = timeout_at(deadline, async {
             while self.control.join_next().await.is_some() {}
@@ -131,9 +133,9 @@ impl Gateway {
         tracing::info!("drained");
     }
 
-    /// Waits until the serving cores have ended; past `deadline` their runs are ended, and those
-    /// that cannot be are left.
-    async fn end_cores(&mut self, deadline: Instant) {
+    /// Waits until the serving cores have ended. After `patience` runs are ended, so that their
+    /// callers hear of it before `deadline`; a core whose run cannot be ended is left.
+    async fn end_cores(&mut self, patience: Instant, deadline: Instant) {
         let ended_by = async |core: &JoinHandle<_>, deadline| {
             let ended = timeout_at(deadline, async {
                 while !core.is_finished() {
@@ -143,7 +145,7 @@ impl Gateway {
             ended.await.is_ok()
         };
         for core in std::mem::take(&mut self.cores) {
-            if !ended_by(&core, deadline).await {
+            if !ended_by(&core, patience).await {
                 self.shared.watchdog.end_runs();
             }
             if !ended_by(&core, deadline + CUT).await {

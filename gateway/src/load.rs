@@ -38,6 +38,8 @@ use crate::model_config::{self, Scheduling, Signature, complete, warm_up};
 use crate::shared::Shared;
 use crate::watchdog::{RunBound, Watched};
 
+/// How long it may take that callers are told that their time is over.
+const ALL_TOLD: Duration = Duration::from_millis(250);
 /// How long a run may take on a serving core, where nobody says otherwise: a thousand times what
 /// one was measured to take there. The other connections of the core wait for it.
 const TICK_RUN_BOUND: Duration = Duration::from_millis(250);
@@ -318,10 +320,11 @@ impl Plan {
         Self { choice, instances, limits, policy: scheduling.policy, workers }
     }
 
-    /// How long a run may take, but for those on serving cores: as long as a request may, since
-    /// nobody waits for it afterwards.
+    /// How long a run may take, but for those on serving cores: as long as a request may and a
+    /// little more, when everybody who waited for it has been told so.
     fn run_bound(shared: &Shared, candidate: &Candidate) -> Duration {
-        candidate.settings.max_run_time.unwrap_or_else(|| shared.limits().request_timeout)
+        let asked = candidate.settings.max_run_time;
+        asked.unwrap_or_else(|| shared.limits().request_timeout + ALL_TOLD)
     }
 
     /// As many sessions as it takes, of which `first` is one.

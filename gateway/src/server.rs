@@ -128,9 +128,10 @@ pub(crate) fn run_core(
         spawn_local(pulse());
         let http = TcpListener::from_std(listeners.http)?;
         let grpc = TcpListener::from_std(listeners.grpc)?;
-        let mut connections = Connections::new(shared, most_connections);
+        let mut connections = Connections::new(shared.clone(), most_connections);
         accept(&http, &grpc, &mut connections, stop.wait_for(|&stop| stop)).await;
-        wind_down(http, grpc, connections, Instant::now() + drain).await
+        // A core that was in a run hears of it late.
+        wind_down(http, grpc, connections, Instant::from_std(shared.draining_since()) + drain).await
     })
 }
 

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use arc_swap::{ArcSwap, Guard};
 use sluice_engine::OnnxRuntime;
@@ -48,7 +48,8 @@ pub(crate) struct Shared {
     pub(crate) watchdog: Watchdog,
     live: ArcSwap<Live>,
     started: AtomicBool,
-    draining: AtomicBool,
+    /// When the end was announced.
+    draining: OnceLock<Instant>,
     /// Tells what only waits that the end has been announced.
     drain: watch::Sender<bool>,
 }
@@ -132,7 +133,7 @@ impl Shared {
             watchdog: Watchdog::default(),
             live: ArcSwap::from_pointee(live),
             started: AtomicBool::new(false),
-            draining: AtomicBool::new(false),
+            draining: OnceLock::new(),
             drain: watch::Sender::new(false),
         }
     }
@@ -177,7 +178,7 @@ impl Shared {
 
     /// No new work is wanted.
     pub(crate) fn set_draining(&self) {
-        self.draining.store(true, Ordering::Release);
+        self.draining.get_or_init(Instant::now);
         self.drain.send_replace(true);
     }
 
@@ -192,7 +193,12 @@ impl Shared {
 
     /// Whether the end has been announced.
     pub(crate) fn is_draining(&self) -> bool {
-        self.draining.load(Ordering::Acquire)
+        self.draining.get().is_some()
+    }
+
+    /// When that was; now, where it was not yet.
+    pub(crate) fn draining_since(&self) -> Instant {
+        self.draining.get().copied().unwrap_or_else(Instant::now)
     }
 
     /// Whether models are loaded and unloaded by calls.

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use http::Uri;
 use rustix::process::{Pid, Signal, kill_process_group};
-use tempfile::NamedTempFile;
+use tempfile::{NamedTempFile, TempDir};
 
 use crate::error::BenchError;
 use crate::options::{Question, Transport};
@@ -31,6 +31,8 @@ pub(super) struct Server {
     grpc: SocketAddr,
     /// What it said.
     words: NamedTempFile,
+    /// Where it leaves its own files.
+    _scratch: TempDir,
 }
 
 impl Server {
@@ -44,10 +46,12 @@ impl Server {
     ) -> Result<Self, String> {
         let [http, grpc] = free_addresses().map_err(|error| format!("find free ports: {error}"))?;
         let words = NamedTempFile::new().map_err(|error| format!("make a file: {error}"))?;
+        let scratch = tempfile::tempdir().map_err(|error| format!("make a folder: {error}"))?;
         let output = || words.reopen().map(Stdio::from).map_err(|error| error.to_string());
         let child = Command::new(program)
             .args(arguments(http, grpc))
             .current_dir(folder)
+            .env("TMPDIR", scratch.path())
             .stdin(Stdio::null())
             .stdout(output()?)
             .stderr(output()?)
@@ -56,7 +60,7 @@ impl Server {
             .spawn()
             .map_err(|error| format!("start {}: {error}", program.display()))?;
         let process = ProcessTree::new(child.id()).map_err(|error| error.to_string())?;
-        let mut server = Self { child, process, http, grpc, words };
+        let mut server = Self { child, process, http, grpc, words, _scratch: scratch };
         server.wait_until_ready(ready)?;
         Ok(server)
     }

@@ -160,7 +160,8 @@ async fn a_run_on_a_serving_core_does_not_hold_up_the_end() {
     assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
     let says = |text: &str| log.iter().any(|entry| entry["message"].to_string().contains(text));
     assert!(says("ended a run") && !says("leaving a serving core"), "{log:?}");
-    drop(asked);
+    // Its caller is told, too.
+    assert_eq!(asked.await.unwrap().unwrap().status(), 504);
 }
 
 #[tokio::test]

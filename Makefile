@@ -1,7 +1,7 @@
 # Everything that one does with this repository, from a fresh clone on. `make` lists it.
 SHELL := bash
 .DEFAULT_GOAL := help
-.PHONY: help setup tools build demo test test-all fuzz clean
+.PHONY: help setup tools build demo test test-all bench-check bench-accept fuzz clean
 
 # Suites of the tests with their budgets in seconds of wall time, on two cores with nothing built.
 # A suite that takes longer warns; only a failure fails.
@@ -67,6 +67,14 @@ test-all: test ## the tests, and what takes longer: the data made again from its
 	@$(call suite,frameworks) .tools/frameworks/bin/python tests/frameworks/run_page.py $(or $(CARGO_TARGET_DIR),target)/debug/sluice-gateway
 	@scripts/setup-python.sh openapi
 	@$(call suite,openapi) .tools/openapi/bin/python tests/openapi/run.py $(or $(CARGO_TARGET_DIR),target)/debug/sluice-gateway
+
+bench-check: setup ## instructions of a request by stage, against bench/instructions.json; needs valgrind
+	cargo build --release --locked --package sluice-gateway --bin sluice-gateway
+	@$(SLUICE_PYTHON) scripts/instructions.py $(or $(CARGO_TARGET_DIR),target)/release/sluice-gateway
+
+bench-accept: setup ## the same, and makes them the baseline
+	cargo build --release --locked --package sluice-gateway --bin sluice-gateway
+	@$(SLUICE_PYTHON) scripts/instructions.py $(or $(CARGO_TARGET_DIR),target)/release/sluice-gateway --accept
 
 fuzz: tools ## feeds what reads requests with made-up bytes; FUZZ_SECONDS=600 each
 	@scripts/fuzz.sh

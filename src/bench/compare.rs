@@ -87,6 +87,9 @@ pub(super) fn run(args: &CompareArgs) -> anyhow::Result<()> {
         duration: args.duration,
         rows: args.rows,
     };
+    if cfg!(debug_assertions) {
+        say("this is a debug build: what it finds says nothing of Sluice; build with --release");
+    }
     let stop = Arc::new(AtomicBool::new(false));
     stop_at_signals(stop.clone())?;
     let comparison = compare(&options, &mut say, &stop)?;

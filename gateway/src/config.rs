@@ -98,6 +98,8 @@ impl Config {
         let trace = settings.trace.resolve().map_err(|complaint| complaints.push(complaint));
         let forwarding = settings.forwarding.resolve();
         let forwarding = forwarding.map_err(|found| complaints.extend(found)).unwrap_or_default();
+        let tenants = settings.tenants.resolve();
+        let tenants = tenants.map_err(|found| complaints.extend(found)).unwrap_or_default();
         let (seen, security) = settings.security.open();
         let security = security.map_err(|found| complaints.extend(found)).ok();
         let (Some(source), Some(security), true) = (source, security, complaints.is_empty()) else {
@@ -126,6 +128,7 @@ impl Config {
                     exposed: Exposure::new(settings.serve_control),
                     access: security.access,
                     forwarding,
+                    tenants,
                     tls: security.tls,
                 },
                 state: settings.state,

@@ -4,6 +4,7 @@
 //! allocation. Shards are merged when somebody scrapes, and handed on as what has come since.
 
 mod count;
+mod retries;
 mod sizes;
 mod totals;
 
@@ -13,10 +14,12 @@ use std::time::{Duration, Instant, SystemTime};
 
 use sluice_protocol::Code;
 
+use crate::error::RetryHint;
 use crate::executor::Times;
 use crate::metrics::DeploymentMetrics;
 pub(crate) use count::{BUCKETS, Nanoseconds};
 use count::{Count, Durations, Stages};
+use retries::Retries;
 pub(crate) use sizes::SizeTotals;
 use sizes::Sizes;
 pub(crate) use totals::{BucketTotals, StageTotals, Tallies, Tally, Totals};
@@ -148,6 +151,7 @@ pub(crate) struct Shard {
     /// Nanoseconds since [`START`]; 0 as long as there was none.
     last_execution: Count,
     sizes: Sizes,
+    retries: Retries,
 }
 
 impl Default for Shard {
@@ -188,6 +192,7 @@ impl Shard {
             executions: Count::default(),
             last_execution: Count::default(),
             sizes: Sizes::new(runs),
+            retries: Retries::default(),
         }
     }
 
@@ -207,6 +212,11 @@ impl Shard {
             self.ran_rows.add(rows as u64);
             self.ran.add(1);
         }
+    }
+
+    /// What a caller is told who is refused since work of so long waits.
+    pub(crate) fn retry_hint(&self, waiting: Duration) -> RetryHint {
+        self.retries.hint(self.answered.get(), waiting)
     }
 
     /// Whether somebody wants to know of the steps of a request.

@@ -135,6 +135,25 @@ impl Deployment {
         raw.chain(own).collect()
     }
 
+    /// How many rows a request of so many bytes may have, each of them in its bytes.
+    pub(crate) fn most_rows(&self, bytes: usize) -> usize {
+        // It would run alone and whole.
+        if self.inputs.iter().any(|input| input.optional) {
+            return usize::MAX;
+        }
+        if self.max_batch_size.is_none() {
+            return 1;
+        }
+        let elements = |input: &Input| -> usize {
+            let row = input.shape.iter().skip(1);
+            row.map(|&size| usize::try_from(size).unwrap_or(0)).product()
+        };
+        // An element takes a byte at the least; with features, a key does.
+        let row: usize =
+            if self.features.is_some() { 1 } else { self.inputs.iter().map(elements).sum() };
+        bytes.checked_div(row).unwrap_or(usize::MAX)
+    }
+
     /// The outputs that are answered, with their shapes on the wire, out of all that the graph
     /// gave. Outputs that do not have the graph's shapes are a fault of its own.
     pub(crate) fn answered(&self, given: Vec<Tensor>) -> Result<Vec<Tensor>, GatewayError> {
@@ -198,7 +217,8 @@ pub(crate) mod idle {
     /// Version 1 of a model with these inputs: names, datatypes and shapes.
     pub(crate) fn deployment(model: &ModelName, inputs: &[(&str, Datatype, &[i64])]) -> Deployment {
         let max_waiting = MaxWaiting::new(Duration::ZERO);
-        let limits = Limits { max_rows: 1, row_cost: Duration::ZERO, max_waiting };
+        let zero = Duration::ZERO;
+        let limits = Limits { max_rows: 1, row_cost: zero, least_run: zero, max_waiting };
         let metrics = Metrics::new(&[]).deployment(model, ModelVersion(1), &HashMap::new());
         let bound = Watchdog::default().bound(Duration::from_secs(1));
         let refuge = Refuge { bound, on_workers: Duration::from_secs(1), name: model.to_string() };

@@ -16,6 +16,15 @@ const MESSAGE_LENGTH: usize = 800;
 /// As much of a caller's text as an error repeats, in characters.
 const CLIP_LENGTH: usize = 100;
 
+/// What a refused caller is told of trying again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RetryHint {
+    /// When there may be room.
+    pub after: Duration,
+    /// Whether a retry that nobody asked for is welcome.
+    pub welcome: bool,
+}
+
 /// A request that is not answered with a prediction. Its text goes to the caller.
 #[derive(Debug, thiserror::Error)]
 pub enum GatewayError {
@@ -117,6 +126,8 @@ pub enum GatewayError {
         waiting: Duration,
         /// The status that it is told with.
         status: OverloadStatus,
+        /// Whether to try again, and when.
+        retry: RetryHint,
     },
     /// Too much of what a connection's client was answered waits for it.
     #[error(
@@ -125,6 +136,14 @@ pub enum GatewayError {
     AnswersUntaken {
         /// How much may wait, in bytes.
         most: usize,
+    },
+    /// The tenant has as many requests under way as it may.
+    #[error(
+        "the tenant of this request has {most} under way already, as many as it may have; try again later"
+    )]
+    TenantFull {
+        /// How many may be under way.
+        most: u32,
     },
     /// As many requests wait as the model's queue policy lets.
     #[error("Exceeds maximum queue size: {most} requests of model {model} wait already")]
@@ -236,6 +255,7 @@ impl GatewayError {
             | Self::SmallChunks { .. } => Code::TooLarge,
             Self::Overloaded { status: OverloadStatus::Exhausted, .. }
             | Self::AnswersUntaken { .. }
+            | Self::TenantFull { .. }
             | Self::TooManyLoads(_) => Code::Overloaded,
             Self::Overloaded { status: OverloadStatus::Unavailable, .. }
             | Self::QueueFull { .. }

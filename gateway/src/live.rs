@@ -12,6 +12,7 @@ use crate::control::exposure::Exposure;
 use crate::dialect::Dialect;
 use crate::forwarding::{Forwarded, Forwarding};
 use crate::shared::RequestLimits;
+use crate::tenant::Tenants;
 use crate::tls::Tls;
 
 /// What is in force at one moment.
@@ -23,6 +24,8 @@ pub(crate) struct Live {
     pub(crate) exposed: Exposure,
     pub(crate) access: Access,
     pub(crate) forwarding: Forwarding,
+    /// On whose behalf requests come.
+    pub(crate) tenants: Tenants,
     /// How connections are accepted; plain without.
     pub(crate) tls: Option<Tls>,
 }

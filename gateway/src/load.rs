@@ -34,6 +34,7 @@ use crate::error::LoadError;
 use crate::executor::{
     CostCurve, Executor, Limits, Refuge, SchedulePolicy, WorkerSettings, measure,
 };
+use crate::live::MaxWaiting;
 use crate::model_config::{self, Scheduling, Signature, complete, warm_up};
 use crate::shared::Shared;
 use crate::watchdog::{RunBound, Watched};
@@ -314,7 +315,10 @@ impl Plan {
         let limits = Limits {
             max_rows,
             row_cost: costs.row_cost(max_rows),
-            max_waiting: shared.max_waiting.clone(),
+            least_run: costs.least_run(),
+            max_waiting: settings
+                .max_waiting
+                .map_or_else(|| shared.max_waiting.clone(), MaxWaiting::new),
         };
         let workers = WorkerSettings { max_queue_delay: delay };
         Self { choice, instances, limits, policy: scheduling.policy, workers }

@@ -13,6 +13,7 @@ use sluice_protocol::{
 use tokio::sync::oneshot;
 
 use crate::cache::{Key, ResponseCache};
+use crate::caller::Caller;
 use crate::classification;
 use crate::counters::Nanoseconds;
 use crate::deployment::Deployment;
@@ -30,13 +31,12 @@ pub(crate) const FEATURES_AS_OF: &str = "features_as_of";
 pub(crate) const DEGRADED_VIEWS: &str = "degraded_views";
 
 /// Answers one request for `model`. `decode` gets the deployment that was routed to, so that
-/// it can parse straight into the datatypes that the model wants. The caller waits for `limit`, if
-/// it says so.
+/// it can parse straight into the datatypes that the model wants.
 pub(crate) async fn infer<D>(
     shared: &Shared,
     model: &str,
     version: Option<&str>,
-    limit: Option<Duration>,
+    caller: Caller,
     trace: &mut Trace,
     decode: D,
 ) -> Result<InferResponse, GatewayError>
@@ -45,7 +45,7 @@ where
 {
     let routed = shared.catalog.snapshot().resolve(model, version).cloned();
     let deployment = routed.inspect_err(|error| shared.metrics.count_unrouted(error.code()))?;
-    infer_on(shared, &deployment, limit, trace, |deployment| decode(deployment).map(Some)).await
+    infer_on(shared, &deployment, caller, trace, |deployment| decode(deployment).map(Some)).await
 }
 
 /// The same, by a deployment that was routed to in another way. `decode` may find that nothing is
@@ -53,7 +53,7 @@ where
 pub(crate) async fn infer_on<D>(
     shared: &Shared,
     deployment: &Arc<Deployment>,
-    limit: Option<Duration>,
+    caller: Caller,
     trace: &mut Trace,
     decode: D,
 ) -> Result<InferResponse, GatewayError>
@@ -63,7 +63,7 @@ where
     let started = Instant::now();
     let mut count = Count { deployment, started, marks: None, outcome: Err(Code::Cancelled) };
     trace.routed(deployment);
-    let answered = answer(shared, deployment, limit, trace, decode, &mut count.marks).await;
+    let answered = answer(shared, deployment, caller, trace, decode, &mut count.marks).await;
     count.outcome = match &answered {
         Ok((_, ran)) => Ok(*ran),
         Err(error) => Err(error.code()),
@@ -108,7 +108,7 @@ impl Drop for Count<'_> {
 async fn answer<D>(
     shared: &Shared,
     deployment: &Arc<Deployment>,
-    limit: Option<Duration>,
+    caller: Caller,
     trace: &mut Trace,
     decode: D,
     marks: &mut Option<[Instant; 2]>,
@@ -117,14 +117,16 @@ where
     D: FnOnce(&Deployment) -> Result<Option<InferRequest>, GatewayError>,
 {
     let timeout = shared.limits().request_timeout;
-    let timeout = limit.map_or(timeout, |limit| limit.min(timeout));
+    let timeout = caller.limit.map_or(timeout, |limit| limit.min(timeout));
+    let _under_way = shared.under_way.begin(caller.tenant)?;
+    refuse_early(shared, deployment, caller, timeout)?;
     let (request, freshness, rows, missed, waiting) = {
         let Some(mut request) = decode(deployment)? else {
             return Ok((respond(deployment, String::new(), None, Delivered::default()), None));
         };
         trace.decoded(&request);
         check_outputs(deployment, &request.outputs)?;
-        let terms = terms(&request.parameters)?;
+        let terms = terms(&request.parameters, caller.tenant)?;
         let given = std::mem::take(&mut request.inputs);
         let prepared = inputs::prepare(deployment, shared.store.as_deref(), given)?;
         trace.prepared(prepared.freshness.as_ref());
@@ -289,15 +291,41 @@ fn submit(
 ) -> Result<Option<Patience>, GatewayError> {
     let submitted =
         Core::with(|core| deployment.executor.submit(core, &deployment.counters, job, terms));
-    let model = || deployment.model.clone();
-    submitted.map_err(|refusal| match refusal {
+    submitted.map_err(|refusal| told(shared, deployment, refusal))
+}
+
+/// Refuses a request before it is read, where its rows would be refused afterwards however few they
+/// are: what is refused should cost as little as can be.
+fn refuse_early(
+    shared: &Shared,
+    deployment: &Deployment,
+    caller: Caller,
+    timeout: Duration,
+) -> Result<(), GatewayError> {
+    let refusal = Core::with(|core| {
+        deployment.executor.refusal(core, &deployment.counters, caller.tenant, timeout)
+    });
+    let Some(refusal) = refusal else { return Ok(()) };
+    // A kept answer costs no run; a job that is too large for one has other terms; and what is in
+    // shared memory is in no body.
+    let is_kept = shared.cache.is_some() && deployment.cached;
+    let is_small = !shared.regions.is_enabled()
+        && deployment.most_rows(caller.bytes) <= deployment.running.max_rows;
+    if is_small && !is_kept { Err(told(shared, deployment, refusal)) } else { Ok(()) }
+}
+
+/// What the caller is told of a refusal.
+fn told(shared: &Shared, deployment: &Deployment, refusal: Refusal) -> GatewayError {
+    let model = deployment.model.clone();
+    match refusal {
         Refusal::Overloaded(waiting) => {
+            let retry = deployment.counters.shard(Core::index()).retry_hint(waiting);
             let status = shared.dialect().overload;
-            GatewayError::Overloaded { model: model(), waiting, status }
+            GatewayError::Overloaded { model, waiting, status, retry }
         }
-        Refusal::QueueFull(most) => GatewayError::QueueFull { model: model(), most },
+        Refusal::QueueFull(most) => GatewayError::QueueFull { model, most },
         Refusal::Stopped => GatewayError::Unavailable("taking this model version down"),
-    })
+    }
 }
 
 impl Waiting {

@@ -24,6 +24,7 @@ use crate::logs;
 use crate::security::{Security, SecuritySettings, Seen};
 use crate::settings::Settings;
 use crate::shared::Shared;
+use crate::tenant::TenantSettings;
 use crate::tls::Tls;
 
 /// How often the files of certificates and tokens are looked at.
@@ -267,6 +268,7 @@ fn live_keys() -> BTreeSet<String> {
             .into();
     keys.extend(table(&DialectSettings::default()).into_iter().map(|(key, _)| key));
     keys.extend(table(&ForwardingSettings::default()).into_iter().map(|(key, _)| key));
+    keys.extend(table(&TenantSettings::default()).into_iter().map(|(key, _)| key));
     keys.extend(table(&SecuritySettings::default()).into_iter().map(|(key, _)| key));
     keys
 }

@@ -24,6 +24,7 @@ use crate::grpc::TransportSettings;
 use crate::logs::LogFormat;
 use crate::metrics::MetricNames;
 use crate::security::SecuritySettings;
+use crate::tenant::TenantSettings;
 use crate::trace::TraceSettings;
 pub use cloud_events::CloudEventSettings;
 pub(crate) use cloud_events::CloudEvents;
@@ -129,6 +130,9 @@ pub struct Settings {
     #[command(flatten, next_help_heading = "Headers as parameters")]
     #[serde(flatten)]
     pub forwarding: ForwardingSettings,
+    #[command(flatten, next_help_heading = "Tenants")]
+    #[serde(flatten)]
+    pub tenants: TenantSettings,
     #[command(flatten, next_help_heading = "gRPC")]
     #[serde(flatten)]
     pub transport: TransportSettings,
@@ -241,6 +245,7 @@ impl Settings {
             drain_timeout: self.drain_timeout.or(file.drain_timeout),
             dialect: self.dialect.over(file.dialect),
             forwarding: self.forwarding.over(file.forwarding),
+            tenants: self.tenants.over(file.tenants),
             transport: self.transport.over(file.transport),
             security: self.security.over(file.security),
             cloud_events: self.cloud_events.over(file.cloud_events),

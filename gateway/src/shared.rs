@@ -20,6 +20,7 @@ use crate::grpc::Transport;
 use crate::http::HttpOptions;
 use crate::live::{Live, MaxWaiting};
 use crate::metrics::{Exposition, MetricNames, Metrics};
+use crate::tenant::UnderWay;
 use crate::trace::{TraceOptions, Tracer};
 use crate::watchdog::Watchdog;
 
@@ -46,6 +47,8 @@ pub(crate) struct Shared {
     pub(crate) max_waiting: MaxWaiting,
     /// Ends runs that take too long.
     pub(crate) watchdog: Watchdog,
+    /// The requests of tenants that are bounded.
+    pub(crate) under_way: UnderWay,
     live: ArcSwap<Live>,
     started: AtomicBool,
     /// When the end was announced.
@@ -131,6 +134,7 @@ impl Shared {
             state,
             max_waiting: MaxWaiting::new(live.limits.max_waiting),
             watchdog: Watchdog::default(),
+            under_way: UnderWay::default(),
             live: ArcSwap::from_pointee(live),
             started: AtomicBool::new(false),
             draining: OnceLock::new(),

@@ -6,6 +6,7 @@ use sluice_engine::{Engine, EngineError};
 use sluice_protocol::Tensor;
 
 use super::Refusal;
+use super::waiting::Rows;
 use crate::live::MaxWaiting;
 
 /// A row cheaper than this runs on the core that read it: handing it to another thread costs
@@ -25,6 +26,8 @@ const RUNS: u32 = 5;
 pub(crate) struct CostCurve {
     /// (rows, fastest run), ascending and never empty.
     points: Vec<(usize, Duration)>,
+    /// Whether they come from runs.
+    measured: bool,
 }
 
 /// How much may run and wait.
@@ -34,31 +37,44 @@ pub(crate) struct Limits {
     pub(crate) max_rows: usize,
     /// The measured cost of a row in a batch of that size.
     pub(crate) row_cost: Duration,
+    /// What the shortest run took that was measured.
+    pub(crate) least_run: Duration,
     /// Past this much predicted work, requests are refused.
     pub(crate) max_waiting: MaxWaiting,
 }
 
 impl Limits {
-    /// Whether a job of `rows` may wait behind `ahead` others that `workers` run: not where it is
-    /// predicted to be answered past the bound, or past the time that is `left` to it. Behind
+    /// Whether a job of `rows` may wait behind `ahead` others, of which each takes `row`: not where it
+    /// is predicted to be answered past the bound, or past the time that is `left` to it. Behind
     /// nothing every job may: however large, it holds up nobody that was there before.
     pub(crate) fn admit(
         &self,
         ahead: usize,
         rows: usize,
         left: Option<Duration>,
-        workers: u32,
+        row: Duration,
     ) -> Result<(), Refusal> {
         if ahead == 0 {
             return Ok(());
         }
         let rows = u32::try_from(ahead.saturating_add(rows)).unwrap_or(u32::MAX);
-        let predicted = self.row_cost.saturating_mul(rows) / workers;
+        let predicted = row.saturating_mul(rows);
         let bound = self.max_waiting.get();
         if predicted > left.map_or(bound, |left| left.min(bound)) {
             return Err(Refusal::Overloaded(predicted));
         }
         Ok(())
+    }
+
+    /// The same of a job of one row, behind rows of both kinds.
+    pub(super) fn admit_row(
+        &self,
+        ahead: Rows,
+        left: Option<Duration>,
+        row: Duration,
+    ) -> Result<(), Refusal> {
+        let ahead = ahead.ahead_of(Rows { small: 1, large: 0 }, self.max_rows);
+        self.admit(ahead, 1, left, row)
     }
 }
 
@@ -86,7 +102,7 @@ pub(crate) fn measure(
         }
         size *= 2;
     }
-    Ok(CostCurve { points })
+    Ok(CostCurve { points, measured: true })
 }
 
 fn fastest_run(engine: &mut dyn Engine, inputs: &[Tensor]) -> Result<Duration, EngineError> {
@@ -103,12 +119,17 @@ fn fastest_run(engine: &mut dyn Engine, inputs: &[Tensor]) -> Result<Duration, E
 impl CostCurve {
     /// For a graph that could not be tried: one row a run, and a millisecond for each.
     pub(crate) fn unknown() -> Self {
-        Self { points: vec![(1, Duration::from_millis(1))] }
+        Self { points: vec![(1, Duration::from_millis(1))], measured: false }
     }
 
     /// The time of a run of one row.
     pub(crate) fn single(&self) -> Duration {
         self.points[0].1
+    }
+
+    /// How long a run takes at the least, as far as that is known.
+    pub(crate) fn least_run(&self) -> Duration {
+        if self.measured { self.single() } else { Duration::ZERO }
     }
 
     /// Whether rows are so cheap that handing them to another thread would cost more.
@@ -181,13 +202,14 @@ mod tests {
 
     fn curve(points: &[(usize, u64)]) -> CostCurve {
         let points = points.iter().map(|&(n, us)| (n, Duration::from_micros(us))).collect();
-        CostCurve { points }
+        CostCurve { points, measured: true }
     }
 
     #[test]
     fn only_what_waits_behind_other_work_is_refused() {
         let max_waiting = MaxWaiting::new(Duration::from_millis(10));
-        let limits = Limits { max_rows: 8, row_cost: Duration::from_millis(1), max_waiting };
+        let row_cost = Duration::from_millis(1);
+        let limits = Limits { max_rows: 8, row_cost, least_run: Duration::ZERO, max_waiting };
         for (ahead, rows, workers, admitted) in [
             (0, usize::MAX, 1, true),
             (1, 9, 1, true),
@@ -196,20 +218,21 @@ mod tests {
             (10, 1, 2, true),
             (usize::MAX, 1, 1, false),
         ] {
-            let answer = limits.admit(ahead, rows, None, workers);
+            let answer = limits.admit(ahead, rows, None, limits.row_cost / workers);
             assert_eq!(answer.is_ok(), admitted, "{rows} behind {ahead}");
         }
         // The bound may change while a deployment serves.
         limits.max_waiting.clone().set(Duration::from_millis(11));
-        assert!(limits.admit(1, 10, None, 1).is_ok());
-        assert!(limits.admit(1, 11, None, 1).is_err());
+        let row = limits.row_cost;
+        assert!(limits.admit(1, 10, None, row).is_ok());
+        assert!(limits.admit(1, 11, None, row).is_err());
         // The caller's own time, where it is shorter.
         let left = |ms| Some(Duration::from_millis(ms));
-        assert!(limits.admit(1, 4, left(5), 1).is_ok());
-        assert!(limits.admit(1, 5, left(5), 1).is_err());
-        assert!(limits.admit(1, 5, left(5), 2).is_ok());
-        assert!(limits.admit(1, 11, left(1000), 1).is_err());
-        assert!(limits.admit(0, 11, left(1), 1).is_ok());
+        assert!(limits.admit(1, 4, left(5), row).is_ok());
+        assert!(limits.admit(1, 5, left(5), row).is_err());
+        assert!(limits.admit(1, 5, left(5), row / 2).is_ok());
+        assert!(limits.admit(1, 11, left(1000), row).is_err());
+        assert!(limits.admit(0, 11, left(1), row).is_ok());
     }
 
     /// The three kinds of graph that were measured: batching pays up to 16, up to 4, never.

@@ -9,7 +9,8 @@ use tokio::sync::oneshot;
 use super::Lanes;
 use crate::executor::policy::{QueuePolicy, SchedulePolicy, TimeoutAction};
 use crate::executor::schedule::Schedule;
-use crate::executor::{Answer, Job, Patience, Refusal, Terms};
+use crate::executor::{Answer, Entrant, Job, Patience, Refusal, Terms};
+use crate::tenant::Tenant;
 
 const MINUTE: Duration = Duration::from_secs(60);
 
@@ -34,22 +35,35 @@ fn pop_all(lanes: &mut Lanes, now: Instant) -> (Vec<usize>, Vec<usize>) {
     (taken, unwanted.iter().map(|job| job.rows).collect())
 }
 
+/// A new job of one row in no hurry.
+fn entrant(level: u64) -> Entrant {
+    Entrant { level, tenant: Tenant::default(), due: None, rows: 1 }
+}
+
 proptest! {
     #[test]
-    fn jobs_leave_by_level_and_in_a_level_as_they_came(
-        levels in prop::collection::vec(0u64..5, 0..60), max_rows in 1usize..9, batches: bool,
+    fn jobs_leave_by_level_and_in_a_level_as_they_are_due(
+        jobs in prop::collection::vec((0u64..5, 1u32..9), 0..60), max_rows in 1usize..9, batches: bool,
     ) {
         let mut lanes = Lanes::new();
         let mut answers = Vec::new();
-        for (index, &level) in levels.iter().enumerate() {
+        let start = Instant::now() + MINUTE;
+        for (index, &(level, minutes)) in jobs.iter().enumerate() {
             let (mut job, answer) = of_level(level, 1);
+            job.begins_by = Some(start + MINUTE * minutes);
             // To be known by.
-            job.deadline = Some(Instant::now() + MINUTE * u32::try_from(index + 1).unwrap());
+            job.submitted = start + Duration::from_secs(index as u64);
             lanes.push(job);
             answers.push(answer);
         }
-        prop_assert_eq!(lanes.rows(), levels.len());
-        prop_assert_eq!(lanes.rows_before(2), levels.iter().filter(|&&level| level <= 2).count());
+        let due = Some(start + MINUTE * 4);
+        prop_assert_eq!(lanes.rows(), jobs.len());
+        let before = |is_before: fn(u64, u32) -> bool| {
+            jobs.iter().filter(|(level, minutes)| is_before(*level, *minutes)).count()
+        };
+        prop_assert_eq!(lanes.rows_before(entrant(2)), before(|level, _| level <= 2));
+        let in_hurry = lanes.rows_before(Entrant { due, ..entrant(2) });
+        prop_assert_eq!(in_hurry, before(|level, minutes| level < 2 || level == 2 && minutes <= 4));
         let (now, mut unwanted, mut taken) = (Instant::now(), Vec::new(), Vec::new());
         while !lanes.is_empty() {
             if batches {
@@ -61,10 +75,100 @@ proptest! {
             }
         }
         prop_assert!(unwanted.is_empty());
-        let order: Vec<_> = taken.iter().map(|job| (job.level, job.deadline)).collect();
-        prop_assert_eq!(order.len(), levels.len());
+        let order: Vec<_> =
+            taken.iter().map(|job| (job.level, job.begins_by, job.submitted)).collect();
+        prop_assert_eq!(order.len(), jobs.len());
         prop_assert!(order.is_sorted());
     }
+
+    /// However many of its jobs wait, a tenant whose jobs wait too gets its share of what is taken,
+    /// to within a job of each; and no more rows go before a new job than was said.
+    #[test]
+    fn tenants_share_what_is_taken(
+        shares in prop::collection::vec(1u32..5, 2..5), rows in 1usize..4, max_rows in 4usize..9,
+    ) {
+        const JOBS: usize = 400;
+        let mut lanes = Lanes::new();
+        let mut answers = Vec::new();
+        for (key, &share) in (1..).zip(&shares) {
+            // One after the other: who floods the queue is there first.
+            for _ in 0..JOBS {
+                let (mut job, answer) = job(rows);
+                job.tenant = Tenant::numbered(key, share);
+                lanes.push(job);
+                answers.push(answer);
+            }
+        }
+        let late = Entrant { tenant: Tenant::numbered(99, 1), rows, ..entrant(0) };
+        let total: usize = shares.iter().map(|&share| share as usize).sum();
+        prop_assert_eq!(lanes.rows_before(late), rows * total);
+        let (now, mut unwanted, mut taken) = (Instant::now(), Vec::new(), vec![0; shares.len()]);
+        while taken.iter().sum::<usize>() < JOBS * rows / 2 {
+            for job in lanes.take_batch(max_rows, now, &mut unwanted) {
+                taken[usize::try_from(job.tenant.key()).unwrap() - 1] += job.rows;
+            }
+        }
+        let all: usize = taken.iter().sum();
+        for (&share, &taken) in shares.iter().zip(&taken) {
+            let fair = all * share as usize / total;
+            prop_assert!(taken.abs_diff(fair) <= rows * (total + 1), "{taken} for {fair}");
+        }
+    }
+}
+
+#[test]
+fn who_was_alone_for_long_owes_nothing_to_who_comes() {
+    let mut lanes = Lanes::new();
+    let mut answers = Vec::new();
+    let mut push = |lanes: &mut Lanes, key, count| {
+        for _ in 0..count {
+            let (mut job, answer) = job(1);
+            job.tenant = Tenant::numbered(key, 1);
+            lanes.push(job);
+            answers.push(answer);
+        }
+    };
+    let (now, mut unwanted) = (Instant::now(), Vec::new());
+    for batches in [true, false] {
+        for _ in 0..100 {
+            push(&mut lanes, 1, 4);
+            if batches {
+                assert_eq!(lanes.take_batch(8, now, &mut unwanted).len(), 4);
+            } else {
+                assert_eq!(pop_all(&mut lanes, now).0.len(), 4);
+            }
+        }
+        push(&mut lanes, 1, 20);
+        push(&mut lanes, 2, 20);
+        let batch = lanes.take_batch(8, now, &mut unwanted);
+        let of_first = batch.iter().filter(|job| job.tenant.key() == 1).count();
+        assert!((3..=5).contains(&of_first), "{of_first} of 8");
+        pop_all(&mut lanes, now);
+    }
+}
+
+#[test]
+fn made_up_tenants_do_not_pile_up_and_lose_nothing() {
+    let mut lanes = Lanes::new();
+    let mut answers = Vec::new();
+    for key in 1..=1000_usize {
+        // Every other one is too wide to share a run with the first.
+        let (mut job, answer) = job(1 + key % 2);
+        job.tenant = Tenant::numbered(key as u64, 1);
+        lanes.push(job);
+        answers.push(answer);
+        assert!(lanes.lanes[0].lines.len() <= 257);
+    }
+    assert_eq!(lanes.rows(), 1500);
+    let (now, mut unwanted, mut rows) = (Instant::now(), Vec::new(), 0);
+    while !lanes.is_empty() {
+        rows += lanes.take_batch(3, now, &mut unwanted).iter().map(|job| job.rows).sum::<usize>();
+        // A new one gets a line again when others have gone.
+        if rows < 1500 {
+            assert!(lanes.lanes[0].lines.len() <= 257);
+        }
+    }
+    assert_eq!((rows, unwanted.len(), lanes.rows()), (1500, 0, 0));
 }
 
 /// A job of one row on these terms, under this policy.
@@ -74,7 +178,7 @@ fn enter(
 ) -> (Job, oneshot::Receiver<Answer>, Result<Option<Patience>, Refusal>) {
     let schedule = Schedule::new(SchedulePolicy { queue: policy, ..SchedulePolicy::default() });
     let (mut job, answer) = job(1);
-    let entered = schedule.enter(&mut job, Terms { priority: 0, timeout });
+    let entered = schedule.enter(&mut job, Terms { timeout, ..Terms::default() });
     (job, answer, entered)
 }
 
@@ -114,7 +218,8 @@ fn a_job_whose_caller_gave_up_does_not_run_even_in_time() {
 #[test]
 fn a_job_that_was_passed_over_has_not_begun() {
     let mut lanes = Lanes::new();
-    let (first, _answer) = job(3);
+    let (mut first, _answer) = job(3);
+    first.begins_by = Some(first.submitted + MINUTE / 2);
     let (mut wide, _wide_answer, patience) = enter(QueuePolicy::default(), Some(MINUTE));
     wide.rows = 2;
     lanes.push(first);

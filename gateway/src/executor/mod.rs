@@ -8,6 +8,8 @@
 mod batch;
 mod cost;
 mod lanes;
+mod line;
+mod pace;
 mod policy;
 mod queue;
 mod schedule;
@@ -36,6 +38,7 @@ pub(crate) use workers::WorkerSettings;
 use workers::Workers;
 
 use crate::counters::{Counters, Nanoseconds};
+use crate::tenant::Tenant;
 
 /// What a job is told: its share of the outputs, or why there is none.
 pub(crate) type Answer = Result<Ran, RunError>;
@@ -96,9 +99,13 @@ pub(crate) struct Job {
     pub(crate) submitted: Instant,
     /// When the answer stops being of use.
     pub(crate) deadline: Option<Instant>,
+    /// When a run would begin too late to answer by then.
+    begins_by: Option<Instant>,
     pub(crate) reply: oneshot::Sender<Answer>,
     /// Jobs of a lower one go first.
     level: u64,
+    /// Whose it is: tenants share the runs.
+    tenant: Tenant,
     expiry: Expiry,
     /// Whether its time was up and it went behind the others.
     is_delayed: bool,
@@ -124,8 +131,10 @@ impl Job {
             rows,
             submitted,
             deadline,
+            begins_by: deadline,
             reply,
             level: 0,
+            tenant: Tenant::default(),
             expiry: Expiry::Never,
             is_delayed: false,
             place: None,
@@ -136,6 +145,20 @@ impl Job {
     /// How long its answer is of use, from its coming on.
     fn time_left(&self) -> Option<Duration> {
         self.deadline.map(|deadline| deadline.saturating_duration_since(self.submitted))
+    }
+
+    /// Until when its run is to begin: who is due first goes first.
+    fn due(&self) -> Option<Instant> {
+        let expiry = match self.expiry {
+            Expiry::Reject(until, _) => Some(until),
+            Expiry::Never | Expiry::Delay(_) => None,
+        };
+        self.begins_by.into_iter().chain(expiry).min()
+    }
+
+    /// How it would stand among those that wait.
+    fn entrant(&self) -> Entrant {
+        Entrant { level: self.level, tenant: self.tenant, due: self.due(), rows: self.rows }
     }
 
     /// Whether it cannot share runs of `max_rows`.
@@ -155,21 +178,22 @@ impl Job {
     /// Until when it may wait for others to share its run, where they all wait for `delay` at
     /// most: half of its own time, so that it is not over before a run begins.
     fn waits_until(&self, delay: Duration) -> Instant {
-        let expiry = match self.expiry {
-            Expiry::Reject(until, _) => Some(until),
-            Expiry::Never | Expiry::Delay(_) => None,
-        };
-        let ends = [self.deadline, expiry].into_iter().flatten();
-        let times = ends.map(|end| end.saturating_duration_since(self.submitted) / 2);
-        let time = times.fold(delay, Duration::min);
+        let own = self.due().map(|end| end.saturating_duration_since(self.submitted) / 2);
+        let time = own.map_or(delay, |own| own.min(delay));
         // One that the clock cannot tell is for nobody to wait.
         self.submitted.checked_add(time).unwrap_or(self.submitted)
     }
 
-    /// Whether somebody still waits for the answer.
+    /// Takes into account how long a run takes at the least.
+    fn leave_time_for(&mut self, run: Duration) {
+        self.begins_by =
+            self.deadline.map(|deadline| deadline.checked_sub(run).unwrap_or(deadline));
+    }
+
+    /// Whether somebody still waits for the answer, and may get it.
     fn is_wanted(&self, now: Instant) -> bool {
         !self.reply.is_closed()
-            && self.deadline.is_none_or(|deadline| now < deadline)
+            && self.begins_by.is_none_or(|last| now < last)
             && !matches!(self.expiry, Expiry::Reject(until, _) if until <= now)
     }
 
@@ -179,6 +203,15 @@ impl Job {
             own.datatype() == other.datatype() && own.shape().get(1..) == other.shape().get(1..)
         })
     }
+}
+
+/// A new job as those that wait see it.
+#[derive(Debug, Clone, Copy)]
+struct Entrant {
+    level: u64,
+    tenant: Tenant,
+    due: Option<Instant>,
+    rows: usize,
 }
 
 /// Why a job was not taken.
@@ -237,6 +270,22 @@ impl Executor {
         match &**self {
             Self::Ticks(ticks) => ticks.submit(self, core, counters, job, terms),
             Self::Workers(workers) => workers.submit(job, terms, counters.shard(core.index)),
+        }
+    }
+
+    /// Why a request that comes now would be refused however few rows it had, if it would: it need
+    /// not be read then. `time` is how long its answer would be of use.
+    pub(crate) fn refusal(
+        self: &Arc<Self>,
+        core: &Core,
+        counters: &Counters,
+        tenant: Tenant,
+        time: Duration,
+    ) -> Option<Refusal> {
+        let shard = counters.shard(core.index);
+        match &**self {
+            Self::Ticks(ticks) => ticks.refusal(self, core, tenant, time, shard),
+            Self::Workers(workers) => workers.refusal(tenant, time, shard),
         }
     }
 

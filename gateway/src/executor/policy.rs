@@ -70,11 +70,6 @@ impl SchedulePolicy {
         self.by_priority.get(&level).unwrap_or(&self.queue)
     }
 
-    /// Whether some requests go before others.
-    pub(super) const fn has_levels(&self) -> bool {
-        self.priority_levels > 1
-    }
-
     /// Whether the number of waiting requests is bounded anywhere.
     pub(super) fn bounds_queue(&self) -> bool {
         let mut all = self.by_priority.values().chain([&self.queue]);

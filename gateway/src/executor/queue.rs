@@ -4,9 +4,9 @@
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::Job;
 use super::lanes::Lanes;
 use super::waiting::Rows;
+use super::{Entrant, Job};
 
 /// Jobs that may wait, whatever their predicted time: it bounds the queue's own memory.
 const MOST_JOBS: usize = 65_536;
@@ -29,6 +29,17 @@ pub(super) enum Wanted {
     BatchFirst,
     /// A large job, or else a batch.
     LargeFirst,
+}
+
+/// What a worker waited for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum News {
+    /// Jobs that were there.
+    AtOnce,
+    /// Jobs that came.
+    AfterSleep,
+    /// There will be no more.
+    End,
 }
 
 /// Waiting jobs in the order of their levels, and in a level in which they came.
@@ -60,6 +71,8 @@ pub(super) struct Taken {
     /// Those before them that nobody waited for any more. They are dropped with this, by whoever
     /// took them and outside of the lock.
     pub(super) unwanted: Vec<Job>,
+    /// Whether others wait on.
+    pub(super) more: bool,
 }
 
 impl Queue {
@@ -91,23 +104,23 @@ impl Queue {
     }
 
     /// Sleeps until there is a job, and further for an incomplete batch to become a full one
-    /// until one of its jobs has waited for the delay, or for half of its own time; false when
-    /// there will be no more. Another worker may be faster to take what there is.
-    pub(super) fn wait(&self) -> bool {
-        let mut waiting = self.lock();
+    /// until one of its jobs has waited for the delay, or for half of its own time. Another worker
+    /// may be faster to take what there is.
+    pub(super) fn wait(&self) -> News {
+        let (mut waiting, mut news) = (self.lock(), News::AtOnce);
         loop {
             if waiting.is_empty() {
                 if waiting.closed {
-                    return false;
+                    return News::End;
                 }
-                waiting = self.sleep(waiting, Duration::MAX);
+                (waiting, news) = (self.sleep(waiting, Duration::MAX), News::AfterSleep);
                 continue;
             }
             while let Some(left) = waiting.time_to_grow(self.max_rows, self.delay) {
-                waiting = self.sleep(waiting, left);
+                (waiting, news) = (self.sleep(waiting, left), News::AfterSleep);
             }
             if !waiting.is_empty() {
-                return true;
+                return news;
             }
         }
     }
@@ -126,18 +139,19 @@ impl Queue {
         } else {
             waiting.small.take_batch(self.max_rows, now, &mut taken.unwanted)
         };
+        taken.more = !waiting.is_empty();
         // Who sleeps may have been told of these only.
-        if !waiting.is_empty() {
+        if taken.more {
             self.tell(&waiting);
         }
         taken
     }
 
-    /// The rows that wait here behind a new job of `level`.
-    pub(super) fn rows_behind(&self, level: u64) -> Rows {
+    /// The rows that wait here behind a new job.
+    pub(super) fn rows_behind(&self, new: Entrant) -> Rows {
         let waiting = self.lock();
         let [small, large] = [&waiting.small, &waiting.large]
-            .map(|lanes| lanes.rows().saturating_sub(lanes.rows_before(level)));
+            .map(|lanes| lanes.rows().saturating_sub(lanes.rows_before(new)));
         Rows { small, large }
     }
 
@@ -223,7 +237,7 @@ mod tests {
     use sluice_protocol::{Tensor, TensorData};
     use tokio::sync::oneshot;
 
-    use super::{NotQueued, Queue, Wanted};
+    use super::{News, NotQueued, Queue, Wanted};
     use crate::executor::{Answer, Job};
 
     fn job(rows: usize, width: usize) -> (Job, oneshot::Receiver<Answer>) {
@@ -293,7 +307,7 @@ mod tests {
             .collect();
         let began = Instant::now();
         for _ in 0..3 {
-            assert!(queue.wait());
+            assert_ne!(queue.wait(), News::End);
             assert_eq!(queue.take(Wanted::Batch).jobs.len(), 1);
         }
         let took = began.elapsed();
@@ -306,10 +320,10 @@ mod tests {
         queue.close();
         assert_eq!(queue.push(job(1, 1).0), Err(NotQueued::Closed));
         for rows in [1, 9] {
-            assert!(queue.wait());
+            assert_ne!(queue.wait(), News::End);
             assert_eq!(queue.take(Wanted::BatchFirst).jobs[0].rows, rows);
         }
-        assert!(!queue.wait());
+        assert_eq!(queue.wait(), News::End);
     }
 
     #[test]

@@ -5,7 +5,8 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use super::policy::{SchedulePolicy, TimeoutAction};
-use super::{Job, Refusal};
+use super::{Entrant, Job, Refusal};
+use crate::tenant::Tenant;
 
 /// Levels whose waiting requests are counted each by itself; those behind share a count.
 const COUNTED_LEVELS: u64 = 1024;
@@ -17,6 +18,8 @@ pub(crate) struct Terms {
     pub(crate) priority: u64,
     /// How long it may wait until its run begins.
     pub(crate) timeout: Option<Duration>,
+    /// On whose behalf it comes.
+    pub(crate) tenant: Tenant,
 }
 
 /// Until when a request waits for its run to begin. The caller keeps the time, so that it is
@@ -86,20 +89,22 @@ impl Schedule {
         Self { policy, waiting: (0..levels).map(|_| Arc::default()).collect() }
     }
 
-    /// Whether some requests go before others.
-    pub(super) const fn has_levels(&self) -> bool {
-        self.policy.has_levels()
+    /// Says before whom a job goes.
+    pub(super) fn rank(&self, job: &mut Job, terms: Terms) {
+        job.level = self.policy.level(terms.priority);
+        job.tenant = terms.tenant;
     }
 
-    /// The level of a request on `terms`.
-    pub(super) fn level(&self, terms: Terms) -> u64 {
-        self.policy.level(terms.priority)
+    /// One row that goes first among what its tenant sends now.
+    pub(super) fn foremost(&self, tenant: Tenant, time: Duration) -> Entrant {
+        let due = Instant::now().checked_add(time);
+        Entrant { level: self.policy.level(1), tenant, due, rows: 1 }
     }
 
-    /// Gives a job its level, its place among those that wait and its time, or refuses it since
-    /// too many wait.
+    /// Gives a job its rank, its place among those that wait and its time, or refuses it since too
+    /// many wait.
     pub(super) fn enter(&self, job: &mut Job, terms: Terms) -> Result<Option<Patience>, Refusal> {
-        job.level = self.level(terms);
+        self.rank(job, terms);
         let queue = self.policy.queue(job.level);
         if let Some(most) = queue.max_queue {
             job.place = Some(self.place(job.level, most).ok_or(Refusal::QueueFull(most))?);

@@ -41,8 +41,12 @@ impl Split {
         self.job.rows - self.done
     }
 
-    /// Runs the next rows, at most `max_rows`, and replies after the last. None when the job is
-    /// over: replied to, or dropped because nobody waits for it any more.
+    /// Whether somebody still waits for the answer.
+    pub(super) fn is_wanted(&self, now: Instant) -> bool {
+        self.job.is_wanted(now)
+    }
+
+    /// Runs the next rows, at most `max_rows`, and replies after the last. None when the job is over.
     pub(super) fn run(
         mut self,
         engine: &mut dyn Engine,
@@ -50,9 +54,6 @@ impl Split {
         shard: &Shard,
     ) -> Option<Self> {
         let begun = Instant::now();
-        if !self.job.is_wanted(begun) {
-            return None;
-        }
         if !self.job.optional.is_empty() {
             return self.run_whole(engine, shard);
         }

@@ -13,17 +13,21 @@ use std::time::Duration;
 use sluice_engine::Engine;
 use tokio::sync::Notify;
 
+use super::pace::{Busy, Pace};
 use super::schedule::Schedule;
 use super::work::Work;
 use super::workers::Workers;
 use super::{Executor, Job, Limits, Patience, Refusal, SchedulePolicy, Terms, WorkerSettings};
-use crate::counters::Counters;
+use crate::counters::{Counters, Shard};
+use crate::tenant::Tenant;
 use crate::watchdog::RunBound;
 
 /// One engine a core, until one of them outlasts its bound. The mutex is for the compiler: a core
 /// only ever takes its own.
 pub(crate) struct Ticks {
     engines: Vec<Mutex<Option<Box<dyn Engine>>>>,
+    /// How fast rows leave each core's list.
+    paces: Vec<Pace>,
     limits: Limits,
     policy: SchedulePolicy,
     schedule: Schedule,
@@ -66,6 +70,7 @@ struct Queue {
     executor: Arc<Executor>,
     counters: Arc<Counters>,
     work: Work,
+    busy: Busy,
 }
 
 thread_local! {
@@ -132,8 +137,9 @@ impl Queue {
         let shard = self.counters.shard(core);
         if let Some(engine) = slot.as_mut().filter(|_| !ticks.has_moved()) {
             let terminated = shard.terminated();
-            self.work.run_next(&mut **engine, shard);
+            let rows = self.work.run_next(&mut **engine, shard);
             drop(slot);
+            self.busy.ran(rows, !self.work.is_empty(), &ticks.paces[core]);
             if shard.terminated() == terminated {
                 return;
             }
@@ -155,9 +161,10 @@ impl Ticks {
         policy: SchedulePolicy,
         refuge: Refuge,
     ) -> Self {
+        let paces = engines.iter().map(|_| Pace::new(limits.row_cost, limits.max_rows)).collect();
         let engines = engines.into_iter().map(|engine| Mutex::new(Some(engine))).collect();
         let schedule = Schedule::new(policy.clone());
-        Self { engines, limits, policy, schedule, refuge, moved: OnceLock::new() }
+        Self { engines, paces, limits, policy, schedule, refuge, moved: OnceLock::new() }
     }
 
     /// Whether workers run the batches now.
@@ -205,6 +212,7 @@ impl Ticks {
         mut job: Job,
         terms: Terms,
     ) -> Result<Option<Patience>, Refusal> {
+        job.leave_time_for(self.limits.least_run);
         if let Some(workers) = self.moved.get() {
             return self.submit_moved(workers, core, counters, job, terms);
         }
@@ -212,10 +220,11 @@ impl Ticks {
         let position = waiting.iter().position(|queue| Arc::ptr_eq(&queue.executor, executor));
         let patience = if let Some(position) = position {
             let work = &mut waiting[position].work;
-            let patience = self.enter(work, &mut job, terms).or_else(|_| {
+            let pace = self.paces[core.index].row();
+            let patience = self.enter(work, &mut job, terms, pace).or_else(|_| {
                 // Jobs that nobody waits for take nobody's room.
                 work.sweep(counters.shard(core.index));
-                self.enter(work, &mut job, terms)
+                self.enter(work, &mut job, terms, pace)
             })?;
             work.push(job);
             patience
@@ -228,7 +237,7 @@ impl Ticks {
             let mut work = spare.unwrap_or_else(|| Work::new(max_rows));
             work.push(job);
             let (executor, counters) = (executor.clone(), counters.clone());
-            waiting.push_back(Queue { executor, counters, work });
+            waiting.push_back(Queue { executor, counters, work, busy: Busy::default() });
             patience
         };
         counters.shard(core.index).count_queued();
@@ -256,12 +265,43 @@ impl Ticks {
         workers.submit(job, terms, counters.shard(core.index))
     }
 
+    /// Why one row that comes now would be refused, if it would.
+    pub(super) fn refusal(
+        &self,
+        executor: &Arc<Executor>,
+        core: &Core,
+        tenant: Tenant,
+        time: Duration,
+        shard: &Shard,
+    ) -> Option<Refusal> {
+        if let Some(workers) = self.moved.get() {
+            return workers.refusal(tenant, time, shard);
+        }
+        let mut waiting = core.waiting.borrow_mut();
+        let queue = waiting.iter_mut().find(|queue| Arc::ptr_eq(&queue.executor, executor))?;
+        let (work, row) = (&mut queue.work, self.paces[core.index].row());
+        let admit = |ahead| self.limits.admit_row(ahead, Some(time), row);
+        // Behind all of them is more than what goes before it.
+        admit(work.rows()).err()?;
+        let foremost = self.schedule.foremost(tenant, time);
+        admit(work.rows_before(foremost)).err()?;
+        work.sweep(shard);
+        admit(work.rows_before(foremost)).err()
+    }
+
     /// Lets a job wait behind `work`, or refuses it.
-    fn enter(&self, work: &Work, job: &mut Job, terms: Terms) -> Result<Option<Patience>, Refusal> {
+    fn enter(
+        &self,
+        work: &Work,
+        job: &mut Job,
+        terms: Terms,
+        row: Duration,
+    ) -> Result<Option<Patience>, Refusal> {
         let max_rows = self.limits.max_rows;
-        let before = work.rows_before(self.schedule.level(terms));
+        self.schedule.rank(job, terms);
+        let before = work.rows_before(job.entrant());
         let ahead = before.ahead_of(job.own_rows(max_rows), max_rows);
-        self.limits.admit(ahead, job.rows, job.time_left(), 1)?;
+        self.limits.admit(ahead, job.rows, job.time_left(), row)?;
         self.schedule.enter(job, terms)
     }
 }

@@ -4,11 +4,11 @@ use std::time::Instant;
 
 use sluice_engine::Engine;
 
-use super::Job;
 use super::batch::run_batch;
 use super::lanes::Lanes;
 use super::split::Split;
 use super::waiting::Rows;
+use super::{Entrant, Job};
 use crate::counters::Shard;
 
 /// Waiting jobs. Those that fit into a run share runs; larger ones are run in pieces, by turns
@@ -48,10 +48,15 @@ impl Work {
         self.small.is_empty() && !self.has_large()
     }
 
-    /// The rows that wait here, but for those behind a new job of `level`.
-    pub(super) fn rows_before(&self, level: u64) -> Rows {
-        let large = self.split_rows() + self.large.rows_before(level);
-        Rows { small: self.small.rows_before(level), large }
+    /// The rows that wait here, but for those behind a new job.
+    pub(super) fn rows_before(&self, new: Entrant) -> Rows {
+        let large = self.split_rows() + self.large.rows_before(new);
+        Rows { small: self.small.rows_before(new), large }
+    }
+
+    /// All rows that wait here.
+    pub(super) fn rows(&self) -> Rows {
+        Rows { small: self.small.rows(), large: self.split_rows() + self.large.rows() }
     }
 
     fn split_rows(&self) -> usize {
@@ -83,9 +88,9 @@ impl Work {
         shard.count_unqueued(unwanted.len());
     }
 
-    /// Runs the next batch or piece. Jobs that nobody waits for any more are dropped before
-    /// they cost a run.
-    pub(super) fn run_next(&mut self, engine: &mut dyn Engine, shard: &Shard) {
+    /// Runs the next batch or piece, of so many rows. Jobs that nobody waits for any more are dropped
+    /// before they cost a run.
+    pub(super) fn run_next(&mut self, engine: &mut dyn Engine, shard: &Shard) -> usize {
         let (now, mut unwanted) = (Instant::now(), Vec::new());
         let large = self.small.is_empty() || self.large_turn && self.has_large();
         self.large_turn = !large;
@@ -95,14 +100,18 @@ impl Work {
             let begin = || waiting.pop(now, &mut unwanted).map(|job| Split::new(job, now));
             let next = self.split.take().or_else(begin);
             shard.count_unqueued(usize::from(begins && next.is_some()) + unwanted.len());
+            let next = next.filter(|split| split.is_wanted(now));
+            let before = next.as_ref().map_or(0, Split::rows_left);
             self.split = next.and_then(|split| split.run(engine, self.max_rows, shard));
-            return;
+            return before - self.split_rows();
         }
         let batch = self.small.take_batch(self.max_rows, now, &mut unwanted);
         shard.count_unqueued(batch.len() + unwanted.len());
+        let rows = batch.iter().map(|job| job.rows).sum();
         if !batch.is_empty() {
             run_batch(engine, batch, now, shard);
         }
+        rows
     }
 }
 

@@ -9,8 +9,10 @@ use tokio::sync::oneshot;
 
 use super::Work;
 use crate::counters::Shard;
+use crate::executor::Entrant;
 use crate::executor::waiting::Rows;
 use crate::executor::{Answer, Job};
+use crate::tenant::Tenant;
 
 /// Doubles its input and notes how many rows each run had.
 #[derive(Debug, Default)]
@@ -94,7 +96,7 @@ fn small_jobs_do_not_wait_for_a_whole_large_one() {
     let (large, mut large_answer) = job(&[1.0; 100], 1);
     work.push(large);
     work.run_next(&mut engine, &shard);
-    assert_eq!(work.rows_before(0), Rows { small: 0, large: 96 });
+    assert_eq!(work.rows_before(of_level(0)), Rows { small: 0, large: 96 });
     let (small, mut small_answer) = job(&[1.0; 3], 1);
     work.push(small);
     work.run_next(&mut engine, &shard);
@@ -128,8 +130,12 @@ fn a_job_that_nobody_waits_for_costs_no_run() {
         let (left, answer) = job(&vec![1.0; rows], 1);
         drop(answer);
         let (mut late, _answer) = job(&vec![2.0; rows], 1);
-        late.deadline = Some(Instant::now());
-        run_all(&mut engine, vec![left, late], 8);
+        late.begins_by = Some(Instant::now());
+        let (mut too_late, _other_answer) = job(&vec![3.0; rows], 1);
+        let minute = Duration::from_secs(60);
+        too_late.deadline = too_late.submitted.checked_add(minute);
+        too_late.leave_time_for(2 * minute);
+        run_all(&mut engine, vec![left, late, too_late], 8);
     }
     assert!(engine.runs.is_empty());
 }
@@ -192,8 +198,8 @@ fn jobs_of_a_lower_level_run_first_and_fill_up_their_run_with_later_ones() {
             answer
         })
         .into();
-    assert_eq!(work.rows_before(1), Rows { small: 2, large: 20 });
-    assert_eq!(work.rows_before(2), Rows { small: 5, large: 29 });
+    assert_eq!(work.rows_before(of_level(1)), Rows { small: 2, large: 20 });
+    assert_eq!(work.rows_before(of_level(2)), Rows { small: 5, large: 29 });
     let mut done = Vec::new();
     let mut answers: Vec<_> = answers.into_iter().enumerate().collect();
     while !work.is_empty() {
@@ -209,4 +215,9 @@ fn jobs_of_a_lower_level_run_first_and_fill_up_their_run_with_later_ones() {
     // The third row of the first run is the first that came of the second level.
     assert_eq!(engine.runs[0], 3);
     assert_eq!(done, [0, 2, 1, 4, 3], "the large one of level 1 before that of level 2");
+}
+
+/// A new job of one row.
+fn of_level(level: u64) -> Entrant {
+    Entrant { level, tenant: Tenant::default(), due: None, rows: 1 }
 }

@@ -10,12 +10,14 @@ use std::time::Duration;
 
 use sluice_engine::Engine;
 
-use super::queue::{NotQueued, Queue, Wanted};
+use super::pace::{Busy, Pace};
+use super::queue::{News, NotQueued, Queue, Wanted};
 use super::schedule::Schedule;
-use super::waiting::WaitingRows;
+use super::waiting::{Rows, WaitingRows};
 use super::work::Work;
 use super::{Job, Limits, Patience, Refusal, Terms};
 use crate::counters::{Counters, Shard};
+use crate::tenant::Tenant;
 
 /// What operators may ask of the workers.
 #[derive(Debug, Clone, Copy, Default)]
@@ -30,6 +32,8 @@ pub(crate) struct Workers {
     queue: Arc<Queue>,
     waiting: Arc<WaitingRows>,
     limits: Limits,
+    /// How fast rows leave the queue by one worker.
+    pace: Arc<Pace>,
     schedule: Schedule,
     counters: Arc<Counters>,
     workers: AtomicU32,
@@ -45,8 +49,9 @@ impl Workers {
     ) -> std::io::Result<Self> {
         let queue = Queue::new(limits.max_rows, settings.max_queue_delay);
         let (queue, waiting) = (Arc::new(queue), Arc::default());
-        let workers = AtomicU32::new(0);
-        let started = Self { queue, waiting, limits, schedule, counters, workers };
+        let (pace, workers) =
+            (Arc::new(Pace::new(limits.row_cost, limits.max_rows)), AtomicU32::new(0));
+        let started = Self { queue, waiting, limits, pace, schedule, counters, workers };
         engines.into_iter().try_for_each(|engine| started.add(engine))?;
         Ok(started)
     }
@@ -60,6 +65,8 @@ impl Workers {
             engine,
             queue: self.queue.clone(),
             work: Work::new(self.limits.max_rows),
+            pace: self.pace.clone(),
+            busy: Busy::default(),
             counters: self.counters.clone(),
             index: index as usize,
         };
@@ -79,6 +86,7 @@ impl Workers {
         terms: Terms,
         shard: &Shard,
     ) -> Result<Option<Patience>, Refusal> {
+        job.leave_time_for(self.limits.least_run);
         let patience = self.enter(&mut job, terms).or_else(|_| {
             // Jobs that nobody waits for take nobody's room.
             shard.count_unqueued(self.queue.sweep());
@@ -92,23 +100,37 @@ impl Workers {
         Ok(patience)
     }
 
+    /// Why one row that comes now would be refused, if it would.
+    pub(super) fn refusal(&self, tenant: Tenant, time: Duration, shard: &Shard) -> Option<Refusal> {
+        let row = self.row_time();
+        let admit = |ahead| self.limits.admit_row(ahead, Some(time), row);
+        admit(self.waiting.now()).err()?;
+        let foremost = self.schedule.foremost(tenant, time);
+        let before = || self.waiting.now().without(self.queue.rows_behind(foremost));
+        admit(before()).err()?;
+        shard.count_unqueued(self.queue.sweep());
+        admit(before()).err()
+    }
+
     /// Lets a job wait, or refuses it.
     fn enter(&self, job: &mut Job, terms: Terms) -> Result<Option<Patience>, Refusal> {
         let max_rows = self.limits.max_rows;
         let own = job.own_rows(max_rows);
-        let mut waiting = self.waiting.now();
-        if self.schedule.has_levels() {
-            waiting = waiting.without(self.queue.rows_behind(self.schedule.level(terms)));
-        }
-        self.limits.admit(
-            waiting.ahead_of(own, max_rows),
-            job.rows,
-            job.time_left(),
-            self.workers.load(Ordering::Relaxed).max(1),
-        )?;
+        self.schedule.rank(job, terms);
+        let (all, row) = (self.waiting.now(), self.row_time());
+        let admit = |ahead: Rows| {
+            self.limits.admit(ahead.ahead_of(own, max_rows), job.rows, job.time_left(), row)
+        };
+        // Behind all of them is more than what goes before it, and costs no look into the queue.
+        admit(all).or_else(|_| admit(all.without(self.queue.rows_behind(job.entrant()))))?;
         let patience = self.schedule.enter(job, terms)?;
         job.waiting = Some(self.waiting.enter(own));
         Ok(patience)
+    }
+
+    /// How long a row takes to leave the queue.
+    fn row_time(&self) -> Duration {
+        self.pace.row() / self.workers.load(Ordering::Relaxed).max(1)
     }
 }
 
@@ -123,23 +145,39 @@ struct Worker {
     queue: Arc<Queue>,
     /// What runs next, and a large job of which pieces are left.
     work: Work,
+    pace: Arc<Pace>,
+    busy: Busy,
     counters: Arc<Counters>,
     index: usize,
 }
 
 impl Worker {
     fn run(mut self) {
-        while !self.work.is_empty() || self.queue.wait() {
-            self.take_next();
+        while self.has_work() {
+            let more = self.take_next();
             let shard = self.counters.worker_shard(self.index);
-            self.work.run_next(&mut *self.engine, shard);
+            let rows = self.work.run_next(&mut *self.engine, shard);
+            self.busy.ran(rows, more || !self.work.is_empty(), &self.pace);
         }
     }
 
-    /// Takes what runs next, unless that is a piece of the large job that is here.
-    fn take_next(&mut self) {
+    /// Waits until there is something to run; false when there will be nothing any more.
+    fn has_work(&mut self) -> bool {
+        if !self.work.is_empty() {
+            return true;
+        }
+        let news = self.queue.wait();
+        if news == News::AfterSleep {
+            self.busy.idle();
+        }
+        news != News::End
+    }
+
+    /// Takes what runs next, unless that is a piece of the large job that is here. Whether others wait
+    /// on.
+    fn take_next(&mut self) -> bool {
         let wanted = match (self.work.is_large_turn(), self.work.has_large()) {
-            (true, true) => return,
+            (true, true) => return true,
             (true, false) => Wanted::LargeFirst,
             (false, true) => Wanted::Batch,
             (false, false) => Wanted::BatchFirst,
@@ -147,6 +185,7 @@ impl Worker {
         let taken = self.queue.take(wanted);
         self.counters.worker_shard(self.index).count_unqueued(taken.unwanted.len());
         taken.jobs.into_iter().for_each(|job| self.work.push(job));
+        taken.more
     }
 }
 

@@ -68,7 +68,7 @@ fn start_with(count: usize, max_queue_delay: Duration, policy: SchedulePolicy) -
         .collect();
     let row_cost = Duration::from_millis(1);
     let max_waiting = MaxWaiting::new(Duration::from_millis(50));
-    let limits = Limits { max_rows: 4, row_cost, max_waiting };
+    let limits = Limits { max_rows: 4, row_cost, least_run: Duration::ZERO, max_waiting };
     let metrics = Metrics::new(&[]).deployment(
         &"m".parse::<ModelName>().unwrap(),
         ModelVersion(1),
@@ -214,7 +214,7 @@ fn an_incomplete_batch_waits_as_long_as_it_was_told_and_a_full_one_does_not() {
 #[test]
 fn a_job_does_not_wait_for_others_until_its_own_time_is_up() {
     let running = start(1, Duration::from_secs(3600));
-    let hasty = Terms { priority: 0, timeout: Some(Duration::from_secs(2)) };
+    let hasty = Terms { timeout: Some(Duration::from_secs(2)), ..Terms::default() };
     let (answer, patience) = running.submit_on(hasty, 1).unwrap();
     assert_eq!(running.next_run(), 1);
     assert!(!patience.unwrap().give_up(), "its run has begun");
@@ -274,8 +274,8 @@ fn levels(priority_levels: u64, queue: QueuePolicy) -> SchedulePolicy {
     }
 }
 
-const fn priority(priority: u64) -> Terms {
-    Terms { priority, timeout: None }
+fn priority(priority: u64) -> Terms {
+    Terms { priority, ..Terms::default() }
 }
 
 #[test]
@@ -341,7 +341,7 @@ fn a_job_whose_time_is_up_while_it_waits_costs_no_run() {
     let running = start(1, Duration::ZERO);
     let _runs = running.submit(4).unwrap();
     assert_eq!(running.next_run(), 4);
-    let short = Terms { priority: 0, timeout: Some(Duration::from_millis(5)) };
+    let short = Terms { timeout: Some(Duration::from_millis(5)), ..Terms::default() };
     let (late, patience) = running.submit_on(short, 1).unwrap();
     let _in_time = running.submit(2).unwrap();
     std::thread::sleep(Duration::from_millis(10));

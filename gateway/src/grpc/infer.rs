@@ -1,7 +1,5 @@
 //! ModelInfer: one question, one answer.
 
-use std::time::Duration;
-
 use sluice_protocol::Code;
 use tonic::{Request, Response, Status};
 
@@ -10,7 +8,7 @@ use super::encode::Form;
 use super::traced::{self, Origin};
 use super::{decode, encode};
 use crate::access::Protocol;
-use crate::deadline;
+use crate::caller::Caller;
 use crate::dialect::OverloadStatus;
 use crate::error::{GatewayError, clip};
 use crate::forwarding::Forwarded;
@@ -22,6 +20,8 @@ use crate::trace::{Arrival, Trace};
 const LONGEST_REPLY: usize = i32::MAX as usize;
 /// Tells a client that retries by itself when to do so.
 const RETRY_PUSHBACK: &str = "grpc-retry-pushback-ms";
+/// The same, that it is not to.
+const DO_NOT_RETRY: &str = "-1";
 
 /// Answers one call.
 pub(super) async fn call(
@@ -30,23 +30,23 @@ pub(super) async fn call(
     arrival: Option<Arrival>,
 ) -> Result<Response<Reply>, Status> {
     let metadata = request.metadata().as_ref();
-    let limit = deadline::of_call(metadata);
+    let caller = Caller::of_call(shared, metadata, request.get_ref().length);
     let origin = Origin::unary(arrival, metadata);
     let forwarded = shared.live().forwarded(Protocol::Grpc, metadata);
-    let answered = async { answer(shared, request.into_inner(), origin, forwarded, limit?).await };
+    let answered = async { answer(shared, request.into_inner(), origin, forwarded, caller?).await };
     answered.await.map(Response::new).map_err(|error| status(shared, &error))
 }
 
-/// Answers one message, with the metadata of its call that becomes parameters, within `limit`.
+/// Answers one message, with the metadata of its call that becomes parameters.
 pub(super) async fn answer(
     shared: &Shared,
     question: Question,
     origin: Origin,
     forwarded: Forwarded,
-    limit: Option<Duration>,
+    caller: Caller,
 ) -> Result<Reply, GatewayError> {
     let mut trace = origin.begin(shared, &question.wire.model_name);
-    let answered = reply(shared, question, forwarded, limit, &mut trace).await;
+    let answered = reply(shared, question, forwarded, caller, &mut trace).await;
     trace.end(|| traced::end(&answered));
     answered
 }
@@ -55,7 +55,7 @@ async fn reply(
     shared: &Shared,
     question: Question,
     forwarded: Forwarded,
-    limit: Option<Duration>,
+    caller: Caller,
     trace: &mut Trace,
 ) -> Result<Reply, GatewayError> {
     let Question { mut wire, room, .. } = question;
@@ -63,7 +63,7 @@ async fn reply(
     let version = std::mem::take(&mut wire.model_version);
     check_version(shared, &version)?;
     let form = Form::of(shared.dialect().grpc_output, &wire);
-    let answered = pipeline::infer(shared, &model, Some(&version), limit, trace, move |to| {
+    let answered = pipeline::infer(shared, &model, Some(&version), caller, trace, move |to| {
         let mut request = decode::request(to, &shared.regions, wire, &room)?;
         forwarded.add_to(&mut request.parameters)?;
         Ok(request)
@@ -88,11 +88,14 @@ pub(super) fn check_version(shared: &Shared, version: &str) -> Result<(), Gatewa
 /// The status for a refused question, overload as the dialect has it.
 pub(super) fn status(shared: &Shared, error: &GatewayError) -> Status {
     let mut status = Status::from(error);
-    if let GatewayError::Overloaded { waiting, .. } = error {
+    if let GatewayError::Overloaded { retry, .. } = error {
         if shared.dialect().overload == OverloadStatus::Unavailable {
             status = Status::unavailable(status.message());
         }
-        let pushback = waiting.as_millis().clamp(1, 60_000).to_string();
+        let pushback = match retry.welcome {
+            true => retry.after.as_millis().clamp(1, 60_000).to_string(),
+            false => DO_NOT_RETRY.to_owned(),
+        };
         if let Ok(pushback) = pushback.parse() {
             status.metadata_mut().insert(RETRY_PUSHBACK, pushback);
         }

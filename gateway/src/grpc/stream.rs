@@ -7,7 +7,6 @@ use std::collections::{HashMap, VecDeque};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Duration;
 
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
@@ -22,6 +21,7 @@ use super::infer;
 use super::taking::{Held, Untaken};
 use super::traced::Origin;
 use crate::access::Protocol;
+use crate::caller::Caller;
 use crate::deadline;
 use crate::error::GatewayError;
 use crate::forwarding::Forwarded;
@@ -59,7 +59,7 @@ pub(super) fn answers(
         }
         None => std::future::pending().boxed(),
     };
-    let limit = deadline::of_headers(metadata)?;
+    let caller = Caller::of_headers(shared, metadata, 0)?;
     let trace_context = TraceContext::of(metadata);
     let forwarded = shared.live().forwarded(Protocol::Grpc, metadata);
     let drain_begun = shared.drain_begun();
@@ -75,7 +75,7 @@ pub(super) fn answers(
         ends_with_error,
         trace_context,
         forwarded,
-        limit,
+        caller,
         end: None,
         out_of_time,
         drained: async move {
@@ -106,8 +106,8 @@ pub(super) struct Answers {
     trace_context: Option<TraceContext>,
     /// The stream's metadata that becomes parameters of all questions.
     forwarded: Forwarded,
-    /// How long each question may take, where the stream's metadata bounds it.
-    limit: Option<Duration>,
+    /// Who asks all questions.
+    caller: Caller,
     /// What the stream ends with, after the answers; OK if nothing.
     end: Option<Status>,
     out_of_time: BoxFuture<'static, Status>,
@@ -173,7 +173,8 @@ impl Answers {
         line.answers.push_back(None);
         let shared = self.shared.clone();
         let origin = Origin::stream(&shared, self.trace_context.as_ref());
-        let (forwarded, limit) = (self.forwarded.clone(), self.limit);
+        let forwarded = self.forwarded.clone();
+        let caller = Caller { bytes: question.length, ..self.caller };
         let running = async move {
             let named = ModelInferResponse {
                 model_name: question.wire.model_name.clone(),
@@ -181,7 +182,7 @@ impl Answers {
                 id: question.wire.id.clone(),
                 ..Default::default()
             };
-            let answered = infer::answer(&shared, question, origin, forwarded, limit).await;
+            let answered = infer::answer(&shared, question, origin, forwarded, caller).await;
             let outcome = answered.map_err(|error| (infer::status(&shared, &error), named));
             Done { model, number, length, outcome }
         };

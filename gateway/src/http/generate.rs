@@ -12,7 +12,7 @@ use sluice_protocol::{InferRequest, InferResponse, NamedTensor, Tensor};
 use super::brief::text_instead;
 use super::v2::{WireParameters, wire_parameters};
 use super::{Body, elements, forward, reply, words};
-use crate::deadline;
+use crate::caller::Caller;
 use crate::deployment::{Deployment, ListedTensor};
 use crate::dialect::NanForm;
 use crate::error::GatewayError;
@@ -48,7 +48,7 @@ pub(super) async fn handle(
     stream: bool,
     trace: &mut Trace,
 ) -> Result<Response<Body>, GatewayError> {
-    let limit = deadline::of_headers(headers)?;
+    let caller = Caller::of_headers(shared, headers, body.len())?;
     let nan = shared.dialect().nan;
     let decode = |deployment: &Deployment| {
         let room = Room::new(shared.limits().max_body);
@@ -56,7 +56,7 @@ pub(super) async fn handle(
         forward(shared, headers, &mut request)?;
         Ok(request)
     };
-    let answered = pipeline::infer(shared, model, version, limit, trace, decode).await;
+    let answered = pipeline::infer(shared, model, version, caller, trace, decode).await;
     let run_failed = |error: &GatewayError| {
         matches!(error, GatewayError::Engine { .. } | GatewayError::DeadlineExceeded(_))
     };

@@ -37,9 +37,9 @@ use serde_json::{Value, json};
 use sluice_protocol::InferRequest;
 
 use crate::access::Protocol;
+use crate::caller::Caller;
 use crate::control::exposure::Port;
 use crate::control::extensions::extensions;
-use crate::deadline;
 use crate::deployment::Deployment;
 use crate::error::{GatewayError, clip};
 use crate::metrics::Exposition;
@@ -253,8 +253,8 @@ async fn infer(
         form = wanted;
         Ok(request)
     };
-    let limit = deadline::of_headers(headers)?;
-    let response = pipeline::infer(shared, model, version, limit, trace, decode).await?;
+    let caller = Caller::of_headers(shared, headers, body.len())?;
+    let response = pipeline::infer(shared, model, version, caller, trace, decode).await?;
     let reply = v2::encode(&response, &form, shared.dialect().nan)?;
     Ok(compressed(shared, headers, reply).await)
 }

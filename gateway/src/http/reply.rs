@@ -3,8 +3,8 @@
 use bytes::Bytes;
 use futures::FutureExt;
 use http::header::{
-    ACCEPT_ENCODING, ALLOW, CONNECTION, CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderValue,
-    RETRY_AFTER, WWW_AUTHENTICATE,
+    ACCEPT_ENCODING, ALLOW, CONNECTION, CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderName,
+    HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE,
 };
 use http::{Response, StatusCode};
 use http_body_util::{BodyExt, Full};
@@ -12,7 +12,13 @@ use serde::Serialize;
 use serde_json::json;
 
 use super::coding;
-use crate::error::GatewayError;
+use crate::error::{GatewayError, RetryHint};
+
+/// When to try again, to the millisecond: several client libraries look at it before the standard's
+/// own header, which has whole seconds.
+const RETRY_AFTER_MS: HeaderName = HeaderName::from_static("retry-after-ms");
+/// Keeps Envoy from trying again by itself, whatever its value.
+const DO_NOT_RETRY: HeaderName = HeaderName::from_static("x-envoy-ratelimited");
 
 /// The body of every reply: known whole.
 pub(crate) type Body = Full<Bytes>;
@@ -74,10 +80,8 @@ pub(crate) fn error(error: &GatewayError) -> Response<Body> {
         GatewayError::Unauthenticated { unknown } => {
             headers.insert(WWW_AUTHENTICATE, challenge(*unknown));
         }
-        GatewayError::Overloaded { waiting, .. } => {
-            headers.insert(RETRY_AFTER, HeaderValue::from(waiting.as_secs().max(1)));
-        }
-        GatewayError::QueueFull { .. } => {
+        GatewayError::Overloaded { retry, .. } => add_retry_hint(headers, *retry),
+        GatewayError::QueueFull { .. } | GatewayError::TenantFull { .. } => {
             headers.insert(RETRY_AFTER, HeaderValue::from(1));
         }
         GatewayError::UnsupportedEncoding(_) => {
@@ -92,6 +96,19 @@ pub(crate) fn error(error: &GatewayError) -> Response<Body> {
         _ => {}
     }
     response
+}
+
+/// Says when to try again, in the seconds of the standard and to the millisecond; or, where retries
+/// are not welcome, in the way that keeps Envoy from trying by itself.
+fn add_retry_hint(headers: &mut HeaderMap, retry: RetryHint) {
+    let seconds = retry.after.as_millis().div_ceil(1000).max(1);
+    headers.insert(RETRY_AFTER, HeaderValue::from(u64::try_from(seconds).unwrap_or(u64::MAX)));
+    if retry.welcome {
+        let milliseconds = u64::try_from(retry.after.as_millis().max(1)).unwrap_or(u64::MAX);
+        headers.insert(RETRY_AFTER_MS, HeaderValue::from(milliseconds));
+    } else {
+        headers.insert(DO_NOT_RETRY, HeaderValue::from_static("true"));
+    }
 }
 
 /// What a request without a token that is good is asked for, as RFC 6750 has it.

@@ -13,8 +13,8 @@ use bytes::Bytes;
 use http::{HeaderMap, Response, StatusCode};
 
 use super::{Body, access, compressed, forward, models, reply};
+use crate::caller::Caller;
 use crate::catalog::Catalog;
-use crate::deadline;
 use crate::deployment::Deployment;
 use crate::error::GatewayError;
 use crate::pipeline;
@@ -73,10 +73,10 @@ async fn predict(
 ) -> Result<Response<Body>, GatewayError> {
     let routed = resolve(&shared.catalog.snapshot(), target).cloned();
     let deployment = routed.inspect_err(|error| shared.metrics.count_unrouted(error.code()))?;
-    let limit = deadline::of_headers(headers)?;
+    let caller = Caller::of_headers(shared, headers, body.len())?;
     let (nan, events) = (shared.dialect().nan, &shared.http.cloud_events);
     let mut form = None;
-    let response = pipeline::infer_on(shared, &deployment, limit, trace, |deployment| {
+    let response = pipeline::infer_on(shared, &deployment, caller, trace, |deployment| {
         let room = Room::new(shared.limits().max_body);
         let (mut request, wanted) = request::decode(deployment, headers, body, nan, events, &room)?;
         if let Some(request) = &mut request {

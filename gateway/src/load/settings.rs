@@ -26,6 +26,10 @@ pub(crate) struct DeploymentSettings {
     /// How long an incomplete batch waits for more rows, `500us` for one. Asks for workers.
     #[serde(deserialize_with = "crate::duration::deserialize")]
     pub(super) max_queue_delay: Option<Duration>,
+    /// Past this much predicted work in its queue, `200ms` for one, its requests are refused; the
+    /// gateway's own bound when absent.
+    #[serde(deserialize_with = "crate::duration::deserialize")]
+    pub(super) max_waiting: Option<Duration>,
     /// How long a run may take, `2s` for one, before it is ended.
     #[serde(deserialize_with = "crate::duration::deserialize")]
     pub(super) max_run_time: Option<Duration>,

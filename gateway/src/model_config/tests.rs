@@ -16,6 +16,7 @@ use sluice_protocol::{
 use tokio::task::LocalSet;
 
 use super::keys::{IGNORED, REFUSED};
+use crate::caller::Caller;
 use crate::deployment::Deployment;
 use crate::error::{GatewayError, LoadError};
 use crate::executor::Core;
@@ -101,7 +102,8 @@ impl Loaded {
         };
         let answered = LocalSet::new().block_on(&runtime, async {
             let _core = Core::start(0);
-            pipeline::infer(&self.shared, "m", None, None, &mut Trace::none(), request).await
+            pipeline::infer(&self.shared, "m", None, Caller::default(), &mut Trace::none(), request)
+                .await
         });
         answered.map(|response| response.outputs)
     }
@@ -539,10 +541,16 @@ fn an_optional_input_holds_for_its_own_request_alone() {
                 let expected = 2.0 * value + if number % 3 == 0 { 100.0 } else { 0.0 };
                 let shared = &loaded.shared;
                 async move {
-                    let answer =
-                        pipeline::infer(shared, "m", None, None, &mut Trace::none(), request)
-                            .await
-                            .unwrap();
+                    let answer = pipeline::infer(
+                        shared,
+                        "m",
+                        None,
+                        Caller::default(),
+                        &mut Trace::none(),
+                        request,
+                    )
+                    .await
+                    .unwrap();
                     assert_eq!(answer.outputs, [floats("y", &[1, 2], &[expected; 2])]);
                 }
             });

@@ -6,16 +6,18 @@ use sluice_protocol::{Parameter, Parameters};
 
 use crate::error::GatewayError;
 use crate::executor::Terms;
+use crate::tenant::Tenant;
 use crate::tensor_parameters::{truth, whole, wrong};
 
 /// Reads `priority` (1 goes first, 0 is the default) and `timeout` (microseconds of waiting, 0 is
 /// the default). Either may come signed or unsigned, since clients differ in it.
-pub(super) fn terms(parameters: &Parameters) -> Result<Terms, GatewayError> {
+pub(super) fn terms(parameters: &Parameters, tenant: Tenant) -> Result<Terms, GatewayError> {
     check_sequence(parameters)?;
     let timeout = whole(parameters, "timeout")?.unwrap_or(0);
     Ok(Terms {
         priority: whole(parameters, "priority")?.unwrap_or(0),
         timeout: (timeout > 0).then(|| Duration::from_micros(timeout)),
+        tenant,
     })
 }
 
@@ -39,13 +41,13 @@ mod tests {
 
     use sluice_protocol::{Parameter, Parameters};
 
-    use super::{Terms, terms};
+    use super::{Tenant, Terms, terms};
 
     #[test]
     fn numbers_may_be_signed_or_not_but_never_negative() {
         let of = |name: &str, parameter| Parameters::from([(name.to_owned(), parameter)]);
-        let priority = |priority| Terms { priority, timeout: None };
-        let timeout = |us| Terms { priority: 0, timeout: Some(Duration::from_micros(us)) };
+        let priority = |priority| Terms { priority, ..Terms::default() };
+        let timeout = |us| Terms { timeout: Some(Duration::from_micros(us)), ..Terms::default() };
         for (parameters, expected) in [
             (Parameters::new(), Some(Terms::default())),
             (of("priority", Parameter::Int64(3)), Some(priority(3))),
@@ -60,7 +62,7 @@ mod tests {
             (of("priority", Parameter::Bool(true)), None),
             (of("timeout", Parameter::String("5".to_owned())), None),
         ] {
-            assert_eq!(terms(&parameters).ok(), expected, "{parameters:?}");
+            assert_eq!(terms(&parameters, Tenant::default()).ok(), expected, "{parameters:?}");
         }
     }
 
@@ -78,7 +80,8 @@ mod tests {
             ("sequence_start", text(), false),
             ("sequence_end", Parameter::Int64(1), false),
         ] {
-            let read = terms(&Parameters::from([(name.to_owned(), value.clone())]));
+            let parameters = Parameters::from([(name.to_owned(), value.clone())]);
+            let read = terms(&parameters, Tenant::default());
             assert_eq!(read.is_ok(), fits, "{name} {value:?}: {read:?}");
         }
     }

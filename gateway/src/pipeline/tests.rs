@@ -15,6 +15,7 @@ use sluice_protocol::{
 use tokio::task::LocalSet;
 
 use super::infer;
+use crate::caller::Caller;
 use crate::counters::{Counters, Tallies};
 use crate::deployment::{Deployment, DeploymentNumber, Input, Output, idle};
 use crate::dialect::{Dialect, OverloadStatus};
@@ -78,6 +79,7 @@ impl Serving {
         let limits = Limits {
             max_rows: 4,
             row_cost: Duration::from_millis(1),
+            least_run: Duration::ZERO,
             max_waiting: self.shared.max_waiting.clone(),
         };
         let metrics = self.shared.metrics.deployment(&model, ModelVersion(1), &HashMap::new());
@@ -135,18 +137,19 @@ impl Serving {
         let parameters: Parameters =
             parameters.iter().map(|(name, n)| ((*name).to_owned(), Parameter::Int64(*n))).collect();
         let mut trace = Trace::none();
-        let response = infer(&self.shared, "m", None, None, &mut trace, |deployment| {
-            let shape = vec![i64::try_from(rows).unwrap()];
-            let tensor = Tensor::new(shape, TensorData::Fp32(vec![value; rows])).unwrap();
-            Ok(InferRequest {
-                model: deployment.model.clone(),
-                version: None,
-                id: String::new(),
-                parameters,
-                inputs: vec![NamedTensor { name: "x".to_owned(), tensor }],
-                outputs: Vec::new(),
-            })
-        });
+        let response =
+            infer(&self.shared, "m", None, Caller::default(), &mut trace, |deployment| {
+                let shape = vec![i64::try_from(rows).unwrap()];
+                let tensor = Tensor::new(shape, TensorData::Fp32(vec![value; rows])).unwrap();
+                Ok(InferRequest {
+                    model: deployment.model.clone(),
+                    version: None,
+                    id: String::new(),
+                    parameters,
+                    inputs: vec![NamedTensor { name: "x".to_owned(), tensor }],
+                    outputs: Vec::new(),
+                })
+            });
         let response = Box::pin(response).await?;
         assert!(response.parameters.is_empty(), "nothing is echoed");
         let TensorData::Fp32(values) = response.outputs[0].tensor.data() else { panic!() };

@@ -46,6 +46,7 @@ mod settings;
 mod shared_memory;
 mod statistics;
 mod support;
+mod tenants;
 mod tls;
 mod trace;
 mod trace_collector;

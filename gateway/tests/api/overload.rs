@@ -55,6 +55,58 @@ async fn a_full_queue_refuses_as_triton_does_where_that_is_chosen() {
     refuses_and_recovers(Some(OverloadStatus::Unavailable), unavailable).await;
 }
 
+/// Retries that come in spite of the refusals are welcome up to a part of what is answered.
+#[tokio::test]
+async fn who_is_refused_is_told_whether_to_try_again() {
+    let running = serve_with_no_patience(None).await;
+    let request = running.client.post(running.url(PATH)).body(rows(20_000));
+    let large = tokio::spawn(answer(request));
+    let mut client = connect(&running).await;
+    let (mut welcome, mut unwelcome) = (0, 0);
+    while unwelcome < 3 {
+        let response = running.client.post(running.url(PATH)).body(rows(1)).send().await.unwrap();
+        let headers = response.headers();
+        match (response.status().as_u16(), headers.get("x-envoy-ratelimited")) {
+            (200, _) => assert!(!large.is_finished()),
+            (_, None) => {
+                assert!(headers.contains_key("retry-after-ms"));
+                welcome += 1;
+            }
+            (_, Some(_)) => {
+                assert!(headers.contains_key("retry-after"));
+                assert!(!headers.contains_key("retry-after-ms"));
+                unwelcome += 1;
+            }
+        }
+    }
+    assert!(welcome >= 100, "{welcome}");
+    let status = client.model_infer(grpc_row()).await.unwrap_err();
+    let pushback = status.metadata().get("grpc-retry-pushback-ms").unwrap().to_str().unwrap();
+    assert!(pushback == "-1" || pushback.parse::<u64>().unwrap() > 0);
+    assert_eq!(large.await.unwrap().0, 200);
+}
+
+/// The bound of a model's own `deployment.toml` is in force instead of the gateway's.
+#[tokio::test]
+async fn a_model_may_have_a_bound_of_its_own() {
+    let bound = "format = 1\ninstances = 1\nmax_waiting = \"1us\"\n";
+    let running = serve_as(&[("m", 1, "slow.onnx")], bound, |settings| {
+        settings.max_waiting = Some(HOUR);
+        settings.request_timeout = Some(HOUR);
+    })
+    .await;
+    let request = running.client.post(running.url(PATH)).body(rows(20_000));
+    let large = tokio::spawn(answer(request));
+    loop {
+        let (status, _) = running.post(PATH, rows(1)).await;
+        if status == 429 {
+            break;
+        }
+        assert!(!large.is_finished());
+    }
+    assert_eq!(large.await.unwrap().0, 200);
+}
+
 async fn refuses_and_recovers(
     chosen: Option<OverloadStatus>,
     (http, grpc, code): (u16, tonic::Code, &str),
@@ -75,6 +127,11 @@ async fn refuses_and_recovers(
     assert_eq!(refused.status(), http);
     let after: u64 = refused.headers()["retry-after"].to_str().unwrap().parse().unwrap();
     assert!(after >= 1);
+    let exact: u64 = refused.headers()["retry-after-ms"].to_str().unwrap().parse().unwrap();
+    assert!(exact <= after * 1000, "{exact} ms in {after} s");
+    // Nobody reads what is refused anyway.
+    let unreadable = running.client.post(running.url(PATH)).body("{");
+    assert_eq!(unreadable.send().await.unwrap().status(), http);
     let body: serde_json::Value = serde_json::from_slice(&refused.bytes().await.unwrap()).unwrap();
     assert!(body["error"].as_str().unwrap().contains("model m is overloaded"), "{body}");
     assert_eq!(status.code(), grpc, "{status:?}");
@@ -82,7 +139,7 @@ async fn refuses_and_recovers(
     assert_eq!(large.await.unwrap(), (200, predictions(20_000)));
     assert_eq!(running.post(PATH, rows(1)).await, (200, predictions(1)));
     let metrics = running.metrics().await;
-    let counted = format!(r#"sluice_requests_total{{model="m",version="1",code="{code}"}} 2"#);
+    let counted = format!(r#"sluice_requests_total{{model="m",version="1",code="{code}"}} 3"#);
     assert!(metrics.contains(&counted), "{metrics}");
 }
 

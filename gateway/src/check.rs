@@ -93,7 +93,7 @@ pub fn check_repository(
     let mut checked: Vec<_> = unserved(root, &found, faults).collect();
     for (model, folder) in &found {
         for &version in folder.versions.keys() {
-            let loaded = folder.candidate(version).and_then(|candidate| load(&shared, &candidate));
+            let loaded = load(&shared, || folder.candidate(version));
             let (plan, refused) = match loaded {
                 Ok(deployment) => (Some(CheckedPlan::of(&deployment)), None),
                 Err(error) => (None, Some(error.to_string())),

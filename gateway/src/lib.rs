@@ -10,6 +10,7 @@
 
 mod access;
 mod admin;
+mod background;
 mod binary;
 mod cache;
 mod caller;

@@ -1,5 +1,5 @@
 //! From a version's files to a deployment: verified, warmed up and measured before anybody
-//! can see it. Runs on a thread of its own, never on a serving core.
+//! can see it. Runs on a thread of its own, never on a serving core, and behind what serves.
 
 mod graph;
 mod parity;
@@ -7,6 +7,7 @@ mod probe;
 mod settings;
 mod trial;
 
+use std::borrow::Borrow;
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -28,6 +29,7 @@ pub(crate) use settings::DeploymentSettings;
 use settings::ExecutorChoice;
 use trial::Trial;
 
+use crate::background;
 use crate::counters::Counters;
 use crate::deployment::{Deployment, DeploymentNumber, FeatureInput, Running};
 use crate::error::LoadError;
@@ -59,11 +61,20 @@ pub(crate) struct Candidate {
     pub(crate) beside: BTreeMap<String, Bytes>,
 }
 
-/// Verifies, opens, warms up and measures a candidate. One that makes the gateway panic is
-/// refused like any other that cannot be served.
-pub(crate) fn load(shared: &Shared, candidate: &Candidate) -> Result<Arc<Deployment>, LoadError> {
+/// Reads, verifies, opens, warms up and measures a candidate. One that makes the gateway panic is
+/// refused like any other that cannot be served. Where requests are answered already, they go
+/// before all that.
+pub(crate) fn load<C: Borrow<Candidate>>(
+    shared: &Shared,
+    read: impl FnOnce() -> Result<C, LoadError> + Send,
+) -> Result<Arc<Deployment>, LoadError> {
     let started = Instant::now();
-    let loaded = refuse_panics(|| build(shared, candidate))?;
+    let prepare = || refuse_panics(|| prepare(shared, read()?.borrow()));
+    let prepared = match shared.is_started() {
+        true => background::run("load", prepare),
+        false => prepare(),
+    };
+    let loaded = prepared?.start(shared)?;
     loaded.counters.set_load_time(started.elapsed());
     Ok(loaded)
 }
@@ -76,7 +87,22 @@ fn refuse_panics<T>(load: impl FnOnce() -> Result<T, LoadError>) -> Result<T, Lo
     })
 }
 
-fn build(shared: &Shared, candidate: &Candidate) -> Result<Arc<Deployment>, LoadError> {
+/// A candidate that can be served.
+struct Prepared {
+    model: ModelName,
+    version: ModelVersion,
+    asked: ModelConfig,
+    signature: Signature,
+    trial: Trial,
+    costs: Costs,
+    max_batch_size: Option<usize>,
+    features: Option<FeatureInput>,
+    plan: Plan,
+    engines: Vec<Box<dyn Engine>>,
+    bound: RunBound,
+}
+
+fn prepare(shared: &Shared, candidate: &Candidate) -> Result<Prepared, LoadError> {
     let manifest = verified_manifest(candidate)?;
     let asked = candidate.config.clone().unwrap_or_default();
     model_config::accept(&asked, &candidate.model)?;
@@ -105,27 +131,50 @@ fn build(shared: &Shared, candidate: &Candidate) -> Result<Arc<Deployment>, Load
     let mut engines = plan.engines(shared, candidate, first, &bound)?;
     let stopped = || shared.is_draining();
     warm_up(&asked, &signature.inputs, max_batch_size, &candidate.beside, &mut engines, stopped)?;
-    let instances = engines.len();
-    let max_rows = plan.limits.max_rows;
-    let (executor, counters) = plan.start(shared, candidate, &asked, engines, bound)?;
-    report(candidate, &trial, &costs, executor.name());
-    let mut deployment = Deployment {
-        model: candidate.model.clone(),
-        version: candidate.version,
-        number: DeploymentNumber::next(),
-        inputs: signature.inputs,
-        outputs: signature.outputs,
-        batches,
+    let (model, version) = (candidate.model.clone(), candidate.version);
+    Ok(Prepared {
+        model,
+        version,
+        asked,
+        signature,
+        trial,
+        costs,
         max_batch_size,
-        cached: asked.response_cache.is_some_and(|cache| cache.enable),
-        config: ModelConfig::default(),
         features,
-        running: Running { instances, max_rows, apart: trial.apart, costs: costs.curve },
-        executor,
-        counters,
-    };
-    deployment.config = complete(&asked, &deployment, instances);
-    Ok(Arc::new(deployment))
+        plan,
+        engines,
+        bound,
+    })
+}
+
+impl Prepared {
+    /// Starts what runs it: threads that are not to have the priority of loading.
+    fn start(self, shared: &Shared) -> Result<Arc<Deployment>, LoadError> {
+        let Self { model, version, asked, signature, trial, costs, .. } = self;
+        let (instances, max_rows) = (self.engines.len(), self.plan.limits.max_rows);
+        let name = (&model, version);
+        let (executor, counters) =
+            self.plan.start(shared, name, &asked, self.engines, self.bound)?;
+        report(name, &trial, &costs, executor.name());
+        let batches = trial.apart.is_none();
+        let mut deployment = Deployment {
+            model,
+            version,
+            number: DeploymentNumber::next(),
+            inputs: signature.inputs,
+            outputs: signature.outputs,
+            batches,
+            max_batch_size: self.max_batch_size,
+            cached: asked.response_cache.is_some_and(|cache| cache.enable),
+            config: ModelConfig::default(),
+            features: self.features,
+            running: Running { instances, max_rows, apart: trial.apart, costs: costs.curve },
+            executor,
+            counters,
+        };
+        deployment.config = complete(&asked, &deployment, instances);
+        Ok(Arc::new(deployment))
+    }
 }
 
 /// One session of the candidate's graph, whose runs are bounded from the first one on.
@@ -139,8 +188,12 @@ fn open(
 }
 
 /// Says what was loaded, and what an operator may be surprised by.
-fn report(candidate: &Candidate, trial: &Trial, costs: &Costs, executor: &str) {
-    let (model, version) = (&candidate.model, candidate.version);
+fn report(
+    (model, version): (&ModelName, ModelVersion),
+    trial: &Trial,
+    costs: &Costs,
+    executor: &str,
+) {
     if let Some(reason) = &trial.apart {
         tracing::info!(%model, %version, reason, "every request of this version runs alone");
     }
@@ -284,6 +337,9 @@ struct Plan {
     limits: Limits,
     policy: SchedulePolicy,
     workers: WorkerSettings,
+    /// How long a run may take on workers, and on serving cores.
+    run_bound: Duration,
+    bound_on_cores: Duration,
 }
 
 impl Plan {
@@ -321,7 +377,17 @@ impl Plan {
                 .map_or_else(|| shared.max_waiting.clone(), MaxWaiting::new),
         };
         let workers = WorkerSettings { max_queue_delay: delay };
-        Self { choice, instances, limits, policy: scheduling.policy, workers }
+        let run_bound = Self::run_bound(shared, candidate);
+        let bound_on_cores = settings.max_run_time.unwrap_or(TICK_RUN_BOUND);
+        Self {
+            choice,
+            instances,
+            limits,
+            policy: scheduling.policy,
+            workers,
+            run_bound,
+            bound_on_cores,
+        }
     }
 
     /// How long a run may take, but for those on serving cores: as long as a request may and a
@@ -349,21 +415,19 @@ impl Plan {
     fn start(
         self,
         shared: &Shared,
-        candidate: &Candidate,
+        (model, version): (&ModelName, ModelVersion),
         asked: &ModelConfig,
         engines: Vec<Box<dyn Engine>>,
         bound: RunBound,
     ) -> Result<(Arc<Executor>, Arc<Counters>), LoadError> {
         // Those of the cores become workers if one is ended.
         let (workers, on_cores) = (engines.len(), self.choice == ExecutorChoice::Tick);
-        let (model, version) = (&candidate.model, candidate.version);
         let metrics = shared.metrics.deployment(model, version, &asked.metric_tags);
         let counters = Arc::new(Counters::new(shared.cores, workers, on_cores, metrics));
         let executor = match self.choice {
             ExecutorChoice::Tick => {
-                let on_workers = Self::run_bound(shared, candidate);
-                let on_cores = candidate.settings.max_run_time.unwrap_or(TICK_RUN_BOUND);
-                bound.set(on_cores);
+                let on_workers = self.run_bound;
+                bound.set(self.bound_on_cores);
                 let name = format!("{model}/{version}");
                 let refuge = Refuge { bound, on_workers, name };
                 Executor::ticks(engines, self.limits, self.policy, refuge)

@@ -55,7 +55,7 @@ fn candidate(graph: &str, config: Option<&str>) -> Candidate {
 
 fn load_candidate(candidate: &Candidate) -> Result<Loaded, LoadError> {
     let shared = shared();
-    let deployment = load(&shared, candidate)?;
+    let deployment = load(&shared, || Ok(candidate))?;
     shared.catalog.update(&candidate.model, |model| {
         model.versions.insert(candidate.version, deployment.clone());
         model.set_default_version(Some(candidate.version));
@@ -642,7 +642,7 @@ fn warm_up_runs_are_bounded_and_end_with_the_gateway() {
     load_candidate(&fixed(10)).unwrap();
     let shared = shared();
     shared.set_draining();
-    let error = load(&shared, &fixed(10)).unwrap_err().to_string();
+    let error = load(&shared, || Ok(fixed(10))).unwrap_err().to_string();
     assert!(error.contains("model_warmup \"w\": the gateway is shutting down"), "{error}");
 }
 

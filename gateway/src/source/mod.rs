@@ -33,7 +33,7 @@ fn install(
     shared: &Shared,
     model: &ModelName,
     version: ModelVersion,
-    read: impl FnOnce() -> Result<Candidate, LoadError>,
+    read: impl FnOnce() -> Result<Candidate, LoadError> + Send,
 ) -> bool {
     match prepare(shared, model, version, read) {
         Ok(deployment) => {
@@ -57,12 +57,12 @@ fn prepare(
     shared: &Shared,
     model: &ModelName,
     version: ModelVersion,
-    read: impl FnOnce() -> Result<Candidate, LoadError>,
+    read: impl FnOnce() -> Result<Candidate, LoadError> + Send,
 ) -> Result<Arc<Deployment>, LoadError> {
     shared.catalog.update(model, |known| {
         known.loading.insert(version);
     });
-    load(shared, &read()?)
+    load(shared, read)
 }
 
 /// Notes that a version is not served, and why. It is logged, counted and kept for whoever asks.

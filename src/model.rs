@@ -104,6 +104,7 @@ fn describe(checked: &CheckedVersion) -> String {
             plan.executor, plan.instances
         ),
     });
+    lines.push(format!("  on {}", plan.providers.join(", ")));
     lines.push(format!("  takes, by rows: {}", plan.costs));
     lines.extend(plan.inputs.iter().map(|input| format!("  input  {input}")));
     lines.extend(plan.outputs.iter().map(|output| format!("  output {output}")));

@@ -30,6 +30,14 @@ pub enum EngineError {
     /// A graph that does not open.
     #[error("graph cannot be opened: {0}")]
     Graph(String),
+    /// An execution provider that is not known, or cannot start.
+    #[error("execution provider {name:?} {reason}")]
+    Provider {
+        /// Its name.
+        name: String,
+        /// What is wrong with it.
+        reason: String,
+    },
     /// A graph with something that cannot be served.
     #[error("{kind} {name:?} is {found}, which cannot be served")]
     UnsupportedValue {
@@ -64,7 +72,9 @@ impl EngineError {
     /// The code that callers act on.
     pub const fn code(&self) -> Code {
         match self {
-            Self::LibraryMissing { .. } | Self::LibraryUnusable { .. } => Code::FailedPrecondition,
+            Self::LibraryMissing { .. } | Self::LibraryUnusable { .. } | Self::Provider { .. } => {
+                Code::FailedPrecondition
+            }
             Self::Graph(_)
             | Self::UnsupportedValue { .. }
             | Self::Input { .. }

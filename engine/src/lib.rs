@@ -8,10 +8,12 @@
 mod error;
 mod library;
 mod onnx;
+mod provider;
 mod value;
 
 pub use error::EngineError;
 pub use onnx::{OnnxEngine, OnnxRuntime};
+pub use provider::{CPU, Provider};
 use std::sync::Arc;
 use std::time::Instant;
 

@@ -5,12 +5,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use ort::environment::Environment;
-use ort::session::builder::GraphOptimizationLevel;
+use ort::session::builder::{GraphOptimizationLevel, SessionBuilder};
 use ort::session::{RunOptions, Session, SessionInputValue, SessionOutputs};
 use ort::value::{Outlet, ValueType};
 use sluice_protocol::{NamedTensor, Tensor, TensorSpec};
 
-use crate::{Engine, EngineError, Terminate, library, value};
+use crate::provider::CPU;
+use crate::{Engine, EngineError, Provider, Terminate, library, value};
 
 /// Where the library looks for weights that a graph has outside of itself.
 const WEIGHTS_FOLDER: &str = "session.model_external_initializers_file_folder_path";
@@ -61,7 +62,18 @@ impl OnnxRuntime {
     /// Opens a graph on the CPU. `threads` is how many threads one run may use; with more
     /// than one, idle threads sleep instead of spinning.
     pub fn open(&self, graph: &[u8], threads: usize) -> Result<OnnxEngine, EngineError> {
-        let session = self.session(graph, threads).map_err(|error| open_error(&error))?;
+        self.open_on(&[], graph, threads)
+    }
+
+    /// The same on `providers`, the first of which gets what it can run. One that cannot start is
+    /// passed over where there are others behind it.
+    pub fn open_on(
+        &self,
+        providers: &[Provider],
+        graph: &[u8],
+        threads: usize,
+    ) -> Result<OnnxEngine, EngineError> {
+        let (session, providers) = self.session(providers, graph, threads)?;
         let specs = |kind, outlets: &[Outlet]| {
             let each =
                 outlets.iter().map(|outlet| tensor_spec(kind, outlet.name(), outlet.dtype()));
@@ -75,19 +87,78 @@ impl OnnxRuntime {
         let optional = optional.filter_map(Result::ok).collect();
         let options = RunOptions::new().map_err(|error| open_error(&error))?;
         let terminator = Terminator(Arc::new(options));
-        Ok(OnnxEngine { session, terminator, inputs, optional, outputs })
+        Ok(OnnxEngine { session, terminator, inputs, optional, outputs, providers })
     }
 
-    fn session(&self, graph: &[u8], threads: usize) -> ort::Result<Session> {
-        Session::builder(&self.environment)?
+    /// A session on the first of the providers that start, and their names.
+    fn session(
+        &self,
+        providers: &[Provider],
+        graph: &[u8],
+        threads: usize,
+    ) -> Result<(Session, Vec<String>), EngineError> {
+        let mut left: Vec<_> = providers.iter().collect();
+        loop {
+            let (failed, error) = match self.try_session(&left, graph, threads) {
+                Ok(session) => {
+                    let names: Vec<_> =
+                        left.iter().map(|provider| provider.name().to_owned()).collect();
+                    return Ok((
+                        session,
+                        if names.is_empty() { vec![CPU.to_owned()] } else { names },
+                    ));
+                }
+                Err(failed) => failed,
+            };
+            // It may be the graph's fault, too: then the last one says so.
+            let Some(place) = failed.or_else(|| left.iter().position(|one| one.name() != CPU))
+            else {
+                return Err(open_error(&error));
+            };
+            let provider = left[place];
+            let (name, reason) = (provider.name(), one_line(&error));
+            if place + 1 == left.len() {
+                let way_out = "give an ONNX Runtime that has it by --onnxruntime FILE, or name another provider after it, cpu for one";
+                let reason = format!("cannot start: {reason}; {way_out}");
+                return Err(EngineError::Provider { name: name.to_owned(), reason });
+            }
+            tracing::warn!(
+                provider = name,
+                reason,
+                "an execution provider cannot start; the next one is tried"
+            );
+            left.remove(place);
+        }
+    }
+
+    /// A session on all of the providers, or which of them cannot start and why; none where it is only
+    /// known that the session does not.
+    fn try_session(
+        &self,
+        providers: &[&Provider],
+        graph: &[u8],
+        threads: usize,
+    ) -> Result<Session, (Option<usize>, ort::Error)> {
+        let mut builder = self.builder(threads).map_err(|error| (None, error))?;
+        for (place, provider) in providers.iter().enumerate() {
+            if let Some(dispatch) = provider.dispatch() {
+                let registered = builder.with_execution_providers([dispatch]);
+                builder = registered.map_err(|error| (Some(place), error.into()))?;
+            }
+        }
+        builder.commit_from_memory(graph).map_err(|error| (None, error))
+    }
+
+    fn builder(&self, threads: usize) -> ort::Result<SessionBuilder> {
+        let builder = Session::builder(&self.environment)?
             // Every one that the library has; newer ones have more levels below this.
             .with_optimization_level(GraphOptimizationLevel::All)?
             .with_config_entry(WEIGHTS_FOLDER, NOWHERE)?
             .with_intra_threads(threads.max(1))?
             .with_inter_threads(1)?
             .with_intra_op_spinning(false)?
-            .with_inter_op_spinning(false)?
-            .commit_from_memory(graph)
+            .with_inter_op_spinning(false)?;
+        Ok(builder)
     }
 }
 
@@ -107,9 +178,15 @@ pub struct OnnxEngine {
     /// Initializers that are graph inputs too.
     optional: Vec<TensorSpec>,
     outputs: Vec<TensorSpec>,
+    providers: Vec<String>,
 }
 
 impl OnnxEngine {
+    /// The execution providers that it really runs on, in the order of their preference.
+    pub fn providers(&self) -> &[String] {
+        &self.providers
+    }
+
     /// The inputs as values, checked to be as many as the graph has.
     fn values<'t>(&self, inputs: &'t [Tensor]) -> Result<Vec<SessionInputValue<'t>>, EngineError> {
         if inputs.len() != self.inputs.len() {

@@ -52,6 +52,8 @@ pub struct CheckedPlan {
     pub max_rows: usize,
     /// Why no two requests may share a run, if so.
     pub apart: Option<String>,
+    /// The execution providers that would run the graph, the preferred one first.
+    pub providers: Vec<String>,
     /// Run time by rows, as measured.
     pub costs: String,
     /// What a request may bring: name, datatype and shape.
@@ -148,6 +150,7 @@ impl CheckedPlan {
             instances: running.instances,
             max_rows: running.max_rows,
             apart: running.apart.clone(),
+            providers: running.providers.clone(),
             costs: running.costs.to_string(),
             inputs: inputs
                 .map(|input| tensor(&input.name, input.datatype, &input.shape, input.optional))

@@ -10,6 +10,7 @@ use sluice_protocol::{Code, Datatype, ModelName, ModelVersion, Tensor};
 use crate::counters::Counters;
 use crate::error::GatewayError;
 use crate::executor::{CostCurve, Executor};
+use crate::metrics::DeploymentInfo;
 pub(crate) use crate::model_config::PLATFORM;
 use crate::model_config::{Labels, Reshape};
 
@@ -38,6 +39,8 @@ pub(crate) struct Deployment {
     pub(crate) running: Running,
     pub(crate) executor: Arc<Executor>,
     pub(crate) counters: Arc<Counters>,
+    /// Tells of it in the metrics, as long as it is there.
+    pub(crate) _info: Option<DeploymentInfo>,
 }
 
 /// A deployment's number among all that the process has had.
@@ -90,6 +93,8 @@ pub(crate) struct Running {
     /// Why no two requests may share a run, if so.
     pub(crate) apart: Option<String>,
     pub(crate) costs: CostCurve,
+    /// The execution providers that run the graph, the preferred one first.
+    pub(crate) providers: Vec<String>,
 }
 
 /// The graph input that features fill, and what computes them.
@@ -211,7 +216,13 @@ pub(crate) mod idle {
 
     /// Nothing that runs.
     pub(crate) fn running() -> Running {
-        Running { instances: 0, max_rows: 1, apart: None, costs: CostCurve::unknown() }
+        Running {
+            instances: 0,
+            max_rows: 1,
+            apart: None,
+            costs: CostCurve::unknown(),
+            providers: Vec::new(),
+        }
     }
 
     /// Version 1 of a model with these inputs: names, datatypes and shapes.
@@ -243,6 +254,7 @@ pub(crate) mod idle {
             running: running(),
             executor: Executor::ticks(Vec::new(), limits, SchedulePolicy::default(), refuge),
             counters: Arc::new(Counters::new(1, 0, true, metrics)),
+            _info: None,
         }
     }
 }

@@ -14,9 +14,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use sluice_engine::{Engine, OnnxEngine};
+use sluice_engine::{CPU, Engine, OnnxEngine};
 use sluice_features::ServicePlan;
-use sluice_protocol::grpc::ModelConfig;
+use sluice_protocol::grpc::{ModelConfig, ModelParameter};
 use sluice_protocol::{
     Digest, FeatureServicePin, MANIFEST_FILE, MODEL_FILE, Manifest, ModelName, ModelVersion,
     TensorSpec,
@@ -26,7 +26,7 @@ use graph::varies_by_values;
 use parity::{check_parity, parity_rows};
 pub(crate) use probe::{random_tensor, zero_tensor};
 pub(crate) use settings::DeploymentSettings;
-use settings::ExecutorChoice;
+use settings::{AskedProvider, ExecutorChoice};
 use trial::Trial;
 
 use crate::background;
@@ -41,6 +41,8 @@ use crate::model_config::{self, Scheduling, Signature, complete, warm_up};
 use crate::shared::Shared;
 use crate::watchdog::{RunBound, Watched};
 
+/// The parameter of a model's configuration that says which execution providers run it.
+const PROVIDERS: &str = "execution_providers";
 /// How long it may take that callers are told that their time is over.
 const ALL_TOLD: Duration = Duration::from_millis(250);
 /// How long a run may take on a serving core, where nobody says otherwise: a thousand times what
@@ -97,6 +99,9 @@ struct Prepared {
     costs: Costs,
     max_batch_size: Option<usize>,
     features: Option<FeatureInput>,
+    providers: Vec<String>,
+    /// Whether its operator says on which it is to run.
+    names_providers: bool,
     plan: Plan,
     engines: Vec<Box<dyn Engine>>,
     bound: RunBound,
@@ -110,6 +115,7 @@ fn prepare(shared: &Shared, candidate: &Candidate) -> Result<Prepared, LoadError
     let bound = Plan::run_bound(shared, candidate);
     let bound = shared.watchdog.bound(bound);
     let mut first = open(shared, candidate, &bound)?;
+    let providers = first.inner().providers().to_vec();
     if let Some(manifest) = &manifest {
         check_signature("input", &manifest.inputs, first.inputs())?;
         check_signature("output", &manifest.outputs, first.outputs())?;
@@ -127,7 +133,9 @@ fn prepare(shared: &Shared, candidate: &Candidate) -> Result<Prepared, LoadError
         Costs::measure(&mut first, graph(candidate)?, &signature, &trial, parity.is_some())?;
     let batches = trial.apart.is_none();
     let max_batch_size = signature.batching.max_batch_size(batches);
-    let plan = Plan::new(shared, candidate, scheduling, &costs, max_batch_size.filter(|_| batches));
+    let on_cpu = providers.iter().all(|provider| provider == CPU);
+    let most_rows = max_batch_size.filter(|_| batches);
+    let plan = Plan::new(shared, candidate, scheduling, &costs, most_rows, on_cpu);
     let mut engines = plan.engines(shared, candidate, first, &bound)?;
     let stopped = || shared.is_draining();
     warm_up(&asked, &signature.inputs, max_batch_size, &candidate.beside, &mut engines, stopped)?;
@@ -141,6 +149,8 @@ fn prepare(shared: &Shared, candidate: &Candidate) -> Result<Prepared, LoadError
         costs,
         max_batch_size,
         features,
+        providers,
+        names_providers: !candidate.settings.providers.is_empty(),
         plan,
         engines,
         bound,
@@ -155,8 +165,9 @@ impl Prepared {
         let name = (&model, version);
         let (executor, counters) =
             self.plan.start(shared, name, &asked, self.engines, self.bound)?;
-        report(name, &trial, &costs, executor.name());
+        report(name, &trial, &costs, executor.name(), &self.providers);
         let batches = trial.apart.is_none();
+        let info = shared.metrics.deployment_info(&model, version, &self.providers);
         let mut deployment = Deployment {
             model,
             version,
@@ -168,11 +179,23 @@ impl Prepared {
             cached: asked.response_cache.is_some_and(|cache| cache.enable),
             config: ModelConfig::default(),
             features: self.features,
-            running: Running { instances, max_rows, apart: trial.apart, costs: costs.curve },
+            running: Running {
+                instances,
+                max_rows,
+                apart: trial.apart,
+                costs: costs.curve,
+                providers: self.providers,
+            },
             executor,
             counters,
+            _info: Some(info),
         };
         deployment.config = complete(&asked, &deployment, instances);
+        if self.names_providers {
+            let string_value = deployment.running.providers.join(",");
+            let parameter = ModelParameter { string_value };
+            deployment.config.parameters.insert(PROVIDERS.to_owned(), parameter);
+        }
         Ok(Arc::new(deployment))
     }
 }
@@ -183,7 +206,9 @@ fn open(
     candidate: &Candidate,
     bound: &RunBound,
 ) -> Result<Watched<OnnxEngine>, LoadError> {
-    let engine = shared.runtime.open(graph(candidate)?, 1)?;
+    let asked = candidate.settings.providers.iter().map(AskedProvider::resolve);
+    let providers = asked.collect::<Result<Vec<_>, _>>()?;
+    let engine = shared.runtime.open_on(&providers, graph(candidate)?, 1)?;
     Ok(shared.watchdog.watch(engine, bound, &candidate.model, candidate.version))
 }
 
@@ -193,6 +218,7 @@ fn report(
     trial: &Trial,
     costs: &Costs,
     executor: &str,
+    providers: &[String],
 ) {
     if let Some(reason) = &trial.apart {
         tracing::info!(%model, %version, reason, "every request of this version runs alone");
@@ -202,7 +228,8 @@ fn report(
         tracing::warn!(%model, %version, reason, "the cost of a run is unknown");
     }
     let costs = &costs.curve;
-    tracing::info!(%model, %version, executor, %costs, "loaded model version");
+    let providers = providers.join(", ");
+    tracing::info!(%model, %version, executor, providers, %costs, "loaded model version");
 }
 
 /// The graph's bytes, from the file that its configuration names, or the one of the usual name in
@@ -350,20 +377,23 @@ impl Plan {
         scheduling: Scheduling,
         costs: &Costs,
         most_rows: Option<usize>,
+        on_cpu: bool,
     ) -> Self {
         let settings = &candidate.settings;
         let Costs { curve: costs, vary } = costs;
         let delay = settings.max_queue_delay.or(scheduling.max_queue_delay).unwrap_or_default();
-        let choice = settings.executor.unwrap_or(if costs.is_cheap() && !vary && delay.is_zero() {
-            ExecutorChoice::Tick
-        } else {
-            ExecutorChoice::Workers
+        let fits_a_tick = on_cpu && costs.is_cheap() && !vary && delay.is_zero();
+        let choice = settings.executor.unwrap_or(match fits_a_tick {
+            true => ExecutorChoice::Tick,
+            false => ExecutorChoice::Workers,
         });
         let (instances, found) = match choice {
             ExecutorChoice::Tick => (shared.cores, costs.tick_rows()),
             ExecutorChoice::Workers => {
                 let asked = settings.instances.or(scheduling.instances);
-                (asked.unwrap_or(shared.cores), costs.worthwhile_rows())
+                // A device has room for one copy of the weights, and runs one after the other.
+                let instances = if on_cpu { shared.cores } else { 1 };
+                (asked.unwrap_or(instances), costs.worthwhile_rows())
             }
         };
         let preferred = scheduling.max_rows.map_or(found, |most| most.min(found));

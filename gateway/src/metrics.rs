@@ -95,6 +95,23 @@ impl Metrics {
         })
     }
 
+    /// That a version runs on these execution providers, as long as what is given back is kept.
+    pub(crate) fn deployment_info(
+        &self,
+        model: &ModelName,
+        version: ModelVersion,
+        providers: &[String],
+    ) -> DeploymentInfo {
+        let own = [(MODEL, model.to_string()), (VERSION, version.to_string())];
+        let mut labels = own.map(|(key, value)| Label::new(key, value)).to_vec();
+        labels.push(Label::new("provider", providers.join(",")));
+        with_local_recorder(&self.recorder, || {
+            let info = gauge!("sluice_deployment_info", labels);
+            info.increment(1);
+            DeploymentInfo(info)
+        })
+    }
+
     /// A version that was refused.
     pub(crate) fn count_refused_load(&self, model: &ModelName) {
         with_local_recorder(&self.recorder, || {
@@ -164,6 +181,21 @@ impl Metrics {
 impl std::fmt::Debug for Metrics {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Metrics").finish_non_exhaustive()
+    }
+}
+
+/// A deployment in the metrics. While one takes the place of another of its version, both count.
+pub(crate) struct DeploymentInfo(Gauge);
+
+impl std::fmt::Debug for DeploymentInfo {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("DeploymentInfo").finish_non_exhaustive()
+    }
+}
+
+impl Drop for DeploymentInfo {
+    fn drop(&mut self) {
+        self.0.decrement(1);
     }
 }
 

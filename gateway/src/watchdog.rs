@@ -69,6 +69,13 @@ pub(crate) struct Watched<E> {
     watch: Arc<Watch>,
 }
 
+impl<E> Watched<E> {
+    /// The engine itself.
+    pub(crate) const fn inner(&self) -> &E {
+        &self.engine
+    }
+}
+
 impl Watchdog {
     /// A bound for a deployment's runs.
     pub(crate) fn bound(&self, most: Duration) -> RunBound {

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde::Deserialize;
+use sluice_engine::{CPU, EngineError, Provider};
 use sluice_protocol::{Format, ModelVersion, read_toml};
 
 use crate::error::LoadError;
@@ -33,6 +34,9 @@ pub(crate) struct DeploymentSettings {
     /// How long a run may take, `2s` for one, before it is ended.
     #[serde(deserialize_with = "crate::duration::deserialize")]
     pub(super) max_run_time: Option<Duration>,
+    /// Execution providers, the preferred one first, each with options by ONNX Runtime's names:
+    /// `[{ name = "cuda", device_id = 0 }, { name = "cpu" }]`. The CPU when absent.
+    pub(super) providers: Vec<AskedProvider>,
     /// Names for versions of the model: the part of a path behind `/labels/`.
     pub(crate) labels: BTreeMap<String, ModelVersion>,
 }
@@ -42,6 +46,38 @@ pub(crate) struct DeploymentSettings {
 pub(super) enum ExecutorChoice {
     Tick,
     Workers,
+}
+
+/// An execution provider as it is written.
+#[derive(Debug, Clone, Deserialize)]
+pub(super) struct AskedProvider {
+    name: String,
+    #[serde(flatten)]
+    options: BTreeMap<String, ProviderOption>,
+}
+
+/// A value of an option, of which ONNX Runtime has the text.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(untagged)]
+enum ProviderOption {
+    Truth(bool),
+    Whole(i64),
+    Number(f64),
+    Text(String),
+}
+
+impl AskedProvider {
+    pub(super) fn resolve(&self) -> Result<Provider, EngineError> {
+        let text = |option: &ProviderOption| match option {
+            // As its own options have it.
+            ProviderOption::Truth(value) => u8::from(*value).to_string(),
+            ProviderOption::Whole(value) => value.to_string(),
+            ProviderOption::Number(value) => value.to_string(),
+            ProviderOption::Text(value) => value.clone(),
+        };
+        let options = self.options.iter().map(|(key, value)| (key.clone(), text(value)));
+        Provider::new(&self.name, options.collect())
+    }
 }
 
 impl DeploymentSettings {
@@ -55,6 +91,15 @@ impl DeploymentSettings {
         if settings.max_run_time.is_some_and(|most| most < SHORTEST_RUN) {
             let reason = format!("max_run_time must be at least {SHORTEST_RUN:?}");
             return Err(LoadError::Settings(reason));
+        }
+        if let Some(error) = settings.providers.iter().find_map(|one| one.resolve().err()) {
+            return Err(LoadError::Settings(error.to_string()));
+        }
+        let is_tick = settings.executor == Some(ExecutorChoice::Tick);
+        if is_tick && settings.providers.iter().any(|one| one.name != CPU) {
+            let reason =
+                "executor \"tick\" is for the CPU: a serving core would wait for the device";
+            return Err(LoadError::Settings(reason.to_owned()));
         }
         let no_part = |label: &&String| label.is_empty() || label.contains(['/', ':']);
         if let Some(label) = settings.labels.keys().find(no_part) {

@@ -37,7 +37,8 @@ pub(crate) fn complete(
         .get_or_insert_default()
         .policy_choice
         .get_or_insert(PolicyChoice::All(All {}));
-    config.instance_group = instance_group(asked, &deployment.model, instances);
+    let kind = kind(&deployment.running.providers);
+    config.instance_group = instance_group(asked, &deployment.model, instances, kind);
     if deployment.batches && config.scheduling_choice.is_none() {
         let batching = ModelDynamicBatching::default();
         config.scheduling_choice = Some(SchedulingChoice::DynamicBatching(batching));
@@ -77,26 +78,34 @@ fn dims(deployment: &Deployment, shape: &[i64]) -> Vec<i64> {
     shape.iter().skip(batch).copied().collect()
 }
 
+/// Where the graph runs, in Triton's words.
+fn kind(providers: &[String]) -> Kind {
+    const DEVICES: [&str; 3] = ["cuda", "tensorrt", "rocm"];
+    let on_device = providers.first().is_some_and(|first| DEVICES.contains(&first.as_str()));
+    if on_device { Kind::Gpu } else { Kind::Cpu }
+}
+
 /// The groups that were asked for, if they are what runs; else one of all that do. Those without
 /// a name are called by the model's and their place, as Triton has it.
 fn instance_group(
     asked: &ModelConfig,
     model: &ModelName,
     instances: usize,
+    kind: Kind,
 ) -> Vec<ModelInstanceGroup> {
-    let on_cpu = |(place, group): (usize, &ModelInstanceGroup)| ModelInstanceGroup {
+    let own = |(place, group): (usize, &ModelInstanceGroup)| ModelInstanceGroup {
         name: if group.name.is_empty() { format!("{model}_{place}") } else { group.name.clone() },
         count: group.count.max(1),
-        kind: Kind::Cpu.into(),
+        kind: kind.into(),
         ..group.clone()
     };
-    let mut groups: Vec<_> = asked.instance_group.iter().enumerate().map(on_cpu).collect();
+    let mut groups: Vec<_> = asked.instance_group.iter().enumerate().map(own).collect();
     let counts = groups.iter().map(|group| i64::from(group.count));
     if usize::try_from(counts.sum::<i64>()) == Ok(instances) {
         return groups;
     }
     groups.truncate(1);
     let name = groups.pop().map_or_else(|| format!("{model}_0"), |group| group.name);
-    let (count, kind) = (i32::try_from(instances).unwrap_or(i32::MAX), Kind::Cpu.into());
+    let (count, kind) = (i32::try_from(instances).unwrap_or(i32::MAX), kind.into());
     vec![ModelInstanceGroup { name, count, kind, ..ModelInstanceGroup::default() }]
 }

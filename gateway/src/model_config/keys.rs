@@ -76,7 +76,7 @@ pub(super) const REFUSED: [Refused; 13] = [
     (
         "instance_group.kind: KIND_GPU",
         |config| any_group(config, |group| group.kind() == Kind::Gpu),
-        "this build serves on the CPU; say KIND_CPU or KIND_AUTO",
+        "say which device in deployment.toml, by providers = [{ name = \"cuda\" }], and KIND_AUTO here",
     ),
 ];
 

@@ -120,6 +120,7 @@ impl Serving {
             running: idle::running(),
             executor: executor.unwrap(),
             counters,
+            _info: None,
         });
         self.shared.catalog.update(&model, |known| {
             known.versions.insert(ModelVersion(1), deployment.clone());

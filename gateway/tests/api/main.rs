@@ -33,6 +33,7 @@ mod metadata;
 mod metrics;
 mod openapi;
 mod overload;
+mod providers;
 mod raw_call;
 mod registry;
 mod reload;

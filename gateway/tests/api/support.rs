@@ -91,7 +91,7 @@ fn repository(models: &[(&str, u64, &str)]) -> tempfile::TempDir {
 }
 
 /// The same, with `deployment.toml` for each.
-fn repository_as(models: &[(&str, u64, &str)], deployment: &str) -> tempfile::TempDir {
+pub(crate) fn repository_as(models: &[(&str, u64, &str)], deployment: &str) -> tempfile::TempDir {
     let folder = repository(models);
     for (model, ..) in models {
         std::fs::write(folder.path().join(model).join("deployment.toml"), deployment).unwrap();

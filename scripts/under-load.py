@@ -180,7 +180,7 @@ class Memory:
 def overload(options):
     seconds = 10 if options.short else 60
     for title, models, arguments in [
-        ("a costly model, a row a run", {"costly": products([32, 256, 6144, 1])}, []),
+        ("a costly model, a row a run", {"costly": products([32, 256, 49152, 1])}, []),
         ("mlp_small and gbt_500x6 in turn, 20 rows each",
          {name: MODELS / f"{name}.onnx" for name in ("mlp_small", "gbt_500x6")}, ["--rows", "20"]),
     ]:
@@ -220,7 +220,7 @@ def fairness(options):
     seconds = 5 if options.short else 10
     with tempfile.TemporaryDirectory() as folder:
         one = "max_batch_rows = 1\ninstances = 1\n"
-        place(pathlib.Path(folder), "costly", products([32, 256, 6144, 1]), one)
+        place(pathlib.Path(folder), "costly", products([32, 256, 49152, 1]), one)
         for told_apart in ([], ["--tenant-header", "x-tenant"]):
             gateway = Gateway(folder, "--max-waiting", "50ms", *told_apart)
             best = load(gateway, "costly", "--closed", "--connections", 16, "--duration", "5s")

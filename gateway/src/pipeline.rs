@@ -302,16 +302,19 @@ fn refuse_early(
     caller: Caller,
     timeout: Duration,
 ) -> Result<(), GatewayError> {
+    // A kept answer costs no run.
+    if shared.cache.is_some() && deployment.cached {
+        return Ok(());
+    }
+    // What is in shared memory is in no body.
+    let fits = || {
+        !shared.regions.is_enabled()
+            && deployment.most_rows(caller.bytes) <= deployment.running.max_rows
+    };
     let refusal = Core::with(|core| {
-        deployment.executor.refusal(core, &deployment.counters, caller.tenant, timeout)
+        deployment.executor.refusal(core, &deployment.counters, caller.tenant, timeout, fits)
     });
-    let Some(refusal) = refusal else { return Ok(()) };
-    // A kept answer costs no run; a job that is too large for one has other terms; and what is in
-    // shared memory is in no body.
-    let is_kept = shared.cache.is_some() && deployment.cached;
-    let is_small = !shared.regions.is_enabled()
-        && deployment.most_rows(caller.bytes) <= deployment.running.max_rows;
-    if is_small && !is_kept { Err(told(shared, deployment, refusal)) } else { Ok(()) }
+    refusal.map_or(Ok(()), |refusal| Err(told(shared, deployment, refusal)))
 }
 
 /// What the caller is told of a refusal.

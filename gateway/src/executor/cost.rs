@@ -69,11 +69,12 @@ impl Limits {
     /// The same of a job of one row, behind rows of both kinds.
     pub(super) fn admit_row(
         &self,
+        own: Rows,
         ahead: Rows,
         left: Option<Duration>,
         row: Duration,
     ) -> Result<(), Refusal> {
-        let ahead = ahead.ahead_of(Rows { small: 1, large: 0 }, self.max_rows);
+        let ahead = ahead.ahead_of(own, self.max_rows);
         self.admit(ahead, 1, left, row)
     }
 }

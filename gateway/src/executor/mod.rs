@@ -274,19 +274,23 @@ impl Executor {
     }
 
     /// Why a request that comes now would be refused however few rows it had, if it would: it need
-    /// not be read then. `time` is how long its answer would be of use.
+    /// not be read then. `time` is how long its answer would be of use. One that `fits` has no more
+    /// rows than a run; of others that is not known.
     pub(crate) fn refusal(
         self: &Arc<Self>,
         core: &Core,
         counters: &Counters,
         tenant: Tenant,
         time: Duration,
+        fits: impl FnOnce() -> bool,
     ) -> Option<Refusal> {
-        let shard = counters.shard(core.index);
-        match &**self {
-            Self::Ticks(ticks) => ticks.refusal(self, core, tenant, time, shard),
-            Self::Workers(workers) => workers.refusal(tenant, time, shard),
-        }
+        let (shard, terms) = (counters.shard(core.index), (tenant, time));
+        let refusal = |own| match &**self {
+            Self::Ticks(ticks) => ticks.refusal(self, core, terms, own, shard),
+            Self::Workers(workers) => workers.refusal(terms, own, shard),
+        };
+        let of_small = refusal(Rows { small: 1, large: 0 })?;
+        if fits() { Some(of_small) } else { refusal(Rows { small: 0, large: 1 }) }
     }
 
     /// The way's name, for people.

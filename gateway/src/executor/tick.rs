@@ -8,19 +8,24 @@ use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::rc::Rc;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use sluice_engine::Engine;
 use tokio::sync::Notify;
 
 use super::pace::{Busy, Pace};
 use super::schedule::Schedule;
+use super::waiting::Rows;
 use super::work::Work;
 use super::workers::Workers;
 use super::{Executor, Job, Limits, Patience, Refusal, SchedulePolicy, Terms, WorkerSettings};
 use crate::counters::{Counters, Shard};
 use crate::tenant::Tenant;
 use crate::watchdog::RunBound;
+
+/// How much of a core's time goes to runs next to what goes to reading and answering, while there is
+/// not enough of it.
+const RUNS_TO_READING: u32 = 2;
 
 /// One engine a core, until one of them outlasts its bound. The mutex is for the compiler: a core
 /// only ever takes its own.
@@ -108,12 +113,33 @@ impl Core {
     async fn drain(self: Rc<Self>) {
         loop {
             self.wake.notified().await;
-            while self.run_next() {
-                // Answers go out, and new requests come in, between two runs.
+            let mut since = None;
+            while self.run_turn(since) {
+                since = (!self.waiting.borrow().is_empty()).then(Instant::now);
+                // Answers go out, and new requests come in, between two turns.
                 tokio::task::yield_now().await;
             }
             self.awake.set(false);
         }
+    }
+
+    /// A run; and where rows waited on `since` the last turn, runs until those have had their part of
+    /// the time that went by. Else a core that is flooded would do little but read what it refuses.
+    /// False when nothing waits.
+    fn run_turn(&self, since: Option<Instant>) -> bool {
+        let turn = since.map(|since| {
+            let now = Instant::now();
+            (now, now.saturating_duration_since(since) * RUNS_TO_READING)
+        });
+        if !self.run_next() {
+            return false;
+        }
+        if let Some((begun, part)) = turn {
+            while !self.waiting.borrow().is_empty() && begun.elapsed() < part {
+                self.run_next();
+            }
+        }
+        true
     }
 
     /// One run for the deployment whose turn it is; false when nothing waits.
@@ -265,22 +291,22 @@ impl Ticks {
         workers.submit(job, terms, counters.shard(core.index))
     }
 
-    /// Why one row that comes now would be refused, if it would.
+    /// Why one row that comes now would be refused, if it would, as a job of this size.
     pub(super) fn refusal(
         &self,
         executor: &Arc<Executor>,
         core: &Core,
-        tenant: Tenant,
-        time: Duration,
+        (tenant, time): (Tenant, Duration),
+        own: Rows,
         shard: &Shard,
     ) -> Option<Refusal> {
         if let Some(workers) = self.moved.get() {
-            return workers.refusal(tenant, time, shard);
+            return workers.refusal((tenant, time), own, shard);
         }
         let mut waiting = core.waiting.borrow_mut();
         let queue = waiting.iter_mut().find(|queue| Arc::ptr_eq(&queue.executor, executor))?;
         let (work, row) = (&mut queue.work, self.paces[core.index].row());
-        let admit = |ahead| self.limits.admit_row(ahead, Some(time), row);
+        let admit = |ahead| self.limits.admit_row(own, ahead, Some(time), row);
         // Behind all of them is more than what goes before it.
         admit(work.rows()).err()?;
         let foremost = self.schedule.foremost(tenant, time);

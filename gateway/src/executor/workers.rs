@@ -100,10 +100,15 @@ impl Workers {
         Ok(patience)
     }
 
-    /// Why one row that comes now would be refused, if it would.
-    pub(super) fn refusal(&self, tenant: Tenant, time: Duration, shard: &Shard) -> Option<Refusal> {
+    /// Why one row that comes now would be refused, if it would, as a job of this size.
+    pub(super) fn refusal(
+        &self,
+        (tenant, time): (Tenant, Duration),
+        own: Rows,
+        shard: &Shard,
+    ) -> Option<Refusal> {
         let row = self.row_time();
-        let admit = |ahead| self.limits.admit_row(ahead, Some(time), row);
+        let admit = |ahead| self.limits.admit_row(own, ahead, Some(time), row);
         admit(self.waiting.now()).err()?;
         let foremost = self.schedule.foremost(tenant, time);
         let before = || self.waiting.now().without(self.queue.rows_behind(foremost));

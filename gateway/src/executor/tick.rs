@@ -331,3 +331,7 @@ impl Ticks {
         self.schedule.enter(job, terms)
     }
 }
+
+#[cfg(test)]
+#[path = "tick_tests.rs"]
+mod tests;

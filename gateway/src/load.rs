@@ -73,10 +73,11 @@ pub(crate) fn load<C: Borrow<Candidate>>(
     let started = Instant::now();
     let prepare = || refuse_panics(|| prepare(shared, read()?.borrow()));
     let prepared = match shared.is_started() {
-        true => background::run("load", prepare),
+        true => background::run("load", prepare)
+            .unwrap_or_else(|error| Err(LoadError::Package(format!("start its thread: {error}")))),
         false => prepare(),
     };
-    let loaded = prepared?.start(shared)?;
+    let loaded = refuse_panics(|| prepared?.start(shared))?;
     loaded.counters.set_load_time(started.elapsed());
     Ok(loaded)
 }

@@ -104,7 +104,8 @@ fn describe(checked: &CheckedVersion) -> String {
             plan.executor, plan.instances
         ),
     });
-    lines.push(format!("  on {}", plan.providers.join(", ")));
+    let memory = plan.session_memory.map(|bytes| format!(", {} MiB a session", bytes >> 20));
+    lines.push(format!("  on {}{}", plan.providers.join(", "), memory.unwrap_or_default()));
     lines.push(format!("  takes, by rows: {}", plan.costs));
     lines.extend(plan.inputs.iter().map(|input| format!("  input  {input}")));
     lines.extend(plan.outputs.iter().map(|output| format!("  output {output}")));

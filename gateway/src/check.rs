@@ -54,6 +54,8 @@ pub struct CheckedPlan {
     pub apart: Option<String>,
     /// The execution providers that would run the graph, the preferred one first.
     pub providers: Vec<String>,
+    /// By how many bytes the process grew with each session, if that is known.
+    pub session_memory: Option<u64>,
     /// Run time by rows, as measured.
     pub costs: String,
     /// What a request may bring: name, datatype and shape.
@@ -151,6 +153,7 @@ impl CheckedPlan {
             max_rows: running.max_rows,
             apart: running.apart.clone(),
             providers: running.providers.clone(),
+            session_memory: running.session_memory,
             costs: running.costs.to_string(),
             inputs: inputs
                 .map(|input| tensor(&input.name, input.datatype, &input.shape, input.optional))

@@ -95,6 +95,9 @@ pub(crate) struct Running {
     pub(crate) costs: CostCurve,
     /// The execution providers that run the graph, the preferred one first.
     pub(crate) providers: Vec<String>,
+    /// By how many bytes the process grew with each session, if that is known. Another load at the
+    /// same time is in it.
+    pub(crate) session_memory: Option<u64>,
 }
 
 /// The graph input that features fill, and what computes them.
@@ -222,6 +225,7 @@ pub(crate) mod idle {
             apart: None,
             costs: CostCurve::unknown(),
             providers: Vec::new(),
+            session_memory: None,
         }
     }
 

@@ -41,6 +41,7 @@ mod metrics;
 mod model_config;
 mod pipeline;
 mod reload;
+mod resident;
 mod room;
 mod security;
 mod server;

@@ -38,6 +38,7 @@ use crate::executor::{
 };
 use crate::live::MaxWaiting;
 use crate::model_config::{self, Scheduling, Signature, complete, warm_up};
+use crate::resident::resident;
 use crate::shared::Shared;
 use crate::watchdog::{RunBound, Watched};
 
@@ -82,6 +83,11 @@ pub(crate) fn load<C: Borrow<Candidate>>(
     Ok(loaded)
 }
 
+/// By how much memory has grown, or nothing where it has shrunk meanwhile.
+fn grown(before: Option<u64>, after: Option<u64>) -> Option<u64> {
+    Some(after?.saturating_sub(before?))
+}
+
 fn refuse_panics<T>(load: impl FnOnce() -> Result<T, LoadError>) -> Result<T, LoadError> {
     catch_unwind(AssertUnwindSafe(load)).unwrap_or_else(|panic| {
         let text = panic.downcast_ref::<String>().map(String::as_str);
@@ -103,6 +109,7 @@ struct Prepared {
     providers: Vec<String>,
     /// Whether its operator says on which it is to run.
     names_providers: bool,
+    session_memory: Option<u64>,
     plan: Plan,
     engines: Vec<Box<dyn Engine>>,
     bound: RunBound,
@@ -115,7 +122,9 @@ fn prepare(shared: &Shared, candidate: &Candidate) -> Result<Prepared, LoadError
     let scheduling = Scheduling::read(&asked)?;
     let bound = Plan::run_bound(shared, candidate);
     let bound = shared.watchdog.bound(bound);
+    let at_first = resident();
     let mut first = open(shared, candidate, &bound)?;
+    let with_one = resident();
     let providers = first.inner().providers().to_vec();
     if let Some(manifest) = &manifest {
         check_signature("input", &manifest.inputs, first.inputs())?;
@@ -137,7 +146,14 @@ fn prepare(shared: &Shared, candidate: &Candidate) -> Result<Prepared, LoadError
     let on_cpu = providers.iter().all(|provider| provider == CPU);
     let most_rows = max_batch_size.filter(|_| batches);
     let plan = Plan::new(shared, candidate, scheduling, &costs, most_rows, on_cpu);
+    let before_others = resident();
     let mut engines = plan.engines(shared, candidate, first, &bound)?;
+    let others = engines.len() as u64 - 1;
+    let session_memory = match others {
+        0 => grown(at_first, with_one),
+        // The first one has brought what all of them share.
+        _ => grown(before_others, resident()).map(|all| all / others),
+    };
     let stopped = || shared.is_draining();
     warm_up(&asked, &signature.inputs, max_batch_size, &candidate.beside, &mut engines, stopped)?;
     let (model, version) = (candidate.model.clone(), candidate.version);
@@ -152,6 +168,7 @@ fn prepare(shared: &Shared, candidate: &Candidate) -> Result<Prepared, LoadError
         features,
         providers,
         names_providers: !candidate.settings.providers.is_empty(),
+        session_memory,
         plan,
         engines,
         bound,
@@ -186,6 +203,7 @@ impl Prepared {
                 apart: trial.apart,
                 costs: costs.curve,
                 providers: self.providers,
+                session_memory: self.session_memory,
             },
             executor,
             counters,

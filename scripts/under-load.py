@@ -208,6 +208,7 @@ def overload(options):
             print(f"goodput {goodput:.2f} of the peak; s / (s + (k - 1) r) with r = {cost:.1f} us: {bound:.2f}")
             print(f"answered p50 {p(over, '50'):.1f} p99 {p(over, '99'):.1f} ms; failures: {failures(over)}")
             print(f"refused p50 {p(over, '50', 'failed_latency'):.2f} p99 {p(over, '99', 'failed_latency'):.2f} ms")
+            print(f"in both, waiting for one of the generator's connections: p50 {p(over, '50', 'wait'):.2f} ms")
             for second in range(5):
                 after = load(gateway, asked, *arguments, "--rate", f"{peak / 2:.0f}", "--duration", "1s", "--connections", 64)
                 print(f"half load, second {second + 1} after: p99 {p(after, '99'):.2f} ms, failures: {failures(after)}")

@@ -190,7 +190,7 @@ async fn a_configuration_that_cannot_be_served_says_why() {
             "max_batch_size: 4 input { name: 'x' dims: 3 }",
             "says dims [3], the graph has shape [-1, 2]",
         ),
-        ("instance_group { kind: KIND_GPU }", "this build serves on the CPU"),
+        ("instance_group { kind: KIND_GPU }", "say which device in deployment.toml"),
     ] {
         let running = configured("scale", config).await;
         let (status, body) = running.get("/v2/models/m/config").await;

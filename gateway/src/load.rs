@@ -1,8 +1,10 @@
 //! From a version's files to a deployment: verified, warmed up and measured before anybody
 //! can see it. Runs on a thread of its own, never on a serving core, and behind what serves.
 
+mod costs;
 mod graph;
 mod parity;
+mod plan;
 mod probe;
 mod settings;
 mod trial;
@@ -11,7 +13,7 @@ use std::borrow::Borrow;
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use bytes::Bytes;
 use sluice_engine::{CPU, Engine, OnnxEngine};
@@ -22,21 +24,17 @@ use sluice_protocol::{
     TensorSpec,
 };
 
-use graph::varies_by_values;
+use costs::Costs;
 use parity::{check_parity, parity_rows};
+use plan::Plan;
 pub(crate) use probe::{random_tensor, zero_tensor};
+use settings::AskedProvider;
 pub(crate) use settings::DeploymentSettings;
-use settings::{AskedProvider, ExecutorChoice};
 use trial::Trial;
 
 use crate::background;
-use crate::counters::Counters;
 use crate::deployment::{Deployment, DeploymentNumber, FeatureInput, Running};
 use crate::error::LoadError;
-use crate::executor::{
-    CostCurve, Executor, Limits, Refuge, SchedulePolicy, WorkerSettings, measure,
-};
-use crate::live::MaxWaiting;
 use crate::model_config::{self, Scheduling, Signature, complete, warm_up};
 use crate::resident::resident;
 use crate::shared::Shared;
@@ -44,11 +42,6 @@ use crate::watchdog::{RunBound, Watched};
 
 /// The parameter of a model's configuration that says which execution providers run it.
 const PROVIDERS: &str = "execution_providers";
-/// How long it may take that callers are told that their time is over.
-const ALL_TOLD: Duration = Duration::from_millis(250);
-/// How long a run may take on a serving core, where nobody says otherwise: a thousand times what
-/// one was measured to take there. The other connections of the core wait for it.
-const TICK_RUN_BOUND: Duration = Duration::from_millis(250);
 
 /// A version's files as they were read, once: what is checked is what is run.
 #[derive(Debug)]
@@ -340,154 +333,6 @@ fn check_pin(plan: &ServicePlan, pin: &FeatureServicePin) -> Result<(), String> 
         ));
     }
     Ok(())
-}
-
-/// What runs were measured to take.
-struct Costs {
-    curve: CostCurve,
-    /// Whether requests can make a run take longer than that: by shapes that were not measured, by
-    /// values, or by optional inputs, with which a request runs whole.
-    vary: bool,
-}
-
-impl Costs {
-    fn measure(
-        engine: &mut dyn Engine,
-        graph: &Bytes,
-        signature: &Signature,
-        trial: &Trial,
-        has_parity: bool,
-    ) -> Result<Self, LoadError> {
-        let Some(row) = &trial.row else {
-            return Ok(Self { curve: CostCurve::unknown(), vary: true });
-        };
-        let batches = trial.apart.is_none();
-        let bound = signature.batching.max_batch_size(batches).unwrap_or(1);
-        let most = if batches { trial.most_rows.min(bound) } else { 1 };
-        // Batches are cut to size, and parity rows have the width of all rows.
-        let first_fixed = usize::from(batches);
-        let is_free = |spec: &TensorSpec| spec.shape.iter().skip(first_fixed).any(|&n| n < 0);
-        let by_shapes = signature.graph_inputs.iter().any(is_free) && !(batches && has_parity);
-        let has_optional = signature.inputs.iter().any(|input| input.optional);
-        let vary = by_shapes || has_optional || varies_by_values(graph);
-        Ok(Self { curve: measure(engine, row, most)?, vary })
-    }
-}
-
-/// How a version's batches are going to be run: as its operator says, first in
-/// `deployment.toml` and then in the model's configuration, and for the rest as was measured.
-struct Plan {
-    choice: ExecutorChoice,
-    /// Sessions of the graph.
-    instances: usize,
-    limits: Limits,
-    policy: SchedulePolicy,
-    workers: WorkerSettings,
-    /// How long a run may take on workers, and on serving cores.
-    run_bound: Duration,
-    bound_on_cores: Duration,
-}
-
-impl Plan {
-    /// `most_rows` is how many rows requests that share a run may have. None when they may not.
-    fn new(
-        shared: &Shared,
-        candidate: &Candidate,
-        scheduling: Scheduling,
-        costs: &Costs,
-        most_rows: Option<usize>,
-        on_cpu: bool,
-    ) -> Self {
-        let settings = &candidate.settings;
-        let Costs { curve: costs, vary } = costs;
-        let delay = settings.max_queue_delay.or(scheduling.max_queue_delay).unwrap_or_default();
-        let fits_a_tick = on_cpu && costs.is_cheap() && !vary && delay.is_zero();
-        let choice = settings.executor.unwrap_or(match fits_a_tick {
-            true => ExecutorChoice::Tick,
-            false => ExecutorChoice::Workers,
-        });
-        let (instances, found) = match choice {
-            ExecutorChoice::Tick => (shared.cores, costs.tick_rows()),
-            ExecutorChoice::Workers => {
-                let asked = settings.instances.or(scheduling.instances);
-                // A device has room for one copy of the weights, and runs one after the other.
-                let instances = if on_cpu { shared.cores } else { 1 };
-                (asked.unwrap_or(instances), costs.worthwhile_rows())
-            }
-        };
-        let preferred = scheduling.max_rows.map_or(found, |most| most.min(found));
-        let max_rows = settings.max_batch_rows.unwrap_or(preferred).min(most_rows.unwrap_or(1));
-        let limits = Limits {
-            max_rows,
-            row_cost: costs.row_cost(max_rows),
-            least_run: costs.least_run(),
-            max_waiting: settings
-                .max_waiting
-                .map_or_else(|| shared.max_waiting.clone(), MaxWaiting::new),
-        };
-        let workers = WorkerSettings { max_queue_delay: delay };
-        let run_bound = Self::run_bound(shared, candidate);
-        let bound_on_cores = settings.max_run_time.unwrap_or(TICK_RUN_BOUND);
-        Self {
-            choice,
-            instances,
-            limits,
-            policy: scheduling.policy,
-            workers,
-            run_bound,
-            bound_on_cores,
-        }
-    }
-
-    /// How long a run may take, but for those on serving cores: as long as a request may and a
-    /// little more, when everybody who waited for it has been told so.
-    fn run_bound(shared: &Shared, candidate: &Candidate) -> Duration {
-        let asked = candidate.settings.max_run_time;
-        asked.unwrap_or_else(|| shared.limits().request_timeout + ALL_TOLD)
-    }
-
-    /// As many sessions as it takes, of which `first` is one.
-    fn engines(
-        &self,
-        shared: &Shared,
-        candidate: &Candidate,
-        first: Watched<OnnxEngine>,
-        bound: &RunBound,
-    ) -> Result<Vec<Box<dyn Engine>>, LoadError> {
-        let mut engines: Vec<Box<dyn Engine>> = vec![Box::new(first)];
-        while engines.len() < self.instances {
-            engines.push(Box::new(open(shared, candidate, bound)?));
-        }
-        Ok(engines)
-    }
-
-    fn start(
-        self,
-        shared: &Shared,
-        (model, version): (&ModelName, ModelVersion),
-        asked: &ModelConfig,
-        engines: Vec<Box<dyn Engine>>,
-        bound: RunBound,
-    ) -> Result<(Arc<Executor>, Arc<Counters>), LoadError> {
-        // Those of the cores become workers if one is ended.
-        let (workers, on_cores) = (engines.len(), self.choice == ExecutorChoice::Tick);
-        let metrics = shared.metrics.deployment(model, version, &asked.metric_tags);
-        let counters = Arc::new(Counters::new(shared.cores, workers, on_cores, metrics));
-        let executor = match self.choice {
-            ExecutorChoice::Tick => {
-                let on_workers = self.run_bound;
-                bound.set(self.bound_on_cores);
-                let name = format!("{model}/{version}");
-                let refuge = Refuge { bound, on_workers, name };
-                Executor::ticks(engines, self.limits, self.policy, refuge)
-            }
-            ExecutorChoice::Workers => {
-                Executor::workers(engines, self.limits, self.policy, self.workers, counters.clone())
-                    .map_err(|error| LoadError::Package(format!("start workers: {error}")))?
-            }
-        };
-        Ok((executor, counters))
-    }
 }
 
 #[cfg(test)]
